@@ -1,0 +1,134 @@
+"""Bounds as pure reductions over arrays of log-densities.
+
+Nothing here knows a model, a distribution or a configuration. Every named method is
+the same formula on other arrays (notation of Sobolev & Vetrov 2019; all logs natural):
+
+    beta[k,m] = log q(z_m|psi_mk,x) + c_in (log q(psi_mk|x) - log tau(psi_mk|z_m,x))
+    U[m]      = logmeanexp_k beta[k,m]
+    P[m]      = logmeanexp_l [log p(z_m,zeta_ml) - log rho(zeta_ml|z_m)]
+    alpha[m]  = log p(x|z_m) + c_out (P[m] - U[m])
+    bound     = logmeanexp_m alpha[m]
+
+The warm-up weights c_in and c_out rise from 0 to 1. Below 1 the value bounds nothing:
+it is a training objective only.
+"""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class LogDensities(NamedTuple):
+    """Log-densities of one draw, in nats; M draws of z for each of B observations.
+
+    An explicit q(z|x) has K=0 and zeros for `log_q_psi` and `log_tau`; an explicit
+    prior has L=1. So no reduction needs to ask which kind it was given.
+    """
+
+    log_likelihood: tf.Tensor  # [M, B]       log p(x|z_m)
+    log_prior: tf.Tensor  # [L, M, B]         log p(z_m,zeta_ml) - log rho(zeta_ml|z_m)
+    log_q_z: tf.Tensor  # [K+1, M, B]         log q(z_m|psi_mk,x)
+    log_q_psi: tf.Tensor  # [K+1, M, B]       log q(psi_mk|x)
+    log_tau: tf.Tensor  # [K+1, M, B]         log tau(psi_mk|z_m,x)
+
+
+def log_mean_exp(values: tf.Tensor) -> tf.Tensor:
+    """Log of the mean of exp over axis 0, stable for any finite input. `[N, ...] -> [...]`."""
+    count = tf.cast(tf.shape(values)[0], values.dtype)
+    return tf.reduce_logsumexp(values, axis=0) - tf.math.log(count)
+
+
+def inner_log_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
+    """Beta `[K+1, M, B]`: log q(z,psi_k|x) - log tau(psi_k|z,x), warmed up by `inner`."""
+    auxiliary = densities.log_q_psi - densities.log_tau
+    return densities.log_q_z + tf.cast(inner, auxiliary.dtype) * auxiliary
+
+
+def log_marginal_upper(log_ratios: tf.Tensor) -> tf.Tensor:
+    """U_K: at least log q(z|x) in expectation, for psi_0 from q(psi|z,x).
+
+    Sobolev & Vetrov 2019, theorem A.1.
+
+    Args:
+        log_ratios: beta `[K+1, ...]`; index 0 belongs to the psi that generated z, the
+            others to independent draws from tau(psi|z,x).
+
+    Returns:
+        `[...]`, nats.
+    """
+    return log_mean_exp(log_ratios)
+
+
+def log_marginal_lower(log_ratios: tf.Tensor) -> tf.Tensor:
+    """L_K: at most log q(z|x) in expectation (Burda et al. 2015, on psi).
+
+    Args:
+        log_ratios: beta `[K, ...]`, K >= 1, all of them of draws from tau: pass
+            `beta[1:]`, without the psi that generated z.
+
+    Returns:
+        `[...]`, nats.
+    """
+    return log_mean_exp(log_ratios)
+
+
+def outer_log_weights(
+    densities: LogDensities,
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tf.Tensor:
+    """Alpha `[M, B]`: log p(x|z_m) + c_out (P[m] - U[m]), the logs of the outer weights."""
+    log_q = log_marginal_upper(inner_log_ratios(densities, inner))
+    log_p = log_mean_exp(densities.log_prior)
+    return densities.log_likelihood + tf.cast(outer, log_q.dtype) * (log_p - log_q)
+
+
+def bound(
+    densities: LogDensities,
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tf.Tensor:
+    """At most log p(x) in expectation when both warm-ups are 1.
+
+    Sobolev & Vetrov 2019, theorem A.4 (equations 5 and 6).
+
+    Args:
+        densities: the arrays of one draw.
+        inner: warm-up c_in in [0, 1] of log q(psi|x) - log tau(psi|z,x).
+        outer: warm-up c_out in [0, 1] of P - U.
+
+    Returns:
+        `[B]`, nats per observation.
+    """
+    return log_mean_exp(outer_log_weights(densities, inner, outer))
+
+
+def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
+    """(sum w)^2 / sum w^2 over axis 0, between 1 and N. `[N, ...] -> [...]`."""
+    return tf.exp(
+        2.0 * tf.reduce_logsumexp(log_weights, axis=0)
+        - tf.reduce_logsumexp(2.0 * log_weights, axis=0)
+    )
+
+
+def dreg_path_factor(
+    densities: LogDensities,
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tf.Tensor:
+    """What turns the autodiff gradient at psi_k into the doubly reparameterized one.
+
+    With w = softmax_m alpha and v = softmax_k beta, autodiff sends -c_out w v dbeta_k
+    along the path through psi_k. Equation 9 of Sobolev & Vetrov 2019, with warm-ups,
+    sends c_out w v [c_in (1 - v (1 + c_out (1 - w))) - 1] dbeta_k. This is their
+    ratio, which needs no division; without warm-ups it is v (2 - w).
+
+    Returns:
+        `[K+1, M, B]`; the entry of psi_0 has no meaning, tau did not draw it.
+    """
+    log_ratios = inner_log_ratios(densities, inner)
+    v = tf.nn.softmax(log_ratios, axis=0)
+    w = tf.nn.softmax(outer_log_weights(densities, inner, outer), axis=0)
+    inner = tf.cast(inner, v.dtype)
+    outer = tf.cast(outer, v.dtype)
+    return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))

@@ -1,0 +1,362 @@
+"""The settings of a run: frozen, validated once, and stored as JSON in its workdir.
+
+Each field carries the help text of its flag, so the flags, their defaults and the
+stored configuration cannot drift apart.
+"""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from hvi_tf.errors import UserError
+from hvi_tf.methods import METHODS, Method
+from hvi_tf.training import schedules
+
+# Far above any use, far below what would exhaust a machine by a slip of the keyboard.
+MAX_COUNT = 100_000
+MAX_EPOCHS = 10_000_000
+MAX_ROWS = 20_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
+MAX_WIDTH = 100_000
+
+GRADIENTS = ("reparameterized", "dreg")
+
+
+def _flag(default: Any, help_text: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which data, and where they lie."""
+
+    dataset: str = _flag("mnist", "Data set: mnist (in the package) or fashion_mnist.")
+    data_dir: str = _flag(
+        "", "Folder of prepared TFDS data sets. Default: TFDS's own (~/tensorflow_datasets)."
+    )
+    manual_dir: str = _flag(
+        "", "Folder with the data set's original files, if you already have them."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodConfig:
+    """A row of the method table, its counts and its gradient estimator."""
+
+    bound: str = _flag(
+        "iwhvi", "Bound: " + "; ".join(f"{m.name} = {m.summary}" for m in METHODS.values()) + "."
+    )
+    K: int | None = _flag(
+        None,
+        "Draws of psi from tau besides psi_0, in training from the last entry of "
+        "--K_schedule on and always in validation. Default: 50 where the bound has a K.",
+    )
+    M: int | None = _flag(
+        None, "Draws of z. Default: 5 for iwae and diwhvi, 1 for the other bounds."
+    )
+    L: int | None = _flag(
+        None, "Draws of zeta under a hierarchical prior. The prior here is explicit: only 1."
+    )
+    gradient: str | None = _flag(
+        None,
+        "Gradient estimator: reparameterized (default) or dreg, the doubly "
+        "reparameterized one for tau (Sobolev & Vetrov 2019, eq 9).",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes of the variational autoencoder."""
+
+    hidden: tuple[int, ...] = _flag(
+        (300, 300), "Units of the hidden layers of every network, comma-separated."
+    )
+    latent_dim: int = _flag(32, "Dimensions of z.")
+    aux_dim: int = _flag(32, "Dimensions of psi.")
+    tau_gate_bias: float | None = _flag(
+        None,
+        "Gives tau a sigmoid gate toward q(psi) whose bias starts here (such as -5: tau "
+        "starts at the prior). Default: no gate.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How the model is trained."""
+
+    epochs: int = _flag(
+        20,
+        "Epochs of training; may be raised later to go on with a finished run. The "
+        "default ends in about ten minutes on 2 cores at K=50.",
+    )
+    batch_size: int = _flag(256, "Images per step.")
+    learning_rate: float = _flag(1e-3, "Adam's step size at epoch 0.")
+    annealing_factor: float = _flag(
+        0.95, "The step size is multiplied by this every --annealing_epochs."
+    )
+    annealing_epochs: float = _flag(100.0, "Epochs per factor of --annealing_factor.")
+    K_schedule: str = _flag(
+        "",
+        "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50. "
+        "Default: --K throughout.",
+    )
+    inner_warmup_epochs: float = _flag(0.0, "Epochs over which log q(psi) - log tau is phased in.")
+    outer_warmup_epochs: float = _flag(0.0, "Epochs over which log p(z) - log q(z|x) is phased in.")
+    seed: int = _flag(0, "The one seed from which every draw is folded.")
+    checkpoint_every: int = _flag(1, "Epochs between checkpoints.")
+    eval_every: int = _flag(1, "Epochs between validations, which also choose the best checkpoint.")
+    jit_compile: str = _flag(
+        "auto",
+        "XLA for the forward and backward pass: on, off, or auto (on with a GPU). Part "
+        "of a run's identity: on and off draw different numbers.",
+    )
+    steps_per_call: int = _flag(
+        10, "Training steps per call of the compiled loop; more means less host work."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """The final DIWHVI score. The published one is M=5000, K=100."""
+
+    eval_M: int = _flag(100, "Draws of z in the evaluation.")
+    eval_K: int = _flag(20, "Draws of psi per z in the evaluation, where q is hierarchical.")
+    eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.")
+
+
+_SECTIONS: dict[str, type] = {
+    "data": DataConfig,
+    "method": MethodConfig,
+    "model": ModelConfig,
+    "training": TrainingConfig,
+    "evaluation": EvaluationConfig,
+}
+
+# What may change between two commands on one workdir without making another run of it.
+_NOT_IDENTITY = {
+    "data_dir",
+    "manual_dir",
+    "checkpoint_every",
+    "steps_per_call",
+    "eval_M",
+    "eval_K",
+    "eval_images",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All settings of a run. Build it with `make`, which validates it."""
+
+    data: DataConfig = DataConfig()
+    method: MethodConfig = MethodConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @property
+    def row(self) -> Method:
+        """The method's row of the table."""
+        return METHODS[self.method.bound]
+
+    def schedule(self, epoch: int) -> schedules.ScheduleValues:
+        """The values of all schedules at `epoch`."""
+        t = self.training
+        K_steps = schedules.parse_steps(t.K_schedule or f"0:{self.method.K}")
+        return schedules.ScheduleValues(
+            K=schedules.step_function(K_steps, epoch),
+            inner=schedules.linear_warmup(epoch, t.inner_warmup_epochs),
+            outer=schedules.linear_warmup(epoch, t.outer_warmup_epochs),
+            learning_rate=schedules.exponential_decay(
+                epoch, t.learning_rate, t.annealing_factor, t.annealing_epochs
+            ),
+        )
+
+    def to_json(self) -> str:
+        """JSON with one object per section; `from_json` is its inverse."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str) -> "Config":
+        """Reads what `to_json` wrote.
+
+        Raises:
+            UserError: if a section or field is unknown or invalid.
+            ValueError: if the text is no JSON.
+        """
+        sections = json.loads(text)
+        values: dict[str, Any] = {}
+        for name, section in sections.items():
+            if name not in _SECTIONS:
+                raise UserError(f"unknown section {name!r} in the configuration")
+            values.update(section)
+        return make(**values)
+
+
+def fields() -> list[dataclasses.Field]:
+    """The fields of all sections, in the order of the help page."""
+    return [f for section in _SECTIONS.values() for f in dataclasses.fields(section)]
+
+
+def make(**values: Any) -> Config:
+    """Builds and validates a configuration from flat field names.
+
+    Counts that the method fixes, or that are left out, take the method's value.
+
+    Raises:
+        UserError: naming the flag, its value and what would do.
+    """
+    known = {f.name: f for f in fields()}
+    for name in values:
+        if name not in known:
+            raise UserError(f"unknown setting {name!r}")
+    if "hidden" in values:
+        values["hidden"] = tuple(values["hidden"])
+    config = Config(
+        **{
+            section: cls(
+                **{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+            )
+            for section, cls in _SECTIONS.items()
+        }
+    )
+    config = dataclasses.replace(config, method=_resolve(config.method))
+    _validate(config)
+    return config
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The fields that make `new` another run than `old`, as `--name: old -> new`.
+
+    More epochs make the same run, continued.
+    """
+    before, after = flatten(old), flatten(new)
+    return [
+        f"--{name}: {before[name]} -> {after[name]}"
+        for name in before
+        if before[name] != after[name]
+        and name not in _NOT_IDENTITY
+        and not (name == "epochs" and after[name] > before[name])
+    ]
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """All settings by their flag names; `make(**flatten(c)) == c`."""
+    return {
+        f.name: getattr(getattr(config, section), f.name)
+        for section, cls in _SECTIONS.items()
+        for f in dataclasses.fields(cls)
+    }
+
+
+def resolve_jit(config: Config, has_gpu: bool) -> Config:
+    """Replaces `--jit_compile=auto` by what it means on this machine."""
+    if config.training.jit_compile != "auto":
+        return config
+    training = dataclasses.replace(config.training, jit_compile="on" if has_gpu else "off")
+    return dataclasses.replace(config, training=training)
+
+
+def _resolve(method: MethodConfig) -> MethodConfig:
+    if method.bound not in METHODS:
+        raise UserError(f"--bound={method.bound}: unknown; choose one of {', '.join(METHODS)}")
+    row = METHODS[method.bound]
+    counts = {}
+    for name in ("K", "M", "L"):
+        given, count = getattr(method, name), getattr(row, name)
+        if given is not None and not count.free and given != count.default:
+            raise UserError(_fixed_count_message(name, given, row))
+        counts[name] = count.default if given is None else given
+    gradient = method.gradient or row.gradients[0]
+    if gradient not in row.gradients:
+        others = ", ".join(row.gradients)
+        raise UserError(f"--gradient={gradient}: --bound={row.name} takes {others}")
+    return dataclasses.replace(method, gradient=gradient, **counts)
+
+
+def _fixed_count_message(name: str, given: int, row: Method) -> str:
+    if name == "L":
+        return f"--L={given}: the prior is explicit, so there is no zeta to draw; leave --L out"
+    others = [m.name for m in METHODS.values() if getattr(m, name).free]
+    fixed = getattr(row, name).default
+    reason = "has no K" if name == "K" and not row.hierarchical else f"fixes {name}={fixed}"
+    return (
+        f"--{name}={given}: --bound={row.name} {reason}; leave --{name} out, or choose "
+        f"--bound={'|'.join(others)}"
+    )
+
+
+def _validate(config: Config) -> None:
+    d, m, n = config.data, config.method, config.model
+    t, e = config.training, config.evaluation
+    for flag, value, low, high in (
+        ("K", m.K, 0, MAX_COUNT),
+        ("M", m.M, 1, MAX_COUNT),
+        ("L", m.L, 1, MAX_COUNT),
+        ("latent_dim", n.latent_dim, 1, MAX_WIDTH),
+        ("aux_dim", n.aux_dim, 1, MAX_WIDTH),
+        ("epochs", t.epochs, 1, MAX_EPOCHS),
+        ("batch_size", t.batch_size, 1, MAX_COUNT),
+        ("seed", t.seed, 0, 2**31 - 1),
+        ("checkpoint_every", t.checkpoint_every, 1, MAX_EPOCHS),
+        ("eval_every", t.eval_every, 1, MAX_EPOCHS),
+        ("steps_per_call", t.steps_per_call, 1, MAX_COUNT),
+        ("eval_M", e.eval_M, 1, MAX_COUNT * 100),
+        ("eval_K", e.eval_K, 0, MAX_COUNT * 100),
+        ("eval_images", e.eval_images, 1, MAX_EPOCHS),
+    ):
+        _check_number(flag, value, int, low, high)
+    for flag, value, low, high in (
+        ("learning_rate", t.learning_rate, 0.0, math.inf),
+        ("annealing_factor", t.annealing_factor, 1e-9, 1.0),
+        ("annealing_epochs", t.annealing_epochs, 1e-9, math.inf),
+        ("inner_warmup_epochs", t.inner_warmup_epochs, 0.0, MAX_EPOCHS),
+        ("outer_warmup_epochs", t.outer_warmup_epochs, 0.0, MAX_EPOCHS),
+    ):
+        _check_number(flag, value, (int, float), low, high)
+    if n.tau_gate_bias is not None:
+        _check_number("tau_gate_bias", n.tau_gate_bias, (int, float), -1e3, 1e3)
+    if not n.hidden:
+        raise UserError("--hidden=: give at least one layer, such as 300,300")
+    for width in n.hidden:
+        _check_number("hidden", width, int, 1, MAX_WIDTH)
+    if t.jit_compile not in ("auto", "on", "off"):
+        raise UserError(f"--jit_compile={t.jit_compile}: choose auto, on or off")
+    if not d.dataset:
+        raise UserError("--dataset=: name a data set, such as mnist")
+    _validate_K_schedule(config)
+    if config.row.inverse != "tau" and n.tau_gate_bias is not None:
+        raise UserError(
+            f"--tau_gate_bias={n.tau_gate_bias}: --bound={m.bound} trains no tau; leave it out"
+        )
+
+
+def _validate_K_schedule(config: Config) -> None:
+    text, m = config.training.K_schedule, config.method
+    largest = m.K
+    if text:
+        if not config.row.K.free:
+            raise UserError(f"--K_schedule={text}: --bound={m.bound} fixes K={m.K}; leave it out")
+        try:
+            steps = schedules.parse_steps(text)
+        except ValueError as error:
+            raise UserError(
+                f"--K_schedule={text}: {error}; write it like 0:0,250:5,500:25,1000:50"
+            ) from None
+        for _, K in steps:
+            _check_number("K_schedule", K, int, 0, MAX_COUNT)
+        largest = max(m.K, *(K for _, K in steps))
+    rows = (largest + 1) * m.M * config.training.batch_size
+    if rows > MAX_ROWS:
+        raise UserError(
+            f"--K={largest} --M={m.M} --batch_size={config.training.batch_size}: "
+            f"{rows} rows in one step; keep (K+1)*M*batch_size at or below {MAX_ROWS}"
+        )
+
+
+def _check_number(flag: str, value: Any, kind: Any, low: float, high: float) -> None:
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or not (low <= value <= high) or math.isinf(value):
+        noun = "a whole number" if kind is int else "a number"
+        upper = "" if math.isinf(high) else f" and at most {high}"
+        raise UserError(f"--{flag}={value}: must be {noun}, at least {low}{upper}")

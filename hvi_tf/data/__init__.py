@@ -1,0 +1,1 @@
+"""Data sets, their named splits, and the input pipeline."""

@@ -1,0 +1,82 @@
+"""Exports a trained model as a SavedModel that needs nothing but TensorFlow."""
+
+import pathlib
+import shutil
+
+import tensorflow as tf
+
+from hvi_tf import bounds, sampling
+from hvi_tf.models.vae import VAE
+from hvi_tf.workdir import write_error
+
+
+class ExportedModel(tf.Module):
+    """The signatures of the SavedModel; counts are int32 scalars, seeds int32 `[2]`."""
+
+    def __init__(self, model: VAE) -> None:
+        super().__init__()
+        # Keras layers are no tf.Modules: naming their variables here is what saves them.
+        self.model_variables = [v.value for v in model.variables]
+        pixels, latents = [None, model.x_dim], [None, model.model_config.latent_dim]
+        seed = tf.TensorSpec([2], tf.int32, "seed")
+        x = tf.TensorSpec(pixels, tf.float32, "x")
+
+        @tf.function(input_signature=[x, seed])
+        def encode(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"z": model.encode(x, seed)}
+
+        @tf.function(input_signature=[tf.TensorSpec(latents, tf.float32, "z")])
+        def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"mean": model.decode(z)}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32, "n"), seed])
+        def sample(n: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"mean": model.sample_means(n, seed)}
+
+        @tf.function(
+            input_signature=[
+                x,
+                tf.TensorSpec([], tf.int32, "M"),
+                tf.TensorSpec([], tf.int32, "K"),
+                seed,
+            ]
+        )
+        def log_weights(
+            x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            draw = sampling.draw(model.callables, model.method, x, K=K, M=M, seed=seed)
+            densities = sampling.log_densities(model.callables, model.method, x, draw)
+            return {"log_weights": bounds.outer_log_weights(densities)}
+
+        self.encode, self.decode = encode, decode
+        self.sample, self.log_weights = sample, log_weights
+
+
+def export(model: VAE, path: pathlib.Path) -> None:
+    """Writes the SavedModel, replacing an earlier one only when it is complete.
+
+    Signatures, each returning one named tensor:
+        encode(x `[B, Dx]`, seed) -> z `[B, Dz]`, a draw from q(z|x).
+        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z).
+        sample(n, seed) -> mean `[n, Dx]` of p(x|z) at draws z from the prior.
+        log_weights(x, M, K, seed) -> `[M, B]`; their log-mean-exp over axis 0 is the
+            (D)IWHVI lower bound on log p(x), in nats. K is ignored by an explicit q(z|x).
+            Memory grows with M (K + 1) B.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    module = ExportedModel(model)
+    signatures = {name: getattr(module, name) for name in SIGNATURES}
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        tf.saved_model.save(module, str(temporary), signatures=signatures)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    except (tf.errors.OpError, OSError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise write_error(path, error) from error
+
+
+SIGNATURES = ("encode", "decode", "sample", "log_weights")

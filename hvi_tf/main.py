@@ -1,0 +1,162 @@
+"""The command line: flags -> Config -> train -> evaluate -> export.
+
+    python -m hvi_tf.main --dataset=mnist --bound=iwhvi --K=50
+
+TensorFlow is imported only once the flags are known to be good.
+"""
+
+import os
+import pathlib
+import shlex
+import sys
+import time
+import typing
+
+from absl import app, flags, logging
+
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.config import Config
+from hvi_tf.errors import UserError
+from hvi_tf.training.interrupts import Interrupted
+from hvi_tf.workdir import Workdir
+
+FLAGS = flags.FLAGS
+MODES = ("train", "evaluate", "export")
+
+# What --mode=evaluate and --mode=export may say otherwise than the run did.
+_CHANGEABLE = ("data_dir", "manual_dir", "eval_M", "eval_K", "eval_images")
+
+
+def _define_flags() -> None:
+    for field in config_lib.fields():
+        text = field.metadata["help"]
+        kinds = typing.get_args(field.type) or (field.type,)
+        if field.name == "hidden":
+            flags.DEFINE_list(field.name, [str(n) for n in field.default], text)
+        elif int in kinds:
+            flags.DEFINE_integer(field.name, field.default, text)
+        elif float in kinds:
+            flags.DEFINE_float(field.name, field.default, text)
+        else:
+            flags.DEFINE_string(field.name, field.default, text)
+    flags.DEFINE_string(
+        "workdir", "", "Folder of the run; the same command on it resumes. Default: runs/<name>."
+    )
+    flags.DEFINE_string(
+        "mode",
+        "train",
+        "train (then evaluates and exports), or evaluate or export a trained --workdir.",
+    )
+
+
+_define_flags()
+
+
+def _config_from_flags() -> Config:
+    values = {f.name: FLAGS[f.name].value for f in config_lib.fields()}
+    try:
+        values["hidden"] = tuple(int(n) for n in values["hidden"])
+    except ValueError:
+        raise UserError(
+            f"--hidden={','.join(values['hidden'])}: must be whole numbers, such as 300,300"
+        ) from None
+    return config_lib.make(**values)
+
+
+def _config_of_run(workdir: Workdir) -> Config:
+    """The run's own configuration; flags only say where data lie and what to evaluate."""
+    values = config_lib.flatten(workdir.config)
+    for name in (f.name for f in config_lib.fields() if FLAGS[f.name].present):
+        value = FLAGS[name].value
+        if name not in _CHANGEABLE and str(value) != str(values[name]):
+            raise UserError(
+                f"--{name}={value}: the run in {workdir.path} has {values[name]}, and "
+                f"--mode={FLAGS.mode} takes the run's own settings; leave --{name} out"
+            )
+        if name in _CHANGEABLE:
+            values[name] = value
+    return config_lib.make(**values)
+
+
+def _run(mode: str) -> None:
+    started = time.monotonic()
+    if mode not in MODES:
+        raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
+    if mode == "train":
+        config = _config_from_flags()
+        path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
+        config = workdirs.reconcile(path, config)
+    elif FLAGS.workdir:
+        workdir = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
+        config = _config_of_run(workdir)
+    else:
+        raise UserError(f"--mode={mode}: name the run's --workdir")
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    from hvi_tf.data import datasets
+    from hvi_tf.evaluation import evaluate, summary
+    from hvi_tf.export import export
+    from hvi_tf.models.vae import make_vae
+    from hvi_tf.training import loop
+    from hvi_tf.training.checkpoints import Checkpoints
+
+    config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
+    data = datasets.load(config.data)
+    loop.check_batch_size(config, data)
+    model = make_vae(config, x_dim=data.train.shape[1])
+    training = None
+    if mode == "train":
+        workdir = workdirs.create_or_open(path, config)
+        print(f"Workdir: {path}", flush=True)
+        FLAGS.workdir = str(path)
+        training = loop.train(config, model, data, workdir)
+    step = Checkpoints(model, workdir).restore_best()
+    if mode != "evaluate":
+        export(model, workdir.saved_model)
+    if mode == "export":
+        print(f"SavedModel of step {step}: {workdir.saved_model}")
+    else:
+        scores = evaluate.evaluate(config, model, data.test, workdir, step)
+        print(summary.table(config, workdir, scores, training, time.monotonic() - started))
+
+
+def _same_command() -> str:
+    """The command that goes on with an interrupted one."""
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--workdir")]
+    if FLAGS.workdir:
+        arguments.append(f"--workdir={FLAGS.workdir}")
+    return shlex.join(["python", "-m", "hvi_tf.main", *arguments])
+
+
+def main(argv: list[str]) -> None:
+    """Runs a mode; one line and exit status 2 for anything the user can mend."""
+    if not FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)  # TFDS narrates at INFO
+    try:
+        if len(argv) > 1:
+            raise UserError(f"{argv[1]}: not a flag; flags look like --name=value")
+        _run(FLAGS.mode)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (Interrupted, KeyboardInterrupt):
+        print(f"\nInterrupted; nothing is lost. To go on:\n  {_same_command()}", flush=True)
+        sys.exit(130)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    if {"--help", "-help", "-h"} & set(argv[1:]):
+        print(f"{__doc__}\nflags:\n{FLAGS.main_module_help()}")
+        sys.exit(0)
+    try:
+        return FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=_parse_flags)

@@ -1,0 +1,1 @@
+"""Models and the networks and distributions that they are made of."""

@@ -1,0 +1,1 @@
+"""How a run proceeds: schedules, the loop, checkpoints and logs."""

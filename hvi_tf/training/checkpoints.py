@@ -1,0 +1,108 @@
+"""Checkpoints: the last few to resume from, and the best one to evaluate."""
+
+import pathlib
+import re
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import VAE
+from hvi_tf.workdir import Workdir, write_error
+
+KEEP = 3
+
+
+class Checkpoints:
+    """Saves and restores weights, optimizer, step and best validation bound.
+
+    Seeds are folded from the step, so this is the whole state of a run.
+
+    Args:
+        model: compiled.
+        workdir: of the run.
+        warn: called with one line for each damaged checkpoint that is passed over.
+    """
+
+    def __init__(self, model: VAE, workdir: Workdir, warn: Callable[[str], None] = print) -> None:
+        self._workdir, self._warn = workdir, warn
+        self._step = model.optimizer.iterations
+        self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
+        self._checkpoint = tf.train.Checkpoint(
+            **model.networks,
+            optimizer=model.optimizer,
+            best_bound=self.best_bound,
+        )
+        self._latest = tf.train.CheckpointManager(
+            self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
+        )
+        self._best = tf.train.CheckpointManager(self._checkpoint, str(workdir.best), max_to_keep=1)
+
+    def save(self) -> str:
+        """Saves the current step atomically and returns the path."""
+        return self._save(self._latest, self._workdir.checkpoints)
+
+    def save_if_best(self, validation_bound: float) -> bool:
+        """Saves beside the others if the bound is the best so far."""
+        if not validation_bound > float(self.best_bound):
+            return False
+        self.best_bound.assign(validation_bound)
+        self._save(self._best, self._workdir.best)
+        return True
+
+    def restore_latest(self) -> int:
+        """Restores the newest intact checkpoint and returns its step; 0 if there is none.
+
+        Raises:
+            UserError: if there are checkpoints but all are damaged.
+        """
+        return self._restore(self._workdir.checkpoints) or 0
+
+    def restore_best(self) -> int:
+        """Restores the best checkpoint, or else the latest, and returns its step.
+
+        Raises:
+            UserError: if there is none.
+        """
+        step = None
+        try:
+            step = self._restore(self._workdir.best)
+        except UserError as error:
+            self._warn(f"warning: {error}; using the latest checkpoint instead")
+        step = step or self.restore_latest()
+        if not step:
+            raise UserError(
+                f"--workdir={self._workdir.path}: no checkpoint yet; train it first (--mode=train)"
+            )
+        return step
+
+    def _save(self, manager: tf.train.CheckpointManager, folder: pathlib.Path) -> str:
+        try:
+            return manager.save(checkpoint_number=int(self._step))
+        except (tf.errors.OpError, OSError) as error:
+            raise write_error(folder, error) from error
+
+    def _restore(self, folder: pathlib.Path) -> int | None:
+        # The folder is read rather than TensorFlow's list of its content, so that a
+        # damaged list loses nothing.
+        paths = {
+            int(match[1]): str(file.with_suffix(""))
+            for file in folder.glob("ckpt-*.index")
+            if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
+        }
+        for step in sorted(paths, reverse=True):
+            try:
+                status = self._checkpoint.read(paths[step]).expect_partial()
+                status.assert_existing_objects_matched()
+            except (tf.errors.OpError, ValueError, AssertionError, KeyError) as error:
+                reason = (str(error).splitlines() or ["unknown"])[0][:120]
+                self._warn(f"warning: checkpoint {paths[step]} is damaged ({reason})")
+                continue
+            if int(self._step) == step:
+                return step
+            self._warn(f"warning: checkpoint {paths[step]} holds step {int(self._step)}")
+        if paths:
+            raise UserError(
+                f"{folder}: every checkpoint there is damaged; restore it or begin anew"
+            )
+        return None

@@ -1,0 +1,90 @@
+"""TensorBoard: scalars per epoch, a few images, and the configuration as text."""
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import seeds
+from hvi_tf.config import Config
+from hvi_tf.models.vae import VAE
+from hvi_tf.training.schedules import ScheduleValues
+from hvi_tf.workdir import Workdir, write_error
+
+GRID = 8  # images per side of an image grid
+MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
+
+
+class Summaries:
+    """Writes event files keyed by the training step.
+
+    Args:
+        workdir: of the run.
+        config: the run's configuration, written once as text.
+        image_shape: of one observation.
+    """
+
+    def __init__(self, workdir: Workdir, config: Config, image_shape: tuple[int, ...]) -> None:
+        self._path = workdir.tensorboard
+        self._image_shape = image_shape
+        try:
+            self._writer = tf.summary.create_file_writer(str(self._path))
+        except (tf.errors.OpError, OSError) as error:
+            raise write_error(self._path, error) from error
+        with self._writer.as_default(step=0):
+            indented = "\n".join(f"    {line}" for line in config.to_json().splitlines())
+            tf.summary.text("config", indented)
+
+    def epoch(
+        self,
+        step: int,
+        means: dict[str, float],
+        schedule: ScheduleValues,
+        rate: float,
+        validation_bound: float | None,
+    ) -> None:
+        """Writes one epoch's scalars.
+
+        Args:
+            step: training steps done.
+            means: each metric's mean over the epoch's steps.
+            schedule: the epoch's schedule values.
+            rate: steps per second.
+            validation_bound: nats, if it was measured.
+        """
+        scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
+        if schedule.inner < 1 or schedule.outer < 1:
+            # With a warm-up below 1 the objective bounds nothing, so it gets another name.
+            scalars["train/warmup_objective"] = means["objective"]
+        scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
+        scalars["speed/steps_per_second"] = rate
+        if validation_bound is not None:
+            scalars["validation/bound"] = validation_bound
+        with self._writer.as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+        self.flush()
+
+    def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
+        """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
+        seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
+        half = GRID * GRID // 2
+        rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
+        samples = model.sample_means(GRID * GRID, seed)
+        with self._writer.as_default(step=step):
+            tf.summary.image("reconstructions", self._grid(tf.reshape(rows, [-1, model.x_dim])))
+            tf.summary.image("prior_samples", self._grid(samples))
+
+    def flush(self) -> None:
+        """Puts everything on disk.
+
+        Raises:
+            UserError: if the disk is full.
+        """
+        try:
+            self._writer.flush()
+        except (tf.errors.OpError, OSError) as error:
+            raise write_error(self._path, error) from error
+
+    def _grid(self, images: tf.Tensor) -> np.ndarray:
+        height, width, channels = self._image_shape
+        cells = images.numpy().reshape(GRID, GRID, height, width, channels)
+        return cells.transpose(0, 2, 1, 3, 4).reshape(1, GRID * height, GRID * width, channels)

@@ -1,0 +1,176 @@
+"""The folder of one run: its configuration, its lock, and where everything lies."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import IO, Any
+
+from hvi_tf.config import Config, differences
+from hvi_tf.errors import UserError
+
+MIN_FREE_BYTES = 256 * 2**20
+
+
+def new_path(config: Config, root: str = "runs") -> pathlib.Path:
+    """A readable name that no run has yet, such as `runs/mnist-iwhvi-K50-seed0-20261122-0915`."""
+    m = config.method
+    counts = "".join(
+        f"-{name}{getattr(m, name)}" for name in ("K", "M") if getattr(config.row, name).free
+    )
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    name = f"{config.data.dataset}-{m.bound}{counts}-seed{config.training.seed}-{stamp}"
+    return pathlib.Path(root) / name
+
+
+def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
+    """Writes so that a reader, or the next run, sees the old file or the new one.
+
+    Raises:
+        UserError: if the disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+
+
+def write_error(path: pathlib.Path, error: BaseException) -> UserError:
+    """The one line for a file that could not be written."""
+    reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["unknown"])[0]
+    return UserError(f"cannot write {path} ({reason}); free some space or name another --workdir")
+
+
+class Workdir:
+    """An open and locked workdir. Use `create_or_open` or `open_existing`."""
+
+    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str]) -> None:
+        self.path = path
+        self.config = config
+        self._lock = lock
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        """The last few checkpoints, to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> pathlib.Path:
+        """The checkpoint with the best validation bound."""
+        return self.path / "best"
+
+    @property
+    def tensorboard(self) -> pathlib.Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def evaluation(self) -> pathlib.Path:
+        """Per-image scores and their summaries."""
+        return self.path / "evaluation"
+
+    @property
+    def saved_model(self) -> pathlib.Path:
+        """The exported SavedModel."""
+        return self.path / "saved_model"
+
+    def close(self) -> None:
+        """Gives the workdir free for another run."""
+        self._lock.close()
+
+
+def reconcile(path: pathlib.Path, config: Config) -> Config:
+    """The configuration to go on with when `config` is asked for in the workdir `path`.
+
+    Settings that are no part of a run's identity may have changed, and epochs may have
+    grown. `--jit_compile=auto` takes what the run began with.
+
+    Raises:
+        UserError: if the workdir holds another run; lists what differs.
+    """
+    stored = _read_config(path)
+    if stored is None:
+        return config
+    if config.training.jit_compile == "auto":
+        jit = stored.training.jit_compile
+        training = dataclasses.replace(config.training, jit_compile=jit)
+        config = dataclasses.replace(config, training=training)
+    changes = differences(stored, config)
+    if changes:
+        raise UserError(
+            f"--workdir={path} holds another configuration: {'; '.join(changes)}; "
+            "name another --workdir, or repeat its flags"
+        )
+    return config
+
+
+def create_or_open(path: pathlib.Path, config: Config) -> Workdir:
+    """Makes the workdir of a run, or opens it again, and stores the configuration.
+
+    Raises:
+        UserError: if it holds another run, is in use, or cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(path).free
+    except OSError as error:
+        raise write_error(path, error) from error
+    if free < MIN_FREE_BYTES:
+        raise UserError(
+            f"--workdir={path}: {free >> 20} MB free on that disk; a run needs "
+            f"{MIN_FREE_BYTES >> 20} MB: free some space or name another --workdir"
+        )
+    lock = _lock(path)
+    config = reconcile(path, config)
+    write_atomically(path / "config.json", config.to_json())
+    return Workdir(path, config, lock)
+
+
+def open_existing(path: pathlib.Path) -> Workdir:
+    """Opens a run's workdir with the configuration stored in it.
+
+    Raises:
+        UserError: if there is no run, or it is in use.
+    """
+    config = _read_config(path)
+    if config is None:
+        raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
+    return Workdir(path, config, _lock(path))
+
+
+def _read_config(path: pathlib.Path) -> Config | None:
+    file = path / "config.json"
+    if not file.exists():
+        return None
+    try:
+        return Config.from_json(file.read_text())
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"--workdir={path}: cannot read {file} ({error}); restore it or name another --workdir"
+        ) from error
+
+
+def _lock(path: pathlib.Path) -> IO[str]:
+    try:
+        lock = open(path / ".lock", "w")
+    except OSError as error:
+        raise write_error(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.close()
+        raise UserError(
+            f"--workdir={path}: another process is running there; wait for it or name another"
+        ) from None
+    return lock
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """`write_atomically` of indented JSON."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
