@@ -38,10 +38,15 @@ def log_mean_exp(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(values, axis=0) - tf.math.log(count)
 
 
+def _as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    # tf.cast would send a Python float through float32.
+    return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
+
+
 def inner_log_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
     """Beta `[K+1, M, B]`: log q(z,psi_k|x) - log tau(psi_k|z,x), warmed up by `inner`."""
     auxiliary = densities.log_q_psi - densities.log_tau
-    return densities.log_q_z + tf.cast(inner, auxiliary.dtype) * auxiliary
+    return densities.log_q_z + _as_weight(inner, auxiliary.dtype) * auxiliary
 
 
 def log_marginal_upper(log_ratios: tf.Tensor) -> tf.Tensor:
@@ -80,7 +85,7 @@ def outer_log_weights(
     """Alpha `[M, B]`: log p(x|z_m) + c_out (P[m] - U[m]), the logs of the outer weights."""
     log_q = log_marginal_upper(inner_log_ratios(densities, inner))
     log_p = log_mean_exp(densities.log_prior)
-    return densities.log_likelihood + tf.cast(outer, log_q.dtype) * (log_p - log_q)
+    return densities.log_likelihood + _as_weight(outer, log_q.dtype) * (log_p - log_q)
 
 
 def bound(
@@ -105,10 +110,8 @@ def bound(
 
 def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
     """(sum w)^2 / sum w^2 over axis 0, between 1 and N. `[N, ...] -> [...]`."""
-    return tf.exp(
-        2.0 * tf.reduce_logsumexp(log_weights, axis=0)
-        - tf.reduce_logsumexp(2.0 * log_weights, axis=0)
-    )
+    normalised = tf.nn.softmax(log_weights, axis=0)
+    return 1.0 / tf.reduce_sum(tf.square(normalised), axis=0)
 
 
 def dreg_path_factor(
@@ -129,6 +132,6 @@ def dreg_path_factor(
     log_ratios = inner_log_ratios(densities, inner)
     v = tf.nn.softmax(log_ratios, axis=0)
     w = tf.nn.softmax(outer_log_weights(densities, inner, outer), axis=0)
-    inner = tf.cast(inner, v.dtype)
-    outer = tf.cast(outer, v.dtype)
+    inner = _as_weight(inner, v.dtype)
+    outer = _as_weight(outer, v.dtype)
     return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))

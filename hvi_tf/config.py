@@ -15,6 +15,7 @@ from hvi_tf.training import schedules
 
 # Far above any use, far below what would exhaust a machine by a slip of the keyboard.
 MAX_COUNT = 100_000
+MAX_EVAL_COUNT = 10_000_000
 MAX_EPOCHS = 10_000_000
 MAX_ROWS = 20_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
 MAX_WIDTH = 100_000
@@ -22,8 +23,10 @@ MAX_WIDTH = 100_000
 GRADIENTS = ("reparameterized", "dreg")
 
 
-def _flag(default: Any, help_text: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def _flag(default: Any, help_text: str, low: float | None = None, high: float = math.inf) -> Any:
+    """A field with the help text of its flag and, for numbers, its inclusive range."""
+    metadata = {"help": help_text, "low": low, "high": high}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,23 +44,31 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MethodConfig:
-    """A row of the method table, its counts and its gradient estimator."""
+    """A row of the method table, its counts and its gradient estimator.
+
+    Counts and estimator are None until `make` has put the method's own values there.
+    """
 
     bound: str = _flag(
         "iwhvi", "Bound: " + "; ".join(f"{m.name} = {m.summary}" for m in METHODS.values()) + "."
     )
-    K: int | None = _flag(
+    K: int = _flag(
         None,
         "Draws of psi from tau besides psi_0, in training from the last entry of "
         "--K_schedule on and always in validation. Default: 50 where the bound has a K.",
+        0,
+        MAX_COUNT,
     )
-    M: int | None = _flag(
-        None, "Draws of z. Default: 5 for iwae and diwhvi, 1 for the other bounds."
+    M: int = _flag(
+        None, "Draws of z. Default: 5 for iwae and diwhvi, 1 for the other bounds.", 1, MAX_COUNT
     )
-    L: int | None = _flag(
-        None, "Draws of zeta under a hierarchical prior. The prior here is explicit: only 1."
+    L: int = _flag(
+        None,
+        "Draws of zeta under a hierarchical prior. The prior here is explicit: only 1.",
+        1,
+        MAX_COUNT,
     )
-    gradient: str | None = _flag(
+    gradient: str = _flag(
         None,
         "Gradient estimator: reparameterized (default) or dreg, the doubly "
         "reparameterized one for tau (Sobolev & Vetrov 2019, eq 9).",
@@ -69,14 +80,16 @@ class ModelConfig:
     """Sizes of the variational autoencoder."""
 
     hidden: tuple[int, ...] = _flag(
-        (300, 300), "Units of the hidden layers of every network, comma-separated."
+        (300, 300), "Units of the hidden layers of every network, comma-separated.", 1, MAX_WIDTH
     )
-    latent_dim: int = _flag(32, "Dimensions of z.")
-    aux_dim: int = _flag(32, "Dimensions of psi.")
+    latent_dim: int = _flag(32, "Dimensions of z.", 1, MAX_WIDTH)
+    aux_dim: int = _flag(32, "Dimensions of psi.", 1, MAX_WIDTH)
     tau_gate_bias: float | None = _flag(
         None,
         "Gives tau a sigmoid gate toward q(psi) whose bias starts here (such as -5: tau "
         "starts at the prior). Default: no gate.",
+        -1e3,
+        1e3,
     )
 
 
@@ -88,30 +101,40 @@ class TrainingConfig:
         20,
         "Epochs of training; may be raised later to go on with a finished run. The "
         "default ends in about ten minutes on 2 cores at K=50.",
+        1,
+        MAX_EPOCHS,
     )
-    batch_size: int = _flag(256, "Images per step.")
-    learning_rate: float = _flag(1e-3, "Adam's step size at epoch 0.")
+    batch_size: int = _flag(256, "Images per step.", 1, MAX_COUNT)
+    learning_rate: float = _flag(
+        2e-3, "Adam's step size at epoch 0. The published recipes start at 1e-3.", 0.0
+    )
     annealing_factor: float = _flag(
-        0.95, "The step size is multiplied by this every --annealing_epochs."
+        0.95, "The step size is multiplied by this every --annealing_epochs.", 1e-9, 1.0
     )
-    annealing_epochs: float = _flag(100.0, "Epochs per factor of --annealing_factor.")
+    annealing_epochs: float = _flag(100.0, "Epochs per factor of --annealing_factor.", 1e-9)
     K_schedule: str = _flag(
         "",
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50. "
         "Default: --K throughout.",
     )
-    inner_warmup_epochs: float = _flag(0.0, "Epochs over which log q(psi) - log tau is phased in.")
-    outer_warmup_epochs: float = _flag(0.0, "Epochs over which log p(z) - log q(z|x) is phased in.")
-    seed: int = _flag(0, "The one seed from which every draw is folded.")
-    checkpoint_every: int = _flag(1, "Epochs between checkpoints.")
-    eval_every: int = _flag(1, "Epochs between validations, which also choose the best checkpoint.")
+    inner_warmup_epochs: float = _flag(
+        0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0
+    )
+    outer_warmup_epochs: float = _flag(
+        0.0, "Epochs over which log p(z) - log q(z|x) is phased in.", 0.0
+    )
+    seed: int = _flag(0, "The one seed from which every draw is folded.", 0, 2**31 - 1)
+    checkpoint_every: int = _flag(1, "Epochs between checkpoints.", 1, MAX_EPOCHS)
+    eval_every: int = _flag(
+        1, "Epochs between validations, which also choose the best checkpoint.", 1, MAX_EPOCHS
+    )
     jit_compile: str = _flag(
         "auto",
         "XLA for the forward and backward pass: on, off, or auto (on with a GPU). Part "
         "of a run's identity: on and off draw different numbers.",
     )
     steps_per_call: int = _flag(
-        10, "Training steps per call of the compiled loop; more means less host work."
+        10, "Training steps per call of the compiled loop; more means less host work.", 1, MAX_COUNT
     )
 
 
@@ -119,9 +142,11 @@ class TrainingConfig:
 class EvaluationConfig:
     """The final DIWHVI score. The published one is M=5000, K=100."""
 
-    eval_M: int = _flag(100, "Draws of z in the evaluation.")
-    eval_K: int = _flag(20, "Draws of psi per z in the evaluation, where q is hierarchical.")
-    eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.")
+    eval_M: int = _flag(100, "Draws of z in the evaluation.", 1, MAX_EVAL_COUNT)
+    eval_K: int = _flag(
+        20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
+    )
+    eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
 
 
 _SECTIONS: dict[str, type] = {
@@ -287,51 +312,24 @@ def _fixed_count_message(name: str, given: int, row: Method) -> str:
 
 
 def _validate(config: Config) -> None:
-    d, m, n = config.data, config.method, config.model
-    t, e = config.training, config.evaluation
-    for flag, value, low, high in (
-        ("K", m.K, 0, MAX_COUNT),
-        ("M", m.M, 1, MAX_COUNT),
-        ("L", m.L, 1, MAX_COUNT),
-        ("latent_dim", n.latent_dim, 1, MAX_WIDTH),
-        ("aux_dim", n.aux_dim, 1, MAX_WIDTH),
-        ("epochs", t.epochs, 1, MAX_EPOCHS),
-        ("batch_size", t.batch_size, 1, MAX_COUNT),
-        ("seed", t.seed, 0, 2**31 - 1),
-        ("checkpoint_every", t.checkpoint_every, 1, MAX_EPOCHS),
-        ("eval_every", t.eval_every, 1, MAX_EPOCHS),
-        ("steps_per_call", t.steps_per_call, 1, MAX_COUNT),
-        ("eval_M", e.eval_M, 1, MAX_COUNT * 100),
-        ("eval_K", e.eval_K, 0, MAX_COUNT * 100),
-        ("eval_images", e.eval_images, 1, MAX_EPOCHS),
-    ):
-        _check_number(flag, value, int, low, high)
-    for flag, value, low, high in (
-        ("learning_rate", t.learning_rate, 0.0, math.inf),
-        ("annealing_factor", t.annealing_factor, 1e-9, 1.0),
-        ("annealing_epochs", t.annealing_epochs, 1e-9, math.inf),
-        ("inner_warmup_epochs", t.inner_warmup_epochs, 0.0, MAX_EPOCHS),
-        ("outer_warmup_epochs", t.outer_warmup_epochs, 0.0, MAX_EPOCHS),
-    ):
-        _check_number(flag, value, (int, float), low, high)
-    if n.tau_gate_bias is not None:
-        _check_number("tau_gate_bias", n.tau_gate_bias, (int, float), -1e3, 1e3)
-    if not n.hidden:
+    values = flatten(config)
+    for field in fields():
+        value = values[field.name]
+        if field.metadata["low"] is not None and value is not None:
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_number(field, number)
+    if not config.model.hidden:
         raise UserError("--hidden=: give at least one layer, such as 300,300")
-    for width in n.hidden:
-        _check_number("hidden", width, int, 1, MAX_WIDTH)
-    if t.jit_compile not in ("auto", "on", "off"):
-        raise UserError(f"--jit_compile={t.jit_compile}: choose auto, on or off")
-    if not d.dataset:
-        raise UserError("--dataset=: name a data set, such as mnist")
-    _validate_K_schedule(config)
-    if config.row.inverse != "tau" and n.tau_gate_bias is not None:
-        raise UserError(
-            f"--tau_gate_bias={n.tau_gate_bias}: --bound={m.bound} trains no tau; leave it out"
-        )
+    jit, gate = config.training.jit_compile, config.model.tau_gate_bias
+    if jit not in ("auto", "on", "off"):
+        raise UserError(f"--jit_compile={jit}: choose auto, on or off")
+    if gate is not None and config.row.inverse != "tau":
+        bound = config.method.bound
+        raise UserError(f"--tau_gate_bias={gate}: --bound={bound} trains no tau; leave it out")
+    _validate_k_schedule(config)
 
 
-def _validate_K_schedule(config: Config) -> None:
+def _validate_k_schedule(config: Config) -> None:
     text, m = config.training.K_schedule, config.method
     largest = m.K
     if text:
@@ -344,7 +342,8 @@ def _validate_K_schedule(config: Config) -> None:
                 f"--K_schedule={text}: {error}; write it like 0:0,250:5,500:25,1000:50"
             ) from None
         for _, K in steps:
-            _check_number("K_schedule", K, int, 0, MAX_COUNT)
+            if not 0 <= K <= MAX_COUNT:
+                raise UserError(f"--K_schedule={text}: K={K} is not from 0 to {MAX_COUNT}")
         largest = max(m.K, *(K for _, K in steps))
     rows = (largest + 1) * m.M * config.training.batch_size
     if rows > MAX_ROWS:
@@ -354,9 +353,11 @@ def _validate_K_schedule(config: Config) -> None:
         )
 
 
-def _check_number(flag: str, value: Any, kind: Any, low: float, high: float) -> None:
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
-    if not is_number or not (low <= value <= high) or math.isinf(value):
-        noun = "a whole number" if kind is int else "a number"
+def _check_number(field: dataclasses.Field, value: Any) -> None:
+    low, high = field.metadata["low"], field.metadata["high"]
+    whole = field.type is int or field.type == tuple[int, ...]
+    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high or math.isinf(value):
+        noun = "a whole number" if whole else "a number"
         upper = "" if math.isinf(high) else f" and at most {high}"
-        raise UserError(f"--{flag}={value}: must be {noun}, at least {low}{upper}")
+        raise UserError(f"--{field.name}={value}: must be {noun}, at least {low}{upper}")

@@ -33,7 +33,7 @@ def _define_flags() -> None:
         text = field.metadata["help"]
         kinds = typing.get_args(field.type) or (field.type,)
         if field.name == "hidden":
-            flags.DEFINE_list(field.name, [str(n) for n in field.default], text)
+            flags.DEFINE_list(field.name, list(map(str, config_lib.ModelConfig().hidden)), text)
         elif int in kinds:
             flags.DEFINE_integer(field.name, field.default, text)
         elif float in kinds:

@@ -8,14 +8,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from hvi_tf.bounds import LogDensities
 from hvi_tf.methods import Method
-
-tfd = tfp.distributions
-
-Distribution = tfd.Distribution
 
 
 class Model(NamedTuple):
@@ -26,16 +22,16 @@ class Model(NamedTuple):
         likelihood: z `[M, B, Dz]` -> p(x|z), batch shape `[M, B]`.
         conditional: (psi `[..., B, Dpsi]`, x) -> q(z|psi,x), batch shape `[..., B]`.
             For an explicit proposal: (None, x) -> q(z|x), batch shape `[B]`.
-        mixing: x -> q(psi|x), batch shape `[B]`; None makes the proposal explicit.
-        tau: (z `[M, B, Dz]`, x) -> tau(psi|z,x), batch shape `[M, B]`; None if no
-            method that needs it is used.
+        mixing: x -> q(psi|x), batch shape `[B]`; not called for an explicit proposal.
+        tau: (z `[M, B, Dz]`, x) -> tau(psi|z,x), batch shape `[M, B]`; called
+            only by methods whose row names it.
     """
 
-    prior: Distribution
-    likelihood: Callable[[tf.Tensor], Distribution]
-    conditional: Callable[[tf.Tensor | None, tf.Tensor], Distribution]
-    mixing: Callable[[tf.Tensor], Distribution] | None = None
-    tau: Callable[[tf.Tensor, tf.Tensor], Distribution] | None = None
+    prior: tfd.Distribution
+    likelihood: Callable[[tf.Tensor], tfd.Distribution]
+    conditional: Callable[[tf.Tensor | None, tf.Tensor], tfd.Distribution]
+    mixing: Callable[[tf.Tensor], tfd.Distribution] = None  # type: ignore[assignment]
+    tau: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution] = None  # type: ignore[assignment]
 
 
 class LatentSample(NamedTuple):
@@ -78,7 +74,7 @@ def draw(
     return LatentSample(z=z, psi=tf.concat([psi_0[tf.newaxis], psi_1_K], axis=0))
 
 
-def inverse(model: Model, method: Method, z: tf.Tensor, x: tf.Tensor) -> Distribution:
+def inverse(model: Model, method: Method, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
     """The distribution of psi_1:K given z `[M, B, Dz]`, with batch shape `[M, B]`."""
     if method.inverse == "tau":
         return model.tau(z, x)

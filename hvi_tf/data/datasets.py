@@ -78,8 +78,8 @@ def load(config: DataConfig) -> Dataset:
             f"{builder.data_dir}: the prepared data set is damaged ({_first_line(error)}); "
             "delete that folder and it will be prepared anew"
         ) from error
-    shape = splits[0].shape[1:]
-    return Dataset(*(s.reshape(len(s), -1) for s in splits), image_shape=shape)
+    train, validation, test = (s.reshape(len(s), -1) for s in splits)
+    return Dataset(train, validation, test, image_shape=splits[0].shape[1:])
 
 
 def _read(builder: Any, split: str) -> np.ndarray:

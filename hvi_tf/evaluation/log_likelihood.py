@@ -61,33 +61,33 @@ def _even_chunk(total: int, largest: int) -> int:
 
 
 class _Streamed(NamedTuple):
-    """Running sums over one axis of log-weights, of any shape `[...]`."""
+    """Running sums of weights over one axis, relative to the largest so far; each `[...]`."""
 
-    log_sum: tf.Tensor  # log sum w
-    log_sum_squares: tf.Tensor  # log sum w^2
+    log_largest: tf.Tensor
+    total: tf.Tensor  # sum of w / largest
+    squares: tf.Tensor  # sum of (w / largest)^2
 
     @staticmethod
-    def empty(shape: list | tf.Tensor) -> "_Streamed":
-        lowest = tf.fill(shape, tf.constant(-float("inf")))
-        return _Streamed(lowest, lowest)
+    def empty(like: tf.Tensor) -> "_Streamed":
+        zeros = tf.zeros_like(like)
+        return _Streamed(zeros - float("inf"), zeros, zeros)
 
     def add(self, log_weights: tf.Tensor) -> "_Streamed":
         """Adds `[chunk, ...]`; an entry of -inf adds nothing."""
+        largest = tf.maximum(self.log_largest, tf.reduce_max(log_weights, axis=0))
+        shrink = tf.exp(self.log_largest - largest)
+        weights = tf.exp(log_weights - largest)
         return _Streamed(
-            _log_add(self.log_sum, tf.reduce_logsumexp(log_weights, axis=0)),
-            _log_add(self.log_sum_squares, tf.reduce_logsumexp(2.0 * log_weights, axis=0)),
+            largest,
+            shrink * self.total + tf.reduce_sum(weights, axis=0),
+            tf.square(shrink) * self.squares + tf.reduce_sum(tf.square(weights), axis=0),
         )
 
     def log_mean(self, count: int) -> tf.Tensor:
-        return self.log_sum - tf.math.log(tf.cast(count, self.log_sum.dtype))
+        return self.log_largest + tf.math.log(self.total / count)
 
     def effective_sample_size(self) -> tf.Tensor:
-        return tf.exp(2.0 * self.log_sum - self.log_sum_squares)
-
-
-def _log_add(a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
-    """log(exp a + exp b), also where either is -inf."""
-    return tf.reduce_logsumexp(tf.stack([a, b]), axis=0)
+        return tf.square(self.total) / self.squares
 
 
 def score_images(
@@ -108,9 +108,8 @@ def score_images(
     Returns:
         Scores `[B]`; `log_likelihood` is at most log p(x) in expectation.
     """
-    batch = tf.shape(x)[0]
-    outer = _Streamed.empty([batch])
-    zeros = tf.zeros([batch])
+    zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
+    outer = _Streamed.empty(zeros)
     bound_sum, kl_sum, ess_sum = zeros, zeros, zeros
     for i in tf.range(plan.m_chunks):
         alpha, kl, ess = _score_m_chunk(model, method, plan, x, tf.random.fold_in(seed, i))
@@ -135,8 +134,8 @@ def _score_m_chunk(
     sample = sampling.draw(model, method, x, K=0, M=plan.m, seed=seed)
     densities = sampling.log_densities(model, method, x, sample)
     beta_0 = bounds.inner_log_ratios(densities)
-    inner = _Streamed.empty(tf.shape(beta_0)[1:]).add(beta_0)
-    kl_sum = tf.zeros(tf.shape(beta_0)[1:])
+    inner = _Streamed.empty(beta_0[0]).add(beta_0)
+    kl_sum = tf.zeros_like(beta_0[0])
     for j in tf.range(plan.k_chunks):
         inverse = sampling.inverse(model, method, sample.z, x)
         psi = inverse.sample(plan.k, seed=tf.random.fold_in(seed, j + 1))

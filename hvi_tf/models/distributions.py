@@ -1,9 +1,7 @@
 """Gaussians that sample at the same speed with and without XLA."""
 
 import tensorflow as tf
-import tensorflow_probability as tfp
-
-tfd = tfp.distributions
+from tensorflow_probability import distributions as tfd
 
 
 class Normal(tfd.Normal):

@@ -10,22 +10,47 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from hvi_tf.models import distributions
-
-tfd = tfp.distributions
 
 # Keeps every standard deviation away from 0, where log-densities are unbounded.
 MIN_SCALE = 1e-4
 
 
+def _uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = False) -> tf.Tensor:
+    """An initial kernel: He's scale, LeCun's for an output layer."""
+    seed = int(rng.integers(2**31))
+    scale = 1.0 if last else 2.0
+    initializer = keras.initializers.VarianceScaling(scale, "fan_in", "uniform", seed=seed)
+    return initializer((inputs, units))
+
+
+def _layers_after(
+    hidden: Sequence[int], outputs: int, extra: int, rng: np.random.Generator
+) -> list[keras.layers.Dense]:
+    """Every layer after the first; each sees `extra` inputs beside its softplus units."""
+    sizes = [*hidden, outputs]
+    return [
+        _dense(_uniform(a + extra, b, rng, last=i == len(hidden)), softplus_inputs=a)
+        for i, (a, b) in enumerate(itertools.pairwise(sizes), start=1)
+    ]
+
+
 def _dense(
-    inputs: int, units: int, rng: np.random.Generator, use_bias: bool = True
+    kernel: tf.Tensor, softplus_inputs: int = 0, use_bias: bool = True
 ) -> keras.layers.Dense:
-    kernel = keras.initializers.GlorotUniform(seed=int(rng.integers(2**31)))
-    layer = keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=kernel)
+    """A layer with this initial kernel, whose first `softplus_inputs` inputs are softplus units.
+
+    At the start softplus units have a mean of about log 2 each. The initial bias cancels
+    what that adds to every unit of the next layer; with the He scale this saves several
+    epochs against Glorot's scale and zero biases.
+    """
+    inputs, units = kernel.shape
+    bias = -np.log(2.0) * np.sum(kernel[:softplus_inputs], axis=0)
+    layer = keras.layers.Dense(units, use_bias=use_bias)
     layer.build((None, inputs))
+    layer.set_weights([kernel, bias] if use_bias else [kernel])
     return layer
 
 
@@ -36,16 +61,16 @@ class MLP(keras.layers.Layer):
         self, inputs: int, hidden: Sequence[int], outputs: int, rng: np.random.Generator
     ) -> None:
         super().__init__()
-        sizes = [inputs, *hidden]
-        self.hidden = [_dense(a, b, rng) for a, b in itertools.pairwise(sizes)]
-        self.output_layer = _dense(sizes[-1], outputs, rng)
+        self.first_layer = _dense(_uniform(inputs, hidden[0], rng))
+        self.later_layers = _layers_after(hidden, outputs, 0, rng)
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        for layer in self.hidden:
-            x = tf.nn.softplus(layer(x))
-        return self.output_layer(x)
+        h = self.first_layer(x)
+        for layer in self.later_layers:
+            h = layer(tf.nn.softplus(h))
+        return h
 
 
 class ConditionedMLP(keras.layers.Layer):
@@ -75,22 +100,21 @@ class ConditionedMLP(keras.layers.Layer):
     ) -> None:
         super().__init__()
         self.reinject = reinject
-        self.x_layer = _dense(x_dim, hidden[0], rng)
-        self.u_layer = _dense(u_dim, hidden[0], rng, use_bias=False)
-        extra = u_dim if reinject else 0
-        self.hidden = [_dense(a + extra, b, rng) for a, b in itertools.pairwise(hidden)]
-        self.output_layer = _dense(hidden[-1] + extra, outputs, rng)
+        # Drawn as the one kernel of [x, u] that these two stand for: with a scale of its
+        # own u would drown x at the start.
+        kernel = _uniform(x_dim + u_dim, hidden[0], rng)
+        self.x_layer = _dense(kernel[:x_dim])
+        self.u_layer = _dense(kernel[x_dim:], use_bias=False)
+        self.later_layers = _layers_after(hidden, outputs, u_dim if reinject else 0, rng)
         self.built = True
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        h = tf.nn.softplus(self.x_layer(x) + self.u_layer(u))
-        for layer in self.hidden:
-            h = tf.nn.softplus(layer(self._with_u(h, u)))
-        return self.output_layer(self._with_u(h, u))
-
-    def _with_u(self, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-        return tf.concat([h, u], axis=-1) if self.reinject else h
+        h = self.x_layer(x) + self.u_layer(u)
+        for layer in self.later_layers:
+            h = tf.nn.softplus(h)
+            h = layer(tf.concat([h, u], axis=-1) if self.reinject else h)
+        return h
 
 
 def gaussian_head(outputs: tf.Tensor) -> tfd.Distribution:

@@ -4,15 +4,13 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-import tensorflow_probability as tfp
+from tensorflow_probability import distributions as tfd
 
 from hvi_tf import bounds, gradients, sampling, seeds
 from hvi_tf.config import Config, ModelConfig
 from hvi_tf.gradients import Objective, ParameterGroups
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.models import distributions, networks
-
-tfd = tfp.distributions
 
 Metrics = dict[str, tf.Tensor]
 
@@ -55,7 +53,7 @@ class VAE(keras.Model):
         else:
             self.encoder = networks.MLP(x_dim, c.hidden, 2 * c.latent_dim, rng)
         heads = 2 if c.tau_gate_bias is None else 3
-        self.inverse = (
+        self.inverse: Any = (
             networks.ConditionedMLP(
                 x_dim, c.latent_dim, c.hidden, heads * c.aux_dim, rng, reinject=False
             )
@@ -75,7 +73,7 @@ class VAE(keras.Model):
         return distributions.standard_normal([tf.shape(x)[0]], self.model_config.aux_dim)
 
     def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-        """The auxiliary inverse tau(psi|z,x)."""
+        """What proposes psi given z and x."""
         outputs = self.inverse(x, z)
         bias = self.model_config.tau_gate_bias
         if bias is None:
@@ -98,8 +96,8 @@ class VAE(keras.Model):
             prior=self.prior,
             likelihood=self.likelihood,
             conditional=self.conditional,
-            mixing=self.mixing if self.method.hierarchical else None,
-            tau=self.tau if self.inverse is not None else None,
+            mixing=self.mixing,
+            tau=self.tau,
         )
 
     @property

@@ -1,0 +1,35 @@
+import os
+import random
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--vary-seed",
+        action="store_true",
+        help="draw the seed of the statistical tests anew, to calibrate their error rates",
+    )
+
+
+@pytest.fixture(scope="session")
+def seed(request):
+    """The seed of every statistical test; fixed unless --vary-seed is given."""
+    if not request.config.getoption("--vary-seed"):
+        return 20190513
+    value = random.SystemRandom().randrange(2**31 - 1)
+    print(f"--vary-seed drew {value}")
+    return value
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(tmp_path_factory):
+    """A folder in which TFDS has prepared MNIST from the packaged files."""
+    from hvi_tf.config import DataConfig
+    from hvi_tf.data import datasets
+
+    folder = tmp_path_factory.mktemp("tfds")
+    datasets.load(DataConfig(data_dir=str(folder)))
+    return folder
