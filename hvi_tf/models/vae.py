@@ -137,7 +137,8 @@ class VAE(keras.Model):
         self.optimizer.learning_rate = learning_rate
         if self.training_K != K:
             self.training_K = K
-            self.train_function = None  # Keras's, which had the old K built in
+            if self.train_function is not None:  # Keras's own, which has the old K built in
+                self.make_train_function(force=True)
 
     def train_step(self, data: tf.Tensor) -> Metrics:
         """One step of gradient ascent on the warmed-up bound of a batch `[B, Dx]`.

@@ -94,7 +94,7 @@ class Checkpoints:
             try:
                 status = self._checkpoint.read(paths[step]).expect_partial()
                 status.assert_existing_objects_matched()
-            except (tf.errors.OpError, ValueError, AssertionError, KeyError) as error:
+            except Exception as error:  # damaged bytes come to light in many ways
                 reason = (str(error).splitlines() or ["unknown"])[0][:120]
                 self._warn(f"warning: checkpoint {paths[step]} is damaged ({reason})")
                 continue

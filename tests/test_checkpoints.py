@@ -1,0 +1,103 @@
+"""Checkpoints: complete, atomic, and read around damage."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import make_vae
+from hvi_tf.training.checkpoints import Checkpoints
+
+CONFIG = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2, K=2, jit_compile="off")
+X = tf.ones([4, 12])
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    opened = workdirs.create_or_open(tmp_path / "run", CONFIG)
+    yield opened
+    opened.close()
+
+
+def trained(workdir, saves, warnings=None):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir, warn=(warnings or []).append)
+    for _ in range(saves):
+        model.train_step(X)
+        checkpoints.save()
+    return model
+
+
+def state(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+def test_a_restored_run_goes_on_bit_identically(workdir):
+    unbroken = trained(workdir, saves=2)
+    resumed = make_vae(CONFIG, 12)
+    assert Checkpoints(resumed, workdir).restore_latest() == 2
+    for a, b in zip(state(unbroken), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    unbroken.train_step(X)
+    resumed.train_step(X)
+    for a, b in zip(state(unbroken), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(workdir, suffix, damage):
+    trained(workdir, saves=3)
+    file = workdir.checkpoints / f"ckpt-3{suffix}"
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 3] ^= 0xFF
+    else:
+        content = b""
+    file.write_bytes(content)
+    warnings = []
+    model = make_vae(CONFIG, 12)
+    assert Checkpoints(model, workdir, warnings.append).restore_latest() == 2
+    assert int(model.optimizer.iterations) == 2
+    assert "ckpt-3 is damaged" in warnings[0]
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(workdir):
+    trained(workdir, saves=2)
+    for file in workdir.checkpoints.glob("*.data*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="every checkpoint there is damaged"):
+        Checkpoints(make_vae(CONFIG, 12), workdir, warn=lambda _: None).restore_latest()
+
+
+def test_tensorflows_list_of_checkpoints_may_be_lost(workdir):
+    trained(workdir, saves=2)
+    (workdir.checkpoints / "checkpoint").write_text("garbage {")
+    assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 2
+
+
+def test_the_best_is_kept_by_its_bound(workdir):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound, better in ((-90.0, True), (-95.0, False), (-89.0, True), (float("nan"), False)):
+        model.train_step(X)
+        assert checkpoints.save_if_best(bound) is better
+    assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_best() == 3
+
+
+def test_nothing_trained_is_said(workdir):
+    with pytest.raises(UserError, match="no checkpoint yet; train it first"):
+        Checkpoints(make_vae(CONFIG, 12), workdir).restore_best()
+
+
+def test_old_checkpoints_are_removed(workdir):
+    trained(workdir, saves=5)
+    assert sorted(f.name for f in workdir.checkpoints.glob("*.index")) == [
+        "ckpt-3.index",
+        "ckpt-4.index",
+        "ckpt-5.index",
+    ]

@@ -1,0 +1,97 @@
+"""Validation with specific messages, the JSON round trip, and what makes another run."""
+
+import dataclasses
+
+import pytest
+
+from hvi_tf import config as config_lib
+from hvi_tf.errors import UserError
+from hvi_tf.methods import METHODS
+
+
+def test_json_round_trip():
+    config = config_lib.make(
+        bound="diwhvi", K=7, M=3, gradient="dreg", hidden=(20, 10), tau_gate_bias=-4.0, seed=5
+    )
+    assert config_lib.Config.from_json(config.to_json()) == config
+    assert config_lib.make(**config_lib.flatten(config)) == config
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_defaults(name):
+    config = config_lib.make(bound=name)
+    row = METHODS[name]
+    assert (config.method.K, config.method.M, config.method.L) == (
+        row.K.default,
+        row.M.default,
+        row.L.default,
+    )
+    assert config.method.gradient == "reparameterized"
+
+
+BAD = [
+    (dict(bound="iwvi"), "--bound=iwvi: unknown; choose one of vae, iwae, hvm"),
+    (dict(bound="vae", K=5), "--K=5: --bound=vae has no K; leave --K out, or choose --bound=sivi"),
+    (dict(bound="hvm", K=5), "--K=5: --bound=hvm fixes K=0; leave --K out"),
+    (dict(bound="iwhvi", M=5), "--M=5: --bound=iwhvi fixes M=1; leave --M out, or choose"),
+    (dict(bound="iwhvi", L=3), "--L=3: the prior is explicit"),
+    (dict(bound="sivi", gradient="dreg"), "--gradient=dreg: --bound=sivi takes reparameterized"),
+    (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes reparameterized, dreg"),
+    (dict(K=-1), "--K=-1: must be a whole number, at least 0 and at most 100000"),
+    (dict(K=10**9), "--K=1000000000: must be a whole number"),
+    (dict(bound="iwae", M=0), "--M=0: must be a whole number, at least 1"),
+    (dict(batch_size=0), "--batch_size=0: must be a whole number, at least 1"),
+    (dict(batch_size=-256), "--batch_size=-256: must be"),
+    (dict(epochs=0), "--epochs=0: must be"),
+    (dict(epochs=10**12), "--epochs=1000000000000: must be"),
+    (dict(learning_rate=-1e-3), "--learning_rate=-0.001: must be a number, at least 0.0"),
+    (dict(learning_rate=float("nan")), "--learning_rate=nan: must be a number"),
+    (dict(learning_rate=float("inf")), "--learning_rate=inf: must be a number"),
+    (dict(annealing_factor=1.5), "--annealing_factor=1.5: must be a number, at least"),
+    (dict(inner_warmup_epochs=-1.0), "--inner_warmup_epochs=-1.0: must be"),
+    (dict(hidden=()), "--hidden=: give at least one layer"),
+    (dict(hidden=(300, 0)), "--hidden=0: must be a whole number, at least 1"),
+    (dict(latent_dim=0), "--latent_dim=0: must be"),
+    (dict(seed=-1), "--seed=-1: must be"),
+    (dict(jit_compile="yes"), "--jit_compile=yes: choose auto, on or off"),
+    (dict(K_schedule="0:0;5:5"), "--K_schedule=0:0;5:5: not a list of epoch:value pairs"),
+    (dict(K_schedule="5:5"), "--K_schedule=5:5: begins at epoch 5, not 0"),
+    (dict(K_schedule="0:0,9:5,9:6"), "its epochs do not increase"),
+    (dict(K_schedule="0:-3"), "--K_schedule=0:-3: K=-3 is not from 0"),
+    (dict(bound="vae", K_schedule="0:0"), "--bound=vae fixes K=0; leave it out"),
+    (dict(bound="vae", tau_gate_bias=-5.0), "--tau_gate_bias=-5.0: --bound=vae trains no tau"),
+    (dict(K=99_999, batch_size=60_000), "rows in one step; keep (K+1)*M*batch_size at or below"),
+    (dict(eval_M=0), "--eval_M=0: must be"),
+    (dict(eval_images=0), "--eval_images=0: must be"),
+    (dict(flavour="x"), "unknown setting 'flavour'"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD)
+def test_bad_settings_are_named_with_their_value(values, message):
+    with pytest.raises(UserError) as error:
+        config_lib.make(**values)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_differences_name_what_makes_another_run():
+    config = config_lib.make(K=5, epochs=10)
+    assert config_lib.differences(config, config_lib.make(K=6, epochs=10)) == ["--K: 5 -> 6"]
+    assert config_lib.differences(config, config_lib.make(K=5, epochs=9)) == ["--epochs: 10 -> 9"]
+    assert not config_lib.differences(
+        config, config_lib.make(K=5, epochs=11, eval_M=7, data_dir="d")
+    )
+
+
+def test_configurations_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config_lib.make().method.K = 3
+
+
+def test_auto_jit_follows_the_device():
+    config = config_lib.make()
+    assert config_lib.resolve_jit(config, has_gpu=True).training.jit_compile == "on"
+    assert config_lib.resolve_jit(config, has_gpu=False).training.jit_compile == "off"
+    on = config_lib.make(jit_compile="on")
+    assert config_lib.resolve_jit(on, has_gpu=False) == on

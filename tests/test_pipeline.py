@@ -1,0 +1,60 @@
+"""The batch of a step is a pure function of (seed, step)."""
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import seeds
+from hvi_tf.data import pipeline
+
+# Each image is constant and extreme, so that a binarized image still shows its row.
+IMAGES = np.where(np.arange(10)[:, None] >> np.arange(8)[None] & 1, 255, 0).astype(np.uint8)
+
+
+def rows_of(batch):
+    return (batch.numpy().astype(int) << np.arange(8)).sum(axis=1)
+
+
+def test_an_epoch_is_a_permutation_and_each_epoch_another():
+    batches = list(pipeline.training_batches(IMAGES, 5, seed=3, first_step=0, end_step=6))
+    epochs = [np.concatenate([rows_of(b) for b in batches[2 * e : 2 * e + 2]]) for e in range(3)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(10))
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+def test_starting_later_gives_the_same_batches():
+    images = np.random.default_rng(0).integers(0, 256, (64, 9)).astype(np.uint8)
+    whole = list(pipeline.training_batches(images, 16, seed=1, first_step=0, end_step=9))
+    resumed = list(pipeline.training_batches(images, 16, seed=1, first_step=5, end_step=9))
+    np.testing.assert_array_equal(np.stack(whole[5:]), np.stack(resumed))
+
+
+def test_another_seed_gives_other_batches():
+    one = next(iter(pipeline.training_batches(IMAGES, 5, 1, 0, 1)))
+    other = next(iter(pipeline.training_batches(IMAGES, 5, 2, 0, 1)))
+    assert not np.array_equal(one, other)
+
+
+def test_every_visit_binarizes_anew_with_the_intensity_as_probability(seed):
+    images = np.array([[0, 51, 128, 255]], np.uint8)
+    batches = pipeline.training_batches(images, 1, seed, 0, 4000)
+    mean = np.concatenate(list(batches.as_numpy_iterator())).mean(axis=0)
+    assert mean[0] == 0.0
+    assert mean[3] == 1.0
+    np.testing.assert_allclose(mean[1:3], [51 / 255, 128 / 255], atol=4.5 * 0.5 / np.sqrt(4000))
+
+
+def test_fixed_binarization_is_fixed_and_per_purpose():
+    images = np.full((20, 30), 128, np.uint8)
+    first = pipeline.fixed_binarization(images, 0, seeds.Purpose.VALIDATE)
+    again = pipeline.fixed_binarization(images, 0, seeds.Purpose.VALIDATE)
+    other = pipeline.fixed_binarization(images, 0, seeds.Purpose.EVALUATE)
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    assert first.dtype == tf.float32
+
+
+def test_the_rest_of_an_epoch_is_dropped():
+    assert pipeline.steps_per_epoch(55_000, 256) == 214
+    batches = list(pipeline.training_batches(IMAGES, 4, 0, 0, 4))  # 2 steps an epoch
+    assert all(len(set(rows_of(b))) == 4 for b in batches)
