@@ -136,14 +136,17 @@ def _score_m_chunk(
     beta_0 = bounds.inner_log_ratios(densities)
     inner = _Streamed.empty(beta_0[0]).add(beta_0)
     kl_sum = tf.zeros_like(beta_0[0])
-    for j in tf.range(plan.k_chunks):
-        inverse = sampling.inverse(model, method, sample.z, x)
-        psi = inverse.sample(plan.k, seed=tf.random.fold_in(seed, j + 1))
-        log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(model, method, x, sample.z, psi)
-        drawn = (j * plan.k + tf.range(plan.k) < plan.K)[:, tf.newaxis, tf.newaxis]
-        beta = log_q_z + log_q_psi - log_tau
-        inner = inner.add(tf.where(drawn, beta, -float("inf")))
-        kl_sum += tf.reduce_sum(tf.where(drawn, log_tau - log_q_psi, 0.0), axis=0)
+    if plan.K > 0:  # an explicit proposal has no inverse to call, not even zero times
+        for j in tf.range(plan.k_chunks):
+            inverse = sampling.inverse(model, method, sample.z, x)
+            psi = inverse.sample(plan.k, seed=tf.random.fold_in(seed, j + 1))
+            log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(
+                model, method, x, sample.z, psi
+            )
+            drawn = (j * plan.k + tf.range(plan.k) < plan.K)[:, tf.newaxis, tf.newaxis]
+            beta = log_q_z + log_q_psi - log_tau
+            inner = inner.add(tf.where(drawn, beta, -float("inf")))
+            kl_sum += tf.reduce_sum(tf.where(drawn, log_tau - log_q_psi, 0.0), axis=0)
     log_prior = bounds.log_mean_exp(densities.log_prior)
     alpha = densities.log_likelihood + log_prior - inner.log_mean(plan.K + 1)
     return alpha, kl_sum / max(plan.K, 1), inner.effective_sample_size()

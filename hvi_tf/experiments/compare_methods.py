@@ -80,7 +80,8 @@ def provenance() -> str:
     """The commit and the machine that the numbers come from."""
     git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty"]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
-    return f"commit {commit}, {os.cpu_count()} cores of {platform.machine()}, Python {platform.python_version()}"
+    python = platform.python_version()
+    return f"Commit {commit}, {os.cpu_count()} cores of {platform.machine()}, Python {python}"
 
 
 def main(argv: list[str]) -> None:

@@ -1,0 +1,101 @@
+"""Evaluation on disk: resumable, per image, and independent of how many images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.evaluation import evaluate
+from hvi_tf.methods import METHODS
+from hvi_tf.models.vae import make_vae
+from hvi_tf.training.interrupts import Interrupted, StopRequest
+
+TEST = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
+
+
+def settings(**values):
+    base = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, K=2, jit_compile="off")
+    return config_lib.make(**base | dict(eval_M=3, eval_K=2, eval_images=700) | values)
+
+
+@pytest.fixture
+def run(tmp_path):
+    opened = workdirs.create_or_open(tmp_path / "run", settings())
+    model = make_vae(settings(), 12)
+
+    def score(step=1, **values):
+        return evaluate.evaluate(settings(**values), model, TEST, opened, step)
+
+    score.workdir, score.model = opened, model
+    yield score
+    opened.close()
+
+
+def saved_scores(summary):
+    with np.load(summary["scores"]) as file:
+        return file["log_likelihood"][: summary["images"]]
+
+
+def test_summary_is_mean_and_standard_error_over_images(run):
+    summary = run()
+    values = saved_scores(summary)
+    assert values.shape == (700,)
+    score = summary["log_likelihood"]
+    assert score["mean"] == pytest.approx(values.mean(), rel=1e-6)
+    assert score["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(700), rel=1e-4)
+    stored = json.loads((run.workdir.evaluation / "test_M3_K2.json").read_text())
+    assert stored == summary
+
+
+@pytest.mark.parametrize("bound", METHODS)
+def test_every_method_can_be_scored(bound, tmp_path):
+    config = config_lib.make(
+        bound=bound, hidden=(8, 8), latent_dim=3, aux_dim=2, eval_M=3, eval_K=2, eval_images=20
+    )
+    workdir = workdirs.create_or_open(tmp_path, config)
+    summary = evaluate.evaluate(config, make_vae(config, 12), TEST, workdir, step=1)
+    assert summary["log_likelihood"]["mean"] < 0
+    assert summary["K"] == (2 if METHODS[bound].hierarchical else 0)
+    assert summary["log_likelihood"]["mean"] >= summary["bound"]["mean"]
+    workdir.close()
+
+
+def test_scores_do_not_depend_on_how_many_images_are_scored(run):
+    few = saved_scores(run(eval_images=100)).copy()
+    many = saved_scores(run(eval_images=700))
+    np.testing.assert_array_equal(few, many[:100])
+
+
+def test_interrupted_and_continued_equals_unbroken(run, monkeypatch):
+    unbroken = saved_scores(run()).copy()
+    (run.workdir.evaluation / "test_M3_K2.npz").unlink()
+    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
+    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
+    with pytest.raises(Interrupted):
+        run()
+    with np.load(run.workdir.evaluation / "test_M3_K2.npz") as file:
+        assert 0 < len(file["log_likelihood"]) < 700
+    monkeypatch.undo()
+    np.testing.assert_array_equal(saved_scores(run()), unbroken)
+
+
+def test_another_checkpoint_is_scored_anew(run):
+    first = saved_scores(run(step=1)).copy()
+    run.model.decoder.later_layers[-1].bias.assign(np.full(12, 1.0))
+    assert not np.allclose(saved_scores(run(step=2)), first)
+
+
+def test_a_damaged_score_file_is_replaced(run, capsys):
+    first = saved_scores(run()).copy()
+    (run.workdir.evaluation / "test_M3_K2.npz").write_bytes(b"not a zip")
+    np.testing.assert_array_equal(saved_scores(run()), first)
+    assert "is damaged" in capsys.readouterr().out
+
+
+def test_a_diverged_model_is_named(run):
+    run.model.decoder.later_layers[-1].bias.assign(np.full(12, np.nan))
+    with pytest.raises(UserError, match="test image 0: log_likelihood is not finite"):
+        run()

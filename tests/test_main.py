@@ -1,0 +1,266 @@
+"""The command itself, on real MNIST with networks small enough for a test."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+TINY = [
+    *("--hidden=16,16", "--latent_dim=4", "--aux_dim=3", "--K=2", "--epochs=2"),
+    *("--eval_M=4", "--eval_K=3", "--eval_images=60", "--steps_per_call=7"),
+]
+
+
+def start(*arguments, **keywords):
+    command = [sys.executable, "-m", "hvi_tf.main", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **keywords
+    )
+
+
+def run(*arguments, **keywords):
+    process = start(*arguments, **keywords)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, mnist_dir):
+    """A run of the whole command: its workdir and what it printed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    result = run(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    assert result.returncode == 0, result.stderr[-3000:]
+    return workdir, result.stdout
+
+
+def final_weights(workdir):
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+    return {
+        k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map() if "OBJECT" not in k
+    }
+
+
+def assert_same_weights(one, other):
+    one, other = final_weights(one), final_weights(other)
+    assert one.keys() == other.keys()
+    assert len(one) > 50
+    for name, value in one.items():
+        if "save_counter" not in name:  # counts the writes, not the training
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+
+
+def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
+    workdir, out = finished
+    assert "\r" not in out
+    assert re.search(
+        r"epoch 2/2 214/214 [\d.]+ steps/s  0:00 left  train -\d.* validation -\d", out
+    )
+    for name in (
+        r"test log-likelihood \(DIWHVI, M=4, K=3\) +-\d+\.\d+ \+- \d+\.\d+ nats",
+        r"test bound \(M=1, K=3\)",
+        r"KL\(tau\|\|q\(psi\)\)",
+        "effective sample size, outer .* of 4",
+        "effective sample size, inner .* of 4",
+        "images +60 of the test split",
+        "wall time",
+    ):
+        assert re.search(name, out), name
+    for folder in ("best", "saved_model", "tensorboard"):
+        assert f"{workdir / folder}" in out
+        assert (workdir / folder).is_dir()
+    assert f"--workdir={workdir} --mode=evaluate" in out
+
+
+def test_tensorboard_has_scalars_images_and_the_config(finished):
+    events = EventAccumulator(str(finished[0] / "tensorboard"), size_guidance={"tensors": 0})
+    events.Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {
+        "config",
+        "reconstructions",
+        "prior_samples",
+        "validation/bound",
+        "train/bound",
+        "train/log_likelihood",
+        "train/kl_z",
+        "train/kl_tau_mixing",
+        "train/ess_inner",
+        "train/ess_outer",
+        "train/gradient_norm_eta",
+        "schedule/learning_rate",
+        "schedule/K",
+        "speed/steps_per_second",
+    } <= tags
+    assert "train/warmup_objective" not in tags  # nothing is warmed up in this run
+    steps = [e.step for e in events.Tensors("train/bound")]
+    assert steps == [214, 428]
+
+
+def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_dir):
+    workdir, out = finished
+    before = final_weights(workdir)
+    again = run(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "was complete, 428 steps" in again.stdout
+    score = re.compile(r"test log-likelihood.*")
+    assert score.search(again.stdout)[0] == score.search(out)[0]
+    for name, value in before.items():
+        np.testing.assert_array_equal(final_weights(workdir)[name], value)
+
+
+def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir):
+    workdir = finished[0]
+    common = ("--mode=evaluate", f"--workdir={workdir}", f"--data_dir={mnist_dir}")
+    result = run(*common, "--eval_M=9", "--eval_K=0", "--eval_images=30")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "test log-likelihood (DIWHVI, M=9, K=0)" in result.stdout
+    assert (workdir / "evaluation" / "test_M9_K0.npz").exists()
+    refused = run(*common, "--K=7")
+    assert refused.returncode == 2
+    assert "--K=7: the run in" in refused.stderr
+
+
+def test_export_mode(finished, mnist_dir):
+    result = run("--mode=export", f"--workdir={finished[0]}", f"--data_dir={mnist_dir}")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "SavedModel of step 428" in result.stdout
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_resume_after_sigkill_is_bit_identical(finished, tmp_path, mnist_dir):
+    workdir = tmp_path / "killed"
+    command = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    process = start(*command)
+    wait_for(lambda: (workdir / "checkpoints" / "ckpt-214.index").exists(), process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (workdir / "checkpoints" / "ckpt-428.index").exists()
+    resumed = run(*command)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "Resuming from step 214 of 428" in resumed.stdout
+    assert_same_weights(workdir, finished[0])
+
+
+def test_ctrl_c_saves_a_checkpoint_and_says_how_to_resume(finished, tmp_path, mnist_dir):
+    workdir = tmp_path / "interrupted"
+    process = start(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    wait_for(lambda: (workdir / "checkpoints" / "ckpt-214.index").exists(), process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err[-2000:]
+    resume = out.strip().splitlines()[-1].strip()
+    assert "nothing is lost" in out
+    arguments = shlex.split(resume)
+    assert arguments[:3] == ["python", "-m", "hvi_tf.main"]
+    resumed = run(*arguments[3:])
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert_same_weights(workdir, finished[0])
+
+
+def test_more_epochs_go_on_with_a_finished_run(tmp_path, mnist_dir):
+    common = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={tmp_path / 'w'}", "--batch_size=1024")
+    assert run(*common, "--epochs=1").returncode == 0
+    longer = run(*common, "--epochs=2")
+    assert "Resuming from step 53 of 106" in longer.stdout
+
+
+def assert_one_line_error(result, *parts):
+    assert result.returncode == 2, (result.stdout, result.stderr)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    for part in parts:
+        assert part in errors[0]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--dataset=imagenet", "--dataset=imagenet: unknown; choose one of mnist"),
+        ("--bound=elbow", "--bound=elbow: unknown; choose one of vae"),
+        ("--bound=vae --K=5", "--K=5: --bound=vae has no K"),
+        ("--K=-1", "--K=-1: must be a whole number, at least 0"),
+        ("--K=many", "flag --K=many"),
+        ("--bound=iwae --M=0", "--M=0: must be"),
+        ("--L=-2", "--L=-2"),
+        ("--batch_size=0", "--batch_size=0: must be"),
+        ("--batch_size=90000", "--batch_size=90000"),
+        ("--epochs=-3", "--epochs=-3: must be"),
+        ("--hidden=300,many", "--hidden=300,many: must be whole numbers"),
+        ("--mode=dance", "--mode=dance: choose one of train, evaluate, export"),
+        ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
+        ("--epoch=3", "epoch"),
+        ("stray", "stray: not a flag"),
+    ],
+)
+def test_bad_flags_are_one_line_and_write_nothing(flag, message, tmp_path, mnist_dir):
+    result = run(*flag.split(), f"--data_dir={mnist_dir}", cwd=tmp_path, env=environment())
+    assert_one_line_error(result, message)
+    assert not list(tmp_path.iterdir())
+
+
+def environment():
+    return os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
+
+
+def test_another_configuration_in_the_workdir_is_listed(finished, mnist_dir):
+    result = run(*TINY, "--K=3", "--seed=1", f"--data_dir={mnist_dir}", f"--workdir={finished[0]}")
+    assert_one_line_error(result, "--K: 2 -> 3", "--seed: 0 -> 1")
+
+
+def test_divergence_stops_with_the_step_and_the_term(tmp_path, mnist_dir):
+    workdir = tmp_path / "w"
+    common = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}", "--batch_size=512")
+    result = run(*common, "--learning_rate=1e12")
+    assert_one_line_error(result, "step ", " is ", str(workdir / "checkpoints"))
+    assert re.search(r"step \d+: \w+ is (nan|-?inf)", result.stderr)
+
+
+def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, mnist_dir):
+    """A limit on file size stands in for a full disk: writes fail the same way."""
+    workdir = tmp_path / "w"
+    common = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}", "--batch_size=1024")
+    assert run(*common, "--epochs=1").returncode == 0
+    limited = f"ulimit -f 64; exec {sys.executable} -m hvi_tf.main " + shlex.join(common)
+    result = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert_one_line_error(result, f"cannot write {workdir}")
+    resumed = run(*common)
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "Resuming from step 53 of 106" in resumed.stdout
+
+
+def test_help_does_not_wait_for_tensorflow():
+    code = (
+        "import sys, hvi_tf.main; "
+        "assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    result = run("--help")
+    assert result.returncode == 0
+    for name in ("--K_schedule", "--tau_gate_bias", "--eval_images", "--mode"):
+        assert name in result.stdout
+    assert "ten minutes on 2 cores" in " ".join(result.stdout.split())
+
+
+def test_every_flagfile_is_valid(tmp_path):
+    files = sorted(os.listdir("flags"))
+    assert "mnist_iwhvi.cfg" in files
+    for file in files:
+        # A mode that does not exist is refused only after all other flags were read.
+        result = run(f"--flagfile=flags/{file}", "--mode=none")
+        assert_one_line_error(result, "--mode=none: choose one of")
