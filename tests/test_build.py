@@ -1,0 +1,142 @@
+"""BUILD has a target for every file, whose deps are exactly that file's imports.
+
+`python tests/test_build.py > BUILD` writes it anew after a change of imports.
+"""
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+HEADER = '''"""One py_library per module, one py_test per test file.
+
+TensorFlow and the other packages come from the Python that Bazel runs; see
+pyproject.toml. The rules are Bazel's own, of Bazel 7 and older.
+"""
+
+package(default_visibility = ["//visibility:public"])
+'''
+
+# Files that a test reads besides what it imports.
+TEST_DATA = {
+    "test_build": [
+        "BUILD",
+        "pyproject.toml",
+        'glob(["hvi_tf/**/*.py"])',
+        'glob(["tests/*.py"])',
+    ],
+    "test_main": ['glob(["flags/*.cfg"])'],
+}
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def own_modules():
+    paths = [*ROOT.glob("hvi_tf/**/*.py"), *ROOT.glob("tests/*.py")]
+    return {module_name(path): path for path in sorted(paths)}
+
+
+def imports(path, modules):
+    """The modules of this repository that a file imports, and the packages above it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules else node.module)
+    name = module_name(path)
+    found |= {name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)}
+    return sorted(found & modules.keys() - {name})
+
+
+def string_list(indent, values):
+    if not values:
+        return "[]"
+    inner = "".join(f'{indent}    "{value}",\n' for value in values)
+    return f"[\n{inner}{indent}]"
+
+
+def data_expression(entries):
+    plain = [e for e in entries if not e.startswith("glob(")]
+    globs = [e for e in entries if e.startswith("glob(")]
+    return " + ".join([string_list("    ", plain)] * bool(plain) + globs)
+
+
+def expected_build():
+    modules = own_modules()
+    targets = []
+    for name, path in modules.items():
+        file = path.relative_to(ROOT).as_posix()
+        deps = [f":{dep}" for dep in imports(path, modules)]
+        is_test = path.name.startswith("test_")
+        if is_test:
+            # The shared fixtures are imported by pytest, not by the file.
+            deps = sorted({*deps, ":tests.conftest", ":tests.bazel_main"})
+        lines = [f'    name = "{name}",', f'    srcs = ["{file}"],']
+        if is_test:
+            lines = [
+                f'    name = "{name}",',
+                f'    srcs = ["{file}", "tests/bazel_main.py"],',
+                '    main = "tests/bazel_main.py",',
+                f'    args = ["{file}"],',
+                '    size = "large",',
+            ]
+            data = TEST_DATA.get(path.stem)
+            if data:
+                lines.append(f"    data = {data_expression(data)},")
+            if path.stem == "test_main":
+                deps = sorted({*deps, ":hvi_tf.main"})
+        if name == "hvi_tf.data.datasets":
+            lines.append('    data = glob(["hvi_tf/data/mnist/*"]),')
+        lines.append(f"    deps = {string_list('    ', deps)},")
+        rule = "py_test" if is_test else "py_library"
+        targets.append("\n".join([f"{rule}(", *lines, ")"]))
+    binary = """py_binary(
+    name = "main",
+    srcs = ["hvi_tf/main.py"],
+    deps = [":hvi_tf.main"],
+)"""
+    return "\n".join([HEADER, "\n\n".join([*targets, binary])]) + "\n"
+
+
+def test_targets_are_in_step_with_imports():
+    assert (ROOT / "BUILD").read_text() == expected_build()
+
+
+def test_imports_point_one_way():
+    """Bounds, schedules and methods know nobody; only main knows flags."""
+    modules = own_modules()
+    graph = {name: set(imports(path, modules)) for name, path in modules.items()}
+
+    def outside_package(name):
+        return {d for d in graph[name] if d not in ("hvi_tf", name.rsplit(".", 1)[0])}
+
+    for name in ("hvi_tf.bounds", "hvi_tf.training.schedules", "hvi_tf.methods", "hvi_tf.errors"):
+        assert outside_package(name) == set(), name
+    assert outside_package("hvi_tf.sampling") == {"hvi_tf.bounds", "hvi_tf.methods"}
+    assert outside_package("hvi_tf.gradients") == {"hvi_tf.bounds", "hvi_tf.sampling"}
+    with_flags = {n for n, p in modules.items() if "from absl import" in p.read_text()}
+    allowed = {"hvi_tf.main"} | {n for n in modules if n.startswith("hvi_tf.experiments.")}
+    assert with_flags - {"tests.test_build"} <= allowed
+    state = dict.fromkeys(graph, 0)
+
+    def visit(name):
+        assert state[name] != 1, f"import cycle through {name}"
+        if state[name] == 0:
+            state[name] = 1
+            for dep in graph[name]:
+                # A package's __init__ is above its modules and imports none of them.
+                visit(dep)
+            state[name] = 2
+
+    for name in graph:
+        visit(name)
+
+
+if __name__ == "__main__":
+    print(expected_build(), end="")
