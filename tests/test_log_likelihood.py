@@ -1,5 +1,8 @@
 """Streaming over chunks equals one reduction, and is right on a closed form."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -85,3 +88,39 @@ def test_a_chunk_never_exceeds_its_rows(M, K):
     assert plan.images * plan.m * (plan.k + 1) <= 2 * log_likelihood.ROWS
     assert plan.m_chunks * plan.m >= M > (plan.m_chunks - 1) * plan.m
     assert plan.k_chunks * plan.k >= K
+
+
+MEMORY = """
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+from hvi_tf import config as config_lib
+from hvi_tf.evaluation import log_likelihood
+from hvi_tf.models.vae import make_vae
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+imported = peak()
+config = config_lib.make(K=50, jit_compile="off")
+model = make_vae(config, 784)
+for M, K in ((5000, 1), (5000, 100)):
+    plan = log_likelihood.make_plan(M, K)
+    score = tf.function(lambda x, s, plan=plan: log_likelihood.score_images(
+        model.callables, model.method, plan, x, s))
+    values = score(tf.zeros([plan.images, 784]), tf.constant([0, 1])).log_likelihood
+    assert np.all(np.isfinite(values))
+    print(round(peak() - imported))
+"""
+
+
+def test_memory_stays_under_its_ceiling_at_the_published_counts():
+    """M=5000, K=100 with the MNIST networks: under 2 GB of process memory over the import's."""
+    run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    at_k_1, at_k_100 = map(int, run.stdout.split())
+    assert at_k_100 < 2000
+    assert at_k_100 < at_k_1 + 500  # flat in K, though there are 50 times as many draws
