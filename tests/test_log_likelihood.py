@@ -68,15 +68,11 @@ def test_it_approaches_the_exact_evidence_from_below(method, seed):
     lg = LinearGaussian(tau_shift=0.3)
     x = tf.constant(lg.observations(3))
     gaps = []
-    for M, K in ((1, 2), (30, 10), (4000, 40)):
+    for M, K in ((1, 2), (30, 10), (2000, 20)):
         K = K if METHODS[method].hierarchical else 0
         plan = log_likelihood.make_plan(M, K, rows=40_000)
-        score = tf.function(
-            lambda seed, plan=plan: log_likelihood.score_images(
-                lg.model, METHODS[method], plan, x, seed
-            )
-        )
-        values = np.array([score(tf.constant([seed, i])).log_likelihood for i in range(20)])
+        score = log_likelihood.make_scorer(lg.model, METHODS[method], plan)
+        values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(8)])
         gaps.append(np.mean(lg.log_evidence(x) - values))
     assert gaps[0] > gaps[1] > gaps[2] > -0.02
     assert gaps[2] < 0.05
@@ -109,8 +105,7 @@ config = config_lib.make(K=50, jit_compile="off")
 model = make_vae(config, 784)
 for M, K in ((5000, 1), (5000, 100)):
     plan = log_likelihood.make_plan(M, K)
-    score = tf.function(lambda x, s, plan=plan: log_likelihood.score_images(
-        model.callables, model.method, plan, x, s))
+    score = log_likelihood.make_scorer(model.callables, model.method, plan)
     values = score(tf.zeros([plan.images, 784]), tf.constant([0, 1])).log_likelihood
     assert np.all(np.isfinite(values))
     print(round(peak() - imported))

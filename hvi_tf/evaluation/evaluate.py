@@ -68,12 +68,7 @@ def evaluate(
     }
     scores, seconds = _load(path, identity)
     x = pipeline.fixed_binarization(test, config.training.seed, seeds.Purpose.EVALUATE)
-    score = tf.function(
-        lambda batch, seed: log_likelihood.score_images(
-            model.callables, model.method, plan, batch, seed
-        ),
-        jit_compile=jit_compile,
-    )
+    score = log_likelihood.make_scorer(model.callables, model.method, plan, jit_compile)
     done = len(scores.log_likelihood)
     if done >= num_images:
         return _write_summary(config, plan, scores, num_images, seconds, step, path)

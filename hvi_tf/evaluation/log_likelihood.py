@@ -4,6 +4,7 @@ The sums over m and k are accumulated as log-sum-exps chunk by chunk, so the val
 that of `bounds.bound` on all M (K + 1) draws at once, to rounding.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -150,6 +151,18 @@ def _score_m_chunk(
     log_prior = bounds.log_mean_exp(densities.log_prior)
     alpha = densities.log_likelihood + log_prior - inner.log_mean(plan.K + 1)
     return alpha, kl_sum / max(plan.K, 1), inner.effective_sample_size()
+
+
+def make_scorer(
+    model: sampling.Model, method: Method, plan: Plan, jit_compile: bool = False
+) -> Callable[[tf.Tensor, tf.Tensor], ImageScores]:
+    """`score_images` as a compiled function of (x, seed)."""
+
+    @tf.function(jit_compile=jit_compile)
+    def score(x: tf.Tensor, seed: tf.Tensor) -> ImageScores:
+        return score_images(model, method, plan, x, seed)
+
+    return score
 
 
 def image_seed(seed: int, first_image: int) -> tf.Tensor:
