@@ -150,7 +150,7 @@ def _read_config(path: pathlib.Path) -> Config | None:
         return None
     try:
         return Config.from_json(file.read_text())
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, UserError) as error:
         raise UserError(
             f"--workdir={path}: cannot read {file} ({error}); restore it or name another --workdir"
         ) from error

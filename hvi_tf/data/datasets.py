@@ -94,6 +94,7 @@ def _read(builder: Any, split: str) -> np.ndarray:
 
 def _prepare(builder: Any, source: Source, config: DataConfig) -> None:
     """Verifies the files at hand, then lets TFDS prepare the data set from them."""
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     packaged = _PACKAGED_FILES / config.dataset if source.packaged else None
@@ -120,7 +121,7 @@ def _prepare(builder: Any, source: Source, config: DataConfig) -> None:
                 force_checksums_validation=True,
             )
         )
-    except OSError as error:
+    except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--data_dir={target}: cannot prepare {config.dataset} there "
             f"({_first_line(error)}); name a folder with room for 200 MB that you may write to"

@@ -26,8 +26,7 @@ class TrainingResult(NamedTuple):
     """What a finished training is worth telling."""
 
     steps: int
-    steps_per_second: float | None  # None if nothing was left to do
-    last_checkpoint: str | None
+    steps_per_second: float | None  # of the last epoch; None if nothing was left to do
 
 
 class StepMetrics(NamedTuple):
@@ -85,59 +84,88 @@ def train(config: Config, model: VAE, data: Dataset, workdir: Workdir) -> Traini
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
         UserError: if a bound or gradient is not finite, or the disk is full.
     """
-    t = config.training
-    per_epoch = pipeline.steps_per_epoch(len(data.train), t.batch_size)
-    end = t.epochs * per_epoch
-    checkpoints = Checkpoints(model, workdir)
-    step = checkpoints.restore_latest()
-    if step >= end:
-        return TrainingResult(step, None, tf.train.latest_checkpoint(str(workdir.checkpoints)))
-    if step:
-        print(f"Resuming from step {step} of {end}.", flush=True)
-    summaries = Summaries(workdir, config, data.image_shape)
-    validation = pipeline.fixed_binarization(data.validation, t.seed, seeds.Purpose.VALIDATE)
-    batches = iter(pipeline.training_batches(data.train, t.batch_size, t.seed, step, end))
-    run_steps = StepRunner(model)
-    image_every = math.ceil(t.epochs / MAX_IMAGE_SUMMARIES)
-    rate, path = 0.0, None
-    with StopRequest() as stop:
-        while step < end:
-            epoch = step // per_epoch
-            schedule = config.schedule(epoch)
-            model.set_schedule(*schedule)
-            progress = Progress(
-                f"epoch {epoch + 1}/{t.epochs}", "step", per_epoch, done=step % per_epoch
-            )
-            tables = []
-            epoch_end = (epoch + 1) * per_epoch
-            while step < epoch_end and not stop.requested:
-                metrics = run_steps(batches, min(t.steps_per_call, epoch_end - step))
-                _check_finite(metrics, step, workdir)
-                tables.append(metrics.values)
-                step += len(metrics.values)
-                means = dict(zip(metrics.names, np.mean(np.concatenate(tables), 0), strict=True))
-                progress.update(len(metrics.values), end - epoch_end, train=means["objective"])
-            if stop.requested and step < epoch_end:
-                progress.close(end - epoch_end)
-                checkpoints.save()
-                raise Interrupted
-            epoch += 1
-            rate = progress.rate
-            last = epoch == t.epochs
-            bound = None
-            if epoch % t.eval_every == 0 or last:
-                bound = validate(model, validation, t.seed)
-                checkpoints.save_if_best(bound)
-            shown = {} if bound is None else {"validation": bound}
-            progress.close(end - step, train=means["objective"], **shown)
-            summaries.epoch(step, means, schedule, rate, bound)
-            if epoch % image_every == 0 or last:
-                summaries.images(step, model, validation[: GRID * GRID // 2])
-            if epoch % t.checkpoint_every == 0 or last or stop.requested:
-                path = checkpoints.save()
-            if stop.requested and not last:
-                raise Interrupted
-    return TrainingResult(step, rate, path)
+    return Trainer(config, model, data, workdir).run()
+
+
+class Trainer:
+    """The epochs of one run: steps, then validation, checkpoints and summaries."""
+
+    def __init__(self, config: Config, model: VAE, data: Dataset, workdir: Workdir) -> None:
+        t = config.training
+        self._config, self._model, self._data, self._workdir = config, model, data, workdir
+        self._per_epoch = pipeline.steps_per_epoch(len(data.train), t.batch_size)
+        self._end = t.epochs * self._per_epoch
+        self._validation = pipeline.fixed_binarization(
+            data.validation, t.seed, seeds.Purpose.VALIDATE
+        )
+        self._checkpoints = Checkpoints(model, workdir)
+        self._run_steps = StepRunner(model)
+
+    def run(self) -> TrainingResult:
+        """See `train`."""
+        t = self._config.training
+        step = self._checkpoints.restore_latest()
+        if step >= self._end:
+            return TrainingResult(step, None)
+        if step:
+            print(f"Resuming from step {step} of {self._end}.", flush=True)
+        summaries = Summaries(self._workdir, self._config, self._data.image_shape)
+        batches = iter(
+            pipeline.training_batches(self._data.train, t.batch_size, t.seed, step, self._end)
+        )
+        rate = 0.0
+        with StopRequest() as stop:
+            while step < self._end:
+                step, rate = self._epoch(step, batches, summaries, stop)
+                if stop.requested:
+                    raise Interrupted
+        return TrainingResult(step, rate)
+
+    def _epoch(
+        self, step: int, batches: Iterator[tf.Tensor], summaries: Summaries, stop: StopRequest
+    ) -> tuple[int, float]:
+        """The rest of the epoch that `step` is in; returns the new step and steps/s."""
+        t = self._config.training
+        epoch = step // self._per_epoch
+        schedule = self._config.schedule(epoch)
+        self._model.set_schedule(*schedule)
+        title = f"epoch {epoch + 1}/{t.epochs}"
+        progress = Progress(title, "step", self._per_epoch, done=step % self._per_epoch)
+        epoch_end = (epoch + 1) * self._per_epoch
+        means: dict[str, float] = {}
+        tables = []
+        while step < epoch_end and not stop.requested:
+            metrics = self._run_steps(batches, min(t.steps_per_call, epoch_end - step))
+            _check_finite(metrics, step, self._workdir)
+            tables.append(metrics.values)
+            step += len(metrics.values)
+            means = dict(zip(metrics.names, np.mean(np.concatenate(tables), 0), strict=True))
+            progress.update(len(metrics.values), self._end - epoch_end, train=means["objective"])
+        rate = progress.rate
+        if step < epoch_end:
+            progress.close(self._end - epoch_end)
+            self._checkpoints.save()
+            return step, rate
+        bound = self._validate(epoch + 1)
+        shown = {} if bound is None else {"validation": bound}
+        progress.close(self._end - step, train=means["objective"], **shown)
+        summaries.epoch(step, means, schedule, rate, bound)
+        if self._is_due(epoch + 1, math.ceil(t.epochs / MAX_IMAGE_SUMMARIES)):
+            summaries.images(step, self._model, self._validation[: GRID * GRID // 2])
+        if self._is_due(epoch + 1, t.checkpoint_every) or stop.requested:
+            self._checkpoints.save()
+        return step, rate
+
+    def _validate(self, epochs_done: int) -> float | None:
+        """The validation bound if it is due; saves the checkpoint if it is the best."""
+        if not self._is_due(epochs_done, self._config.training.eval_every):
+            return None
+        bound = validate(self._model, self._validation, self._config.training.seed)
+        self._checkpoints.save_if_best(bound)
+        return bound
+
+    def _is_due(self, epochs_done: int, every: int) -> bool:
+        return epochs_done % every == 0 or epochs_done == self._config.training.epochs
 
 
 def validate(model: VAE, images: tf.Tensor, seed: int) -> float:
