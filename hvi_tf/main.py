@@ -79,19 +79,23 @@ def _config_of_run(workdir: Workdir) -> Config:
     return config_lib.make(**values)
 
 
-def _run(mode: str) -> None:
-    started = time.monotonic()
+def _open_run(mode: str) -> tuple[pathlib.Path, Config, Workdir | None]:
+    """What is asked for: the run's folder, its configuration, and an existing run opened."""
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
     if mode == "train":
         config = _config_from_flags()
         path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
-        config = workdirs.reconcile(path, config)
-    elif FLAGS.workdir:
-        workdir = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
-        config = _config_of_run(workdir)
-    else:
+        return path, workdirs.reconcile(path, config), None
+    if not FLAGS.workdir:
         raise UserError(f"--mode={mode}: name the run's --workdir")
+    workdir = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
+    return workdir.path, _config_of_run(workdir), workdir
+
+
+def _run(mode: str) -> None:
+    started = time.monotonic()
+    path, config, workdir = _open_run(mode)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -108,19 +112,19 @@ def _run(mode: str) -> None:
     loop.check_batch_size(config, data)
     model = make_vae(config, x_dim=data.train.shape[1])
     training = None
-    if mode == "train":
+    if workdir is None:  # nothing is written before here
         workdir = workdirs.create_or_open(path, config)
-        print(f"Workdir: {path}", flush=True)
         FLAGS.workdir = str(path)
+        print(f"Workdir: {path}", flush=True)
         training = loop.train(config, model, data, workdir)
     step = Checkpoints(model, workdir).restore_best()
     if mode != "evaluate":
         export(model, workdir.saved_model)
     if mode == "export":
         print(f"SavedModel of step {step}: {workdir.saved_model}")
-    else:
-        scores = evaluate.evaluate(config, model, data.test, workdir, step)
-        print(summary.table(config, workdir, scores, training, time.monotonic() - started))
+        return
+    scores = evaluate.evaluate(config, model, data.test, workdir, step)
+    print(summary.table(config, workdir, scores, training, time.monotonic() - started))
 
 
 def _same_command() -> str:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_probability import distributions as tfd
 
 from hvi_tf import seeds
 from hvi_tf.models import distributions, networks
@@ -91,6 +92,22 @@ def test_normal_samples_what_it_says(seed):
     error = np.array([0.5, 3.0]) / np.sqrt(len(draws))
     np.testing.assert_allclose(draws.mean(axis=0), [1.0, -2.0], atol=5 * error.max())
     np.testing.assert_allclose(draws.std(axis=0), [0.5, 3.0], rtol=0.02)
+
+
+def test_normal_has_the_density_of_a_normal():
+    x = tf.constant([[-30.0, 2.5], [0.1, 1e3]], tf.float64)
+    loc, scale = tf.constant([0.3, -2.0], tf.float64), tf.constant([0.01, 3.0], tf.float64)
+    expected = tfd.Normal(loc, scale).log_prob(x)
+    np.testing.assert_allclose(distributions.Normal(loc, scale).log_prob(x), expected, rtol=1e-12)
+
+
+def test_softplus_and_its_gradient_at_both_ends():
+    x = tf.constant([-200.0, -20.0, -1.0, 0.0, 1.0, 20.0, 200.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = networks.softplus(x)
+    np.testing.assert_allclose(y, np.logaddexp(0, x.numpy()), rtol=1e-6)
+    np.testing.assert_allclose(tape.gradient(y, x), 1 / (1 + np.exp(-x.numpy())), rtol=1e-6)
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

@@ -1,11 +1,15 @@
 """Gaussians that sample at the same speed with and without XLA."""
 
+import math
+
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+_LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
+
 
 class Normal(tfd.Normal):
-    """`tfd.Normal` with the Philox generator named explicitly.
+    """`tfd.Normal` with the Philox generator named explicitly, and a leaner log_prob.
 
     TFP leaves the choice of generator to TensorFlow, whose default is some 30 times
     slower under XLA on CPU. `sample` needs an int32 `[2]` tensor as its seed.
@@ -17,6 +21,11 @@ class Normal(tfd.Normal):
         shape = tf.concat([[n], tf.broadcast_dynamic_shape(tf.shape(loc), tf.shape(scale))], axis=0)
         noise = tf.random.stateless_normal(shape, seed, dtype=self.dtype, alg="philox")
         return loc + scale * noise
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        # One pass over x fewer than TFP's, which divides x and loc by scale one by one.
+        standardized = (x - self.loc) / self.scale
+        return -0.5 * tf.square(standardized) - (tf.math.log(self.scale) + _LOG_SQRT_2_PI)
 
 
 def diagonal_normal(loc: tf.Tensor, scale: tf.Tensor) -> tfd.Distribution:
