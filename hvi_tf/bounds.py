@@ -108,10 +108,14 @@ def bound(
     return log_mean_exp(outer_log_weights(densities, inner, outer))
 
 
+def normalised_weights(log_weights: tf.Tensor) -> tf.Tensor:
+    """Softmax over axis 0, without the transposes of tf.nn.softmax. `[N, ...] -> [N, ...]`."""
+    return tf.exp(log_weights - tf.reduce_logsumexp(log_weights, axis=0))
+
+
 def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
     """(sum w)^2 / sum w^2 over axis 0, between 1 and N. `[N, ...] -> [...]`."""
-    normalised = tf.nn.softmax(log_weights, axis=0)
-    return 1.0 / tf.reduce_sum(tf.square(normalised), axis=0)
+    return 1.0 / tf.reduce_sum(tf.square(normalised_weights(log_weights)), axis=0)
 
 
 def dreg_path_factor(
@@ -130,8 +134,8 @@ def dreg_path_factor(
         `[K+1, M, B]`; the entry of psi_0 has no meaning, tau did not draw it.
     """
     log_ratios = inner_log_ratios(densities, inner)
-    v = tf.nn.softmax(log_ratios, axis=0)
-    w = tf.nn.softmax(outer_log_weights(densities, inner, outer), axis=0)
+    v = normalised_weights(log_ratios)
+    w = normalised_weights(outer_log_weights(densities, inner, outer))
     inner = _as_weight(inner, v.dtype)
     outer = _as_weight(outer, v.dtype)
     return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))

@@ -54,13 +54,16 @@ class MethodConfig:
     )
     K: int = _flag(
         None,
-        "Draws of psi from tau besides psi_0, in training from the last entry of "
+        "Draws of psi besides psi_0 (sivi, iwhvi, diwhvi), in training from the last entry of "
         "--K_schedule on and always in validation. Default: 50 where the bound has a K.",
         0,
         MAX_COUNT,
     )
     M: int = _flag(
-        None, "Draws of z. Default: 5 for iwae and diwhvi, 1 for the other bounds.", 1, MAX_COUNT
+        None,
+        "Draws of z (iwae, sivi, diwhvi). Default: 5 for iwae and diwhvi, 1 for the others.",
+        1,
+        MAX_COUNT,
     )
     L: int = _flag(
         None,
@@ -171,7 +174,11 @@ _NOT_IDENTITY = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """All settings of a run. Build it with `make`, which validates it."""
+    """All settings of a run.
+
+    Build it with `make(bound="iwhvi", K=5)`: only that validates it and fills in what the
+    method leaves open.
+    """
 
     data: DataConfig = DataConfig()
     method: MethodConfig = MethodConfig()

@@ -7,6 +7,7 @@ TensorFlow is imported only once the flags are known to be good.
 
 import os
 import pathlib
+import re
 import shlex
 import sys
 import time
@@ -17,6 +18,7 @@ from absl import app, flags, logging
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
+from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
 from hvi_tf.training.interrupts import Interrupted
 from hvi_tf.workdir import Workdir
@@ -85,6 +87,7 @@ def _open_run(mode: str) -> tuple[pathlib.Path, Config, Workdir | None]:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
     if mode == "train":
         config = _config_from_flags()
+        datasets.check_name(config.data.dataset)
         path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
         return path, workdirs.reconcile(path, config), None
     if not FLAGS.workdir:
@@ -100,7 +103,6 @@ def _run(mode: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
-    from hvi_tf.data import datasets
     from hvi_tf.evaluation import evaluate, summary
     from hvi_tf.export import export
     from hvi_tf.models.vae import make_vae
@@ -158,7 +160,11 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return FLAGS(argv)
     except flags.Error as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).replace("ERROR:: ", "").split())
+        text = re.sub(
+            r"flag (\S+): (invalid literal|could not convert).*", r"\1: must be a number", text
+        )
+        print(f"error: {text}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -97,6 +97,7 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     stored = _read_config(path)
     if stored is None:
         return config
+    _lock(path).close()  # to say at once that it is in use, not after TensorFlow has loaded
     if config.training.jit_compile == "auto":
         jit = stored.training.jit_compile
         training = dataclasses.replace(config.training, jit_compile=jit)

@@ -20,4 +20,4 @@ cd "$(dirname "$0")/.."
 mkdir -p "$(dirname "$workdir")"
 log="$workdir.log"
 echo "Output goes to $log as well."
-python -u -m hvi_tf.main "$@" 2>&1 | tee -a "$log"
+python -u -m hvi_tf.main "$@" 2>&1 | tee -i -a "$log"  # -i: Ctrl-C is for the run alone

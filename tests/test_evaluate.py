@@ -46,7 +46,7 @@ def test_summary_is_mean_and_standard_error_over_images(run):
     score = summary["log_likelihood"]
     assert score["mean"] == pytest.approx(values.mean(), rel=1e-6)
     assert score["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(700), rel=1e-4)
-    stored = json.loads((run.workdir.evaluation / "test_M3_K2.json").read_text())
+    stored = json.loads((run.workdir.evaluation / "test_M3_K2_N700.json").read_text())
     assert stored == summary
 
 

@@ -188,7 +188,7 @@ def assert_one_line_error(result, *parts):
         ("--bound=elbow", "--bound=elbow: unknown; choose one of vae"),
         ("--bound=vae --K=5", "--K=5: --bound=vae has no K"),
         ("--K=-1", "--K=-1: must be a whole number, at least 0"),
-        ("--K=many", "flag --K=many"),
+        ("--K=many", "--K=many: must be a number"),
         ("--bound=iwae --M=0", "--M=0: must be"),
         ("--L=-2", "--L=-2"),
         ("--batch_size=0", "--batch_size=0: must be"),

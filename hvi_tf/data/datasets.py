@@ -1,6 +1,8 @@
 """Data sets through TFDS: prepared once, offline where the original files are at hand."""
 
+import contextlib
 import hashlib
+import io
 import pathlib
 import shutil
 import socket
@@ -114,13 +116,14 @@ def _prepare(builder: Any, source: Source, config: DataConfig) -> None:
         # One folder per preparation: mnist and fashion_mnist name their files alike, and
         # in a shared folder the second would silently be made of the first one's pixels.
         extracted = tempfile.mkdtemp(prefix=f"extract-{config.dataset}-", dir=target)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(
-                manual_dir=str(manual_dir) if manual_dir else None,
-                extract_dir=extracted,
-                force_checksums_validation=True,
+        with contextlib.redirect_stdout(io.StringIO()):  # "Downloading ...", even offline
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(
+                    manual_dir=str(manual_dir) if manual_dir else None,
+                    extract_dir=extracted,
+                    force_checksums_validation=True,
+                )
             )
-        )
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--data_dir={target}: cannot prepare {config.dataset} there "
@@ -152,7 +155,7 @@ def _require_network(infos: dict[str, Any], config: DataConfig) -> None:
     """Says at once what a user without network has to fetch by other means."""
     if _reachable(next(iter(infos))):
         return
-    files = ", ".join(f"{i.filename} (SHA-256 {i.checksum})" for i in infos.values())
+    files = ", ".join(f"{u} (SHA-256 {i.checksum})" for u, i in infos.items())
     raise UserError(
         f"--dataset={config.dataset}: not prepared in --data_dir and no network answers; "
         f"put its original files into a folder and name it by --manual_dir: {files}"

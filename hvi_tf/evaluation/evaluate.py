@@ -161,5 +161,5 @@ def _write_summary(
         kept = values[:num_images].astype(np.float64)
         error = kept.std(ddof=1) / np.sqrt(num_images) if num_images > 1 else float("nan")
         summary[name] = {"mean": float(kept.mean()), "standard_error": float(error)}
-    workdirs.write_json(path.with_suffix(".json"), summary)
+    workdirs.write_json(path.with_name(f"{path.stem}_N{num_images}.json"), summary)
     return summary

@@ -36,9 +36,10 @@ def table(
     rows.append(("effective sample size, outer", _of(scores["ess_outer"], M)))
     if K:
         rows.append(("effective sample size, inner", _of(scores["ess_inner"], K + 1)))
+    took = duration(scores["seconds"])
     rows += [
         ("images", f"{scores['images']} of the test split, checkpoint of step {scores['step']}"),
-        ("wall time", f"{duration(seconds)} (evaluation {duration(scores['seconds'])})"),
+        ("wall time", f"{duration(seconds)} this command; the evaluation took {took}"),
     ]
     if training and training.steps_per_second is None:
         rows.append(("training", f"was complete, {training.steps} steps"))

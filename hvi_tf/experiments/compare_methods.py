@@ -44,7 +44,8 @@ def run_method(bound: str, folder: pathlib.Path) -> dict[str, Any]:
     if bound in ("sivi", "iwhvi"):
         command.append(f"--K={_K.value}")
     subprocess.run(command, check=True)
-    (path,) = (folder / bound / "evaluation").glob(f"test_M{_EVAL_M.value}_K*.json")
+    pattern = f"test_M{_EVAL_M.value}_K*_N{_EVAL_IMAGES.value}.json"
+    (path,) = (folder / bound / "evaluation").glob(pattern)
     return json.loads(path.read_text())
 
 

@@ -61,6 +61,24 @@ def softplus(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]
     return y, lambda upstream: upstream * tf.sigmoid(x)
 
 
+# Layers see matrices only: given more axes Keras may use TensorFlow's batched product,
+# whose oneDNN kernel corrupted the heap (TensorFlow 2.18 to 2.21, Keras 3.6 to 3.12).
+def _flat(x: tf.Tensor) -> tf.Tensor:
+    """`[..., D] -> [N, D]`."""
+    return tf.reshape(x, [-1, x.shape[-1]])
+
+
+def _unflat(h: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """`[N, D] -> [..., D]` with the leading axes of `like`."""
+    return tf.reshape(h, tf.concat([tf.shape(like)[:-1], [h.shape[-1]]], axis=0))
+
+
+def _dense_of_pair(layer: keras.layers.Dense, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+    """`layer(concat([h, u], -1))` without the copies that concatenation and its gradient make."""
+    of_h, of_u = layer.kernel[: h.shape[-1]], layer.kernel[h.shape[-1] :]
+    return tf.matmul(h, of_h) + tf.nn.bias_add(tf.matmul(u, of_u), layer.bias)
+
+
 class MLP(keras.layers.Layer):
     """A perceptron of x alone: `[..., inputs] -> [..., outputs]`."""
 
@@ -74,10 +92,10 @@ class MLP(keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        h = self.first_layer(x)
+        h = self.first_layer(_flat(x))
         for layer in self.later_layers:
             h = layer(softplus(h))
-        return h
+        return _unflat(h, like=x)
 
 
 class ConditionedMLP(keras.layers.Layer):
@@ -117,20 +135,12 @@ class ConditionedMLP(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        h = self.x_layer(x) + self.u_layer(u)
+        flat_u = _flat(u)
+        h = _flat(self.x_layer(x) + _unflat(self.u_layer(flat_u), like=u))
         for layer in self.later_layers:
             h = softplus(h)
-            h = _dense_of_pair(layer, h, u) if self.reinject else layer(h)
-        return h
-
-
-def _dense_of_pair(layer: keras.layers.Dense, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-    """`layer(concat([h, u], -1))` without the copies that concatenation makes.
-
-    Both h and u are of K rows per image, and the gradient of a concatenation copies again.
-    """
-    of_h, of_u = layer.kernel[: h.shape[-1]], layer.kernel[h.shape[-1] :]
-    return tf.tensordot(h, of_h, 1) + tf.nn.bias_add(tf.tensordot(u, of_u, 1), layer.bias)
+            h = _dense_of_pair(layer, h, flat_u) if self.reinject else layer(h)
+        return _unflat(h, like=u)
 
 
 def gaussian_head(outputs: tf.Tensor) -> tfd.Distribution:

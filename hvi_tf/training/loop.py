@@ -143,8 +143,8 @@ class Trainer:
             progress.update(len(metrics.values), self._end - epoch_end, train=means["objective"])
         rate = progress.rate
         if step < epoch_end:
+            self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
-            self._checkpoints.save()
             return step, rate
         bound = self._validate(epoch + 1)
         shown = {} if bound is None else {"validation": bound}

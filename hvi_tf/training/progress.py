@@ -35,7 +35,7 @@ class Progress:
                 unit=unit,
                 file=sys.stdout,
                 dynamic_ncols=True,
-                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} {postfix}",
+                bar_format="{desc} {bar:20} {n_fmt}/{total_fmt} {unit}",
             )
             if sys.stdout.isatty()
             else None
@@ -51,14 +51,16 @@ class Progress:
         """Adds `count` units. `left_after`: units of later stages, for the time left."""
         self._done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(self._describe(left_after, values), refresh=False)
+            # As the unit, because tqdm puts a comma before what it calls the postfix.
+            self._bar.unit = self._describe(left_after, values)
             self._bar.update(count)
 
     def close(self, left_after: int = 0, **values: float) -> None:
         """Ends the stage, with its final values."""
         text = self._describe(left_after, values)
         if self._bar is not None:
-            self._bar.set_postfix_str(text)
+            self._bar.unit = text
+            self._bar.refresh()
             self._bar.close()
         else:
             print(f"{self._title} {self._done}/{self._total} {text}", flush=True)
