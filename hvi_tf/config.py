@@ -17,7 +17,7 @@ from hvi_tf.training import schedules
 MAX_COUNT = 100_000
 MAX_EVAL_COUNT = 10_000_000
 MAX_EPOCHS = 10_000_000
-MAX_ROWS = 20_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
+MAX_ROWS = 2_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
 MAX_WIDTH = 100_000
 
 GRADIENTS = ("reparameterized", "dreg")
@@ -54,8 +54,8 @@ class MethodConfig:
     )
     K: int = _flag(
         None,
-        "Draws of psi besides psi_0 (sivi, iwhvi, diwhvi), in training from the last entry of "
-        "--K_schedule on and always in validation. Default: 50 where the bound has a K.",
+        "Draws of psi besides psi_0 (sivi, iwhvi, diwhvi): always in validation, and in "
+        "training unless --K_schedule says otherwise. Default: 50 where the bound has a K.",
         0,
         MAX_COUNT,
     )

@@ -26,9 +26,6 @@ from hvi_tf.workdir import Workdir
 FLAGS = flags.FLAGS
 MODES = ("train", "evaluate", "export")
 
-# What --mode=evaluate and --mode=export may say otherwise than the run did.
-_CHANGEABLE = ("data_dir", "manual_dir", "eval_M", "eval_K", "eval_images")
-
 
 def _define_flags() -> None:
     for field in config_lib.fields():
@@ -57,28 +54,34 @@ _define_flags()
 
 def _config_from_flags() -> Config:
     values = {f.name: FLAGS[f.name].value for f in config_lib.fields()}
+    return config_lib.make(**values | {"hidden": _hidden(values["hidden"])})
+
+
+def _hidden(texts: list[str]) -> tuple[int, ...]:
     try:
-        values["hidden"] = tuple(int(n) for n in values["hidden"])
+        return tuple(map(int, texts))
     except ValueError:
         raise UserError(
-            f"--hidden={','.join(values['hidden'])}: must be whole numbers, such as 300,300"
+            f"--hidden={','.join(texts)}: must be whole numbers, such as 300,300"
         ) from None
-    return config_lib.make(**values)
 
 
 def _config_of_run(workdir: Workdir) -> Config:
     """The run's own configuration; flags only say where data lie and what to evaluate."""
-    values = config_lib.flatten(workdir.config)
-    for name in (f.name for f in config_lib.fields() if FLAGS[f.name].present):
-        value = FLAGS[name].value
-        if name not in _CHANGEABLE and str(value) != str(values[name]):
-            raise UserError(
-                f"--{name}={value}: the run in {workdir.path} has {values[name]}, and "
-                f"--mode={FLAGS.mode} takes the run's own settings; leave --{name} out"
-            )
-        if name in _CHANGEABLE:
-            values[name] = value
-    return config_lib.make(**values)
+    stored = config_lib.flatten(workdir.config)
+    given = {f.name: FLAGS[f.name].value for f in config_lib.fields() if FLAGS[f.name].present}
+    if "hidden" in given:
+        given["hidden"] = _hidden(given["hidden"])
+    if given.get("jit_compile") == "auto":
+        del given["jit_compile"]
+    asked = config_lib.make(**{**stored, **given})
+    changes = config_lib.differences(workdir.config, asked)
+    if changes:
+        raise UserError(
+            f"--workdir={workdir.path} holds another run: {'; '.join(changes)}; "
+            f"--mode={FLAGS.mode} takes the run's own settings, leave these out"
+        )
+    return asked
 
 
 def _open_run(mode: str) -> tuple[pathlib.Path, Config, Workdir | None]:
@@ -131,9 +134,9 @@ def _run(mode: str) -> None:
 
 def _same_command() -> str:
     """The command that goes on with an interrupted one."""
-    arguments = [a for a in sys.argv[1:] if not a.startswith("--workdir")]
-    if FLAGS.workdir:
-        arguments.append(f"--workdir={FLAGS.workdir}")
+    arguments = sys.argv[1:]
+    if FLAGS.workdir and not FLAGS["workdir"].present:  # chosen by this program
+        arguments = [*arguments, f"--workdir={FLAGS.workdir}"]
     return shlex.join(["python", "-m", "hvi_tf.main", *arguments])
 
 

@@ -18,6 +18,6 @@ fi
 
 cd "$(dirname "$0")/.."
 mkdir -p "$(dirname "$workdir")"
-log="$workdir.log"
+log="${workdir%/}.log"
 echo "Output goes to $log as well."
 python -u -m hvi_tf.main "$@" 2>&1 | tee -i -a "$log"  # -i: Ctrl-C is for the run alone

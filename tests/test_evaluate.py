@@ -88,9 +88,12 @@ def test_another_checkpoint_is_scored_anew(run):
     assert not np.allclose(saved_scores(run(step=2)), first)
 
 
-def test_a_damaged_score_file_is_replaced(run, capsys):
+@pytest.mark.parametrize("damage", ["truncated", "empty", "another format"])
+def test_a_damaged_score_file_is_replaced(damage, run, capsys):
     first = saved_scores(run()).copy()
-    (run.workdir.evaluation / "test_M3_K2.npz").write_bytes(b"not a zip")
+    path = run.workdir.evaluation / "test_M3_K2.npz"
+    half = path.read_bytes()[: path.stat().st_size // 2]
+    path.write_bytes({"truncated": half, "empty": b"", "another format": b"not a zip"}[damage])
     np.testing.assert_array_equal(saved_scores(run()), first)
     assert "is damaged" in capsys.readouterr().out
 

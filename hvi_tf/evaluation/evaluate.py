@@ -4,6 +4,7 @@ import io
 import json
 import pathlib
 import time
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def _load(path: pathlib.Path, identity: dict[str, Any]) -> tuple[ImageScores, fl
                 return empty, 0.0
             scores = ImageScores(*(file[name] for name in ImageScores._fields))
             return scores, float(file["seconds"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         print(f"warning: {path} is damaged ({error}); scoring all images anew")
         return empty, 0.0
 

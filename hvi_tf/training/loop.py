@@ -19,7 +19,9 @@ from hvi_tf.training.progress import Progress
 from hvi_tf.training.summaries import GRID, MAX_IMAGE_SUMMARIES, Summaries
 from hvi_tf.workdir import Workdir
 
-VALIDATION_BATCH = 250
+# Rows of the conditional network per validation call, and images at most.
+VALIDATION_ROWS = 16_384
+VALIDATION_IMAGES = 250
 
 
 class TrainingResult(NamedTuple):
@@ -140,7 +142,7 @@ class Trainer:
             tables.append(metrics.values)
             step += len(metrics.values)
             means = dict(zip(metrics.names, np.mean(np.concatenate(tables), 0), strict=True))
-            progress.update(len(metrics.values), self._end - epoch_end, train=means["objective"])
+            progress.update(len(metrics.values), self._end - epoch_end, train=means["bound"])
         rate = progress.rate
         if step < epoch_end:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
@@ -148,7 +150,7 @@ class Trainer:
             return step, rate
         bound = self._validate(epoch + 1)
         shown = {} if bound is None else {"validation": bound}
-        progress.close(self._end - step, train=means["objective"], **shown)
+        progress.close(self._end - step, train=means["bound"], **shown)
         summaries.epoch(step, means, schedule, rate, bound)
         if self._is_due(epoch + 1, math.ceil(t.epochs / MAX_IMAGE_SUMMARIES)):
             summaries.images(step, self._model, self._validation[: GRID * GRID // 2])
@@ -161,6 +163,12 @@ class Trainer:
         if not self._is_due(epochs_done, self._config.training.eval_every):
             return None
         bound = validate(self._model, self._validation, self._config.training.seed)
+        if not math.isfinite(bound):
+            raise UserError(
+                f"after epoch {epochs_done}: the validation bound is {bound}; training stopped and "
+                f"the checkpoints in {self._workdir.checkpoints} are from before; try a smaller "
+                "--learning_rate or a warm-up"
+            )
         self._checkpoints.save_if_best(bound)
         return bound
 
@@ -173,11 +181,10 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> float:
 
     The pixels and the draws are the same at every call, so two values compare.
     """
+    batch = max(1, min(VALIDATION_IMAGES, VALIDATION_ROWS // ((model.K + 1) * model.M)))
     bounds = [
-        model.validation_bound(
-            images[i : i + VALIDATION_BATCH], seeds.fold(seed, seeds.Purpose.VALIDATE, i)
-        )
-        for i in range(0, len(images), VALIDATION_BATCH)
+        model.validation_bound(images[i : i + batch], seeds.fold(seed, seeds.Purpose.VALIDATE, i))
+        for i in range(0, len(images), batch)
     ]
     return float(tf.reduce_mean(tf.concat(bounds, axis=0)))
 
