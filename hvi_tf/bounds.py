@@ -110,7 +110,8 @@ def bound(
 
 def normalised_weights(log_weights: tf.Tensor) -> tf.Tensor:
     """Softmax over axis 0, without the transposes of tf.nn.softmax. `[N, ...] -> [N, ...]`."""
-    return tf.exp(log_weights - tf.reduce_logsumexp(log_weights, axis=0))
+    weights = tf.exp(log_weights - tf.reduce_max(log_weights, axis=0))
+    return weights / tf.reduce_sum(weights, axis=0)
 
 
 def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
