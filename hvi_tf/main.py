@@ -92,6 +92,7 @@ def _open_run(mode: str) -> tuple[pathlib.Path, Config, Workdir | None]:
         config = _config_from_flags()
         datasets.check_name(config.data.dataset)
         path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
+        workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
         return path, workdirs.reconcile(path, config), None
     if not FLAGS.workdir:
         raise UserError(f"--mode={mode}: name the run's --workdir")

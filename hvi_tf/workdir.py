@@ -97,7 +97,6 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     stored = _read_config(path)
     if stored is None:
         return config
-    _lock(path).close()  # to say at once that it is in use, not after TensorFlow has loaded
     if config.training.jit_compile == "auto":
         jit = stored.training.jit_compile
         training = dataclasses.replace(config.training, jit_compile=jit)
@@ -109,6 +108,12 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
             "name another --workdir, or repeat its flags"
         )
     return config
+
+
+def check_not_in_use(path: pathlib.Path) -> None:
+    """Raises `UserError` if another process runs in an existing workdir."""
+    if (path / "config.json").exists():
+        _lock(path).close()
 
 
 def create_or_open(path: pathlib.Path, config: Config) -> Workdir:

@@ -30,6 +30,8 @@ def test_one_process_at_a_time(tmp_path):
     held = workdirs.create_or_open(tmp_path / "w", CONFIG)
     with pytest.raises(UserError, match="another process is running there"):
         workdirs.open_existing(tmp_path / "w")
+    with pytest.raises(UserError, match="another process is running there"):
+        workdirs.check_not_in_use(tmp_path / "w")
     held.close()
     workdirs.open_existing(tmp_path / "w").close()
 
