@@ -20,8 +20,6 @@ MAX_EPOCHS = 10_000_000
 MAX_ROWS = 2_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
 MAX_WIDTH = 100_000
 
-GRADIENTS = ("reparameterized", "dreg")
-
 
 def _flag(default: Any, help_text: str, low: float | None = None, high: float = math.inf) -> Any:
     """A field with the help text of its flag and, for numbers, its inclusive range."""
