@@ -152,8 +152,10 @@ def main(argv: list[str]) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except (Interrupted, KeyboardInterrupt):
-        print(f"\nInterrupted; nothing is lost. To go on:\n  {_same_command()}", flush=True)
+    except (Interrupted, KeyboardInterrupt) as stop:
+        # A second Ctrl-C does not wait for the checkpoint that the first one asked for.
+        kept = "nothing is lost" if isinstance(stop, Interrupted) else "the last checkpoint stays"
+        print(f"\nInterrupted; {kept}. To go on:\n  {_same_command()}", flush=True)
         sys.exit(130)
 
 

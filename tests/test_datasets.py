@@ -104,9 +104,10 @@ def test_an_unknown_data_set_lists_the_known_ones():
         datasets.check_name("imagenet")
 
 
-def test_a_damaged_prepared_set_is_named(mnist_dir, tmp_path):
+@pytest.mark.parametrize("file", ["mnist-test.tfrecord*", "dataset_info.json"])
+def test_a_damaged_prepared_set_is_named(file, mnist_dir, tmp_path):
     shutil.copytree(mnist_dir, tmp_path / "tfds")
-    (shard,) = (tmp_path / "tfds").glob("mnist/*/mnist-test.tfrecord*")
-    shard.write_bytes(shard.read_bytes()[:5000])
-    with pytest.raises(UserError, match="the prepared data set is damaged"):
+    (path,) = (tmp_path / "tfds").glob(f"mnist/*/{file}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"prepared .* damaged|cannot read the prepared mnist"):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))

@@ -70,7 +70,13 @@ def load(config: DataConfig) -> Dataset:
     import tensorflow as tf  # TFDS takes seconds to import; --help must not wait for it.
     import tensorflow_datasets as tfds
 
-    builder = tfds.builder(source.builder, data_dir=config.data_dir or None)
+    try:
+        builder = tfds.builder(source.builder, data_dir=config.data_dir or None)
+    except Exception as error:  # whatever its metadata parser makes of damaged bytes
+        raise UserError(
+            f"--data_dir={config.data_dir}: cannot read the prepared {config.dataset} there "
+            f"({_first_line(error)}); delete its folder and it will be prepared anew"
+        ) from error
     if not builder.is_prepared():
         _prepare(builder, source, config)
     try:
