@@ -21,8 +21,9 @@ import tensorflow as tf
 class LogDensities(NamedTuple):
     """Log-densities of one draw, in nats; M draws of z for each of B observations.
 
-    An explicit q(z|x) has K=0 and zeros for `log_q_psi` and `log_tau`; an explicit
-    prior has L=1. So no reduction needs to ask which kind it was given.
+    An explicit q(z|x) has K=0, an explicit prior L=1, and what cancels is 0 on both
+    sides (`log_q_psi` and `log_tau` where there is no psi or tau := q(psi|x)). So no
+    reduction needs to ask which kind it was given.
     """
 
     log_likelihood: tf.Tensor  # [M, B]       log p(x|z_m)
@@ -119,7 +120,7 @@ def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
     return 1.0 / tf.reduce_sum(tf.square(normalised_weights(log_weights)), axis=0)
 
 
-def dreg_path_factor(
+def tau_path_factor(
     densities: LogDensities,
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
@@ -140,3 +141,42 @@ def dreg_path_factor(
     inner = _as_weight(inner, v.dtype)
     outer = _as_weight(outer, v.dtype)
     return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))
+
+
+def rho_path_factor(
+    densities: LogDensities,
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tf.Tensor:
+    """What turns the autodiff gradient at zeta_l into the doubly reparameterized one.
+
+    With gamma_l = log p(z,zeta_l) - log rho(zeta_l|z) and u = softmax_l gamma, autodiff
+    sends c_out w u dgamma_l along the path through zeta_l; dropping the direct dependence
+    on rho and reparameterizing once more sends the first minus the second self-derivative
+    of the bound in gamma_l, c_out w u^2 (1 - c_out (1 - w)). This is their ratio.
+
+    Returns:
+        `[L, M, B]`.
+    """
+    u = normalised_weights(densities.log_prior)
+    w = normalised_weights(outer_log_weights(densities, inner, outer))
+    return u * (1.0 - _as_weight(outer, w.dtype) * (1.0 - w))
+
+
+def swap_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
+    """Factors r `[M, B]` that gather all direct terms of phi at psi_0, in expectation.
+
+    The direct dependence of the bound on phi is -c_out sum_mk w_m v_mk s_mk, where s_mk is
+    the score of log q(z_m|psi_mk) + c_in log q(psi_mk). The density of (psi_0, psi_1:K)
+    given z is symmetric but for a factor v_0, v being taken without warm-up; trading psi_k
+    for psi_0 therefore moves every term to k = 0 and leaves -c_out sum_m w_m r_m s_m0 with
+
+        r_m = v_m0(c_in) / v_m0(1),
+
+    which is 1 without an inner warm-up, and for K = 0. Since (z_m, psi_m0) is an exact
+    draw from q(z,psi), s_m0 can then be reparameterized away. Holds where each z has
+    psi_1:K of its own.
+    """
+    warmed, full = inner_log_ratios(densities, inner), inner_log_ratios(densities)
+    log_v_0 = warmed[0] - log_mean_exp(warmed)
+    return tf.exp(log_v_0 - (full[0] - log_mean_exp(full)))

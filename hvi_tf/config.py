@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from hvi_tf.errors import UserError
-from hvi_tf.methods import METHODS, Method
+from hvi_tf.methods import METHODS, Count, Method
 from hvi_tf.training import schedules
 
 # Far above any use, far below what would exhaust a machine by a slip of the keyboard.
@@ -21,8 +21,13 @@ MAX_ROWS = 2_000_000  # (K + 1) * M * batch, rows of the conditional network in 
 MAX_WIDTH = 100_000
 
 
-def _flag(default: Any, help_text: str, low: float | None = None, high: float = math.inf) -> Any:
-    """A field with the help text of its flag and, for numbers, its inclusive range."""
+def _flag(
+    default: Any, help_text: str | None, low: float | None = None, high: float = math.inf
+) -> Any:
+    """A field with the help text of its flag and, for numbers, its inclusive range.
+
+    Without a help text it is no flag: the program fills it in.
+    """
     metadata = {"help": help_text, "low": low, "high": high}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -31,13 +36,24 @@ def _flag(default: Any, help_text: str, low: float | None = None, high: float = 
 class DataConfig:
     """Which data, and where they lie."""
 
-    dataset: str = _flag("mnist", "Data set: mnist (in the package) or fashion_mnist.")
+    dataset: str = _flag(
+        "mnist",
+        "Data set: mnist (in the package), fashion_mnist or omniglot (28x28, Burda et al.).",
+    )
+    split: str = _flag(
+        "sobolev",
+        "Which training images are held out for validation: sobolev (5,000), and for "
+        "omniglot also burda (1,345) or shu (2,000).",
+    )
     data_dir: str = _flag(
         "", "Folder of prepared TFDS data sets. Default: TFDS's own (~/tensorflow_datasets)."
     )
     manual_dir: str = _flag(
-        "", "Folder with the data set's original files, if you already have them."
+        "",
+        "Folder with the data set's original files, if you already have them; for omniglot "
+        "also the path of its chardata.mat.",
     )
+    data_digest: str = _flag("", None)  # MD5 of omniglot's file, once it is known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,27 +68,38 @@ class MethodConfig:
     )
     K: int = _flag(
         None,
-        "Draws of psi besides psi_0 (sivi, iwhvi, diwhvi): always in validation, and in "
-        "training unless --K_schedule says otherwise. Default: 50 where the bound has a K.",
+        "Draws of psi besides psi_0: always in validation, and in training unless "
+        "--K_schedule says otherwise. Default: 50 where the bound has a K.",
         0,
         MAX_COUNT,
     )
     M: int = _flag(
         None,
-        "Draws of z (iwae, sivi, diwhvi). Default: 5 for iwae and diwhvi, 1 for the others.",
+        "Draws of z. Default: 5 for iwae, diwhvi, sivi-equicomp and sivi-equisample, 1 for "
+        "the others.",
         1,
         MAX_COUNT,
     )
     L: int = _flag(
         None,
-        "Draws of zeta under a hierarchical prior. The prior here is explicit: only 1.",
+        "Draws of zeta from rho(zeta|z) under --prior=hierarchical. Default: 50 there.",
         1,
         MAX_COUNT,
     )
     gradient: str = _flag(
         None,
-        "Gradient estimator: reparameterized (default) or dreg, the doubly "
-        "reparameterized one for tau (Sobolev & Vetrov 2019, eq 9).",
+        "Gradient estimator: reparameterized (default); dreg = doubly reparameterized for "
+        "tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; iwae-dreg = for an "
+        "explicit q; stl = q's path only; dreg-biased = for study only.",
+    )
+    prior: str = _flag(
+        None,
+        "p(z): normal, or hierarchical (a mixture with networks p(z|zeta) and rho(zeta|z)). "
+        "Default: normal, but hierarchical for dsivi and joint.",
+    )
+    posterior: str = _flag(
+        "gaussian",
+        "Explicit q(z|x) of vae and iwae: gaussian, or that followed by flows: iaf or realnvp.",
     )
 
 
@@ -85,6 +112,11 @@ class ModelConfig:
     )
     latent_dim: int = _flag(32, "Dimensions of z.", 1, MAX_WIDTH)
     aux_dim: int = _flag(32, "Dimensions of psi.", 1, MAX_WIDTH)
+    prior_dim: int = _flag(32, "Dimensions of zeta under --prior=hierarchical.", 1, MAX_WIDTH)
+    num_flows: int = _flag(2, "Flow transformations under --posterior=iaf|realnvp.", 1, 100)
+    flow_hidden: tuple[int, ...] = _flag(
+        (300, 300), "Units of the hidden layers of each flow's network.", 1, MAX_WIDTH
+    )
     tau_gate_bias: float | None = _flag(
         None,
         "Gives tau a sigmoid gate toward q(psi) whose bias starts here (such as -5: tau "
@@ -137,17 +169,30 @@ class TrainingConfig:
     steps_per_call: int = _flag(
         10, "Training steps per call of the compiled loop; more means less host work.", 1, MAX_COUNT
     )
+    tau_epochs: int = _flag(7_000, "Epochs of --mode=fit_tau.", 1, MAX_EPOCHS)
+    frozen: str = _flag("", None)  # of a fit_tau run: the checkpoint whose p and q it keeps
 
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """The final DIWHVI score. The published one is M=5000, K=100."""
+    """The final score. The published one is M=5000, K=100 of DIWHVI."""
 
+    estimator: str = _flag(
+        "auto",
+        "What bounds log p(x): auto (the trained bound's own), the name of a bound, such as "
+        "sivi-equicomp for a run of iwhvi, or ais (annealed importance sampling).",
+    )
     eval_M: int = _flag(100, "Draws of z in the evaluation.", 1, MAX_EVAL_COUNT)
     eval_K: int = _flag(
         20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
     )
+    eval_L: int = _flag(
+        20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT
+    )
     eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
+    ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
+    ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)
+    ais_leapfrog_steps: int = _flag(10, "Leapfrog steps per temperature.", 1, MAX_COUNT)
 
 
 _SECTIONS: dict[str, type] = {
@@ -164,9 +209,8 @@ _NOT_IDENTITY = {
     "manual_dir",
     "checkpoint_every",
     "steps_per_call",
-    "eval_M",
-    "eval_K",
-    "eval_images",
+    "tau_epochs",
+    *(field.name for field in dataclasses.fields(EvaluationConfig)),
 }
 
 
@@ -240,8 +284,9 @@ def make(**values: Any) -> Config:
     for name in values:
         if name not in known:
             raise UserError(f"unknown setting {name!r}")
-    if "hidden" in values:
-        values["hidden"] = tuple(values["hidden"])
+    for name in ("hidden", "flow_hidden"):
+        if name in values:
+            values[name] = tuple(values[name])
     config = Config(
         **{
             section: cls(
@@ -287,26 +332,47 @@ def resolve_jit(config: Config, has_gpu: bool) -> Config:
     return dataclasses.replace(config, training=training)
 
 
+def with_digest(config: Config, digest: str) -> Config:
+    """The configuration of a run on the file with this digest."""
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, data_digest=digest))
+
+
+def with_frozen(config: Config, step: int) -> Config:
+    """The configuration of a fit to the model of this training step."""
+    training = dataclasses.replace(config.training, frozen=f"step {step}")
+    return dataclasses.replace(config, training=training)
+
+
 def _resolve(method: MethodConfig) -> MethodConfig:
+    """Fills in what the method's row leaves to it."""
     if method.bound not in METHODS:
         raise UserError(f"--bound={method.bound}: unknown; choose one of {', '.join(METHODS)}")
     row = METHODS[method.bound]
-    counts = {}
-    for name in ("K", "M", "L"):
-        given, count = getattr(method, name), getattr(row, name)
+    prior = method.prior or ("hierarchical" if row.needs_hierarchical_prior else "normal")
+    if prior not in ("normal", "hierarchical"):
+        raise UserError(f"--prior={prior}: choose normal or hierarchical")
+    if prior == "normal" and row.needs_hierarchical_prior:
+        raise UserError(f"--prior=normal: --bound={row.name} needs --prior=hierarchical")
+    counts = {"K": row.K, "M": row.M, "L": row.L if prior == "hierarchical" else Count(1, False)}
+    values = {}
+    for name, count in counts.items():
+        given = getattr(method, name)
         if given is not None and not count.free and given != count.default:
-            raise UserError(_fixed_count_message(name, given, row))
-        counts[name] = count.default if given is None else given
+            raise UserError(_fixed_count_message(name, given, row, prior))
+        values[name] = count.default if given is None else given
     gradient = method.gradient or row.gradients[0]
     if gradient not in row.gradients:
         others = ", ".join(row.gradients)
         raise UserError(f"--gradient={gradient}: --bound={row.name} takes {others}")
-    return dataclasses.replace(method, gradient=gradient, **counts)
+    return dataclasses.replace(method, gradient=gradient, prior=prior, **values)
 
 
-def _fixed_count_message(name: str, given: int, row: Method) -> str:
-    if name == "L":
-        return f"--L={given}: the prior is explicit, so there is no zeta to draw; leave --L out"
+def _fixed_count_message(name: str, given: int, row: Method, prior: str) -> str:
+    if name == "L" and prior == "normal":
+        return (
+            f"--L={given}: the prior is explicit, so there is no zeta to draw; leave --L out, "
+            "or choose --prior=hierarchical"
+        )
     others = [m.name for m in METHODS.values() if getattr(m, name).free]
     fixed = getattr(row, name).default
     reason = "has no K" if name == "K" and not row.hierarchical else f"fixes {name}={fixed}"
@@ -323,15 +389,65 @@ def _validate(config: Config) -> None:
         if field.metadata["low"] is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(field, number)
-    if not config.model.hidden:
-        raise UserError("--hidden=: give at least one layer, such as 300,300")
-    jit, gate = config.training.jit_compile, config.model.tau_gate_bias
+    for name in ("hidden", "flow_hidden"):
+        if not values[name]:
+            raise UserError(f"--{name}=: give at least one layer, such as 300,300")
+    jit = config.training.jit_compile
     if jit not in ("auto", "on", "off"):
         raise UserError(f"--jit_compile={jit}: choose auto, on or off")
-    if gate is not None and config.row.inverse != "tau":
-        bound = config.method.bound
-        raise UserError(f"--tau_gate_bias={gate}: --bound={bound} trains no tau; leave it out")
+    _validate_model(config)
+    _validate_estimator(config)
     _validate_k_schedule(config)
+
+
+def _validate_model(config: Config) -> None:
+    m, row = config.method, config.row
+    gate, posterior = config.model.tau_gate_bias, m.posterior
+    if gate is not None and row.inverse != "tau":
+        raise UserError(f"--tau_gate_bias={gate}: --bound={m.bound} trains no tau; leave it out")
+    if posterior not in ("gaussian", "iaf", "realnvp"):
+        raise UserError(f"--posterior={posterior}: choose gaussian, iaf or realnvp")
+    if posterior != "gaussian" and row.hierarchical:
+        explicit = "|".join(r.name for r in METHODS.values() if not r.hierarchical)
+        raise UserError(
+            f"--posterior={posterior}: --bound={m.bound} has a hierarchical q(z|x); choose "
+            f"--bound={explicit}, or leave --posterior out"
+        )
+    if posterior != "gaussian" and m.gradient != "reparameterized":
+        # A flow knows the density of its own draws by their noise, not as a function of z.
+        raise UserError(
+            f"--gradient={m.gradient}: --posterior={posterior} takes reparameterized only"
+        )
+    if posterior != "gaussian" and config.model.latent_dim < 2:
+        raise UserError(
+            f"--latent_dim=1: --posterior={posterior} conditions dimensions on others; give 2"
+        )
+    if row.zeta == "psi_0" and config.model.prior_dim != config.model.aux_dim:
+        raise UserError(
+            f"--prior_dim={config.model.prior_dim}: --bound={m.bound} takes psi for zeta, so "
+            f"it must be --aux_dim={config.model.aux_dim}"
+        )
+
+
+def _validate_estimator(config: Config) -> None:
+    name, row = config.evaluation.estimator, config.row
+    if name in ("auto", "ais"):
+        return
+    if name not in METHODS:
+        raise UserError(
+            f"--estimator={name}: unknown; choose auto, ais or one of {', '.join(METHODS)}"
+        )
+    wanted = METHODS[name]
+    fits = (
+        wanted.hierarchical == row.hierarchical
+        and (wanted.inverse != "tau" or row.inverse == "tau")
+        and (wanted.inverse != "prior" or row.inverse == "prior")
+        and (not wanted.needs_hierarchical_prior or config.method.prior == "hierarchical")
+        and (wanted.zeta != "rho" or row.zeta == "rho")
+    )
+    if not fits:
+        hint = "; first --mode=fit_tau" if wanted.inverse == "tau" and row.hierarchical else ""
+        raise UserError(f"--estimator={name}: not for a run of --bound={row.name}{hint}")
 
 
 def _validate_k_schedule(config: Config) -> None:
@@ -350,11 +466,13 @@ def _validate_k_schedule(config: Config) -> None:
             if not 0 <= K <= MAX_COUNT:
                 raise UserError(f"--K_schedule={text}: K={K} is not from 0 to {MAX_COUNT}")
         largest = max(m.K, *(K for _, K in steps))
-    rows = (largest + 1) * m.M * config.training.batch_size
+    batch = config.training.batch_size
+    scored = m.M if config.row.shared == "MK" else 1  # every z is scored at all M K psi
+    rows = max((largest * scored + 1) * m.M, m.L * m.M) * batch
     if rows > MAX_ROWS:
         raise UserError(
-            f"--K={largest} --M={m.M} --batch_size={config.training.batch_size}: "
-            f"{rows} rows in one step; keep (K+1)*M*batch_size at or below {MAX_ROWS}"
+            f"--K={largest} --M={m.M} --L={m.L} --batch_size={batch}: {rows} rows in one step; "
+            f"keep (K+1)*M*batch_size and L*M*batch_size at or below {MAX_ROWS}"
         )
 
 

@@ -44,7 +44,7 @@ class ExportedModel(tf.Module):
         def log_weights(
             x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            draw = sampling.draw(model.callables, model.method, x, K=K, M=M, seed=seed)
+            draw = sampling.draw(model.callables, model.method, x, K=K, M=M, L=model.L, seed=seed)
             densities = sampling.log_densities(model.callables, model.method, x, draw)
             return {"log_weights": bounds.outer_log_weights(densities)}
 

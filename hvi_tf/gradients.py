@@ -2,6 +2,19 @@
 
 An estimator is independent of the bound: it reads the arrays that the bound was
 reduced from. All gradients are in the ascent direction.
+
+A density that a draw comes from enters the gradient twice: through the draw (the path)
+and directly. The direct term has the form of a score, whose noise stays when the signal
+vanishes; "doubly reparameterized" estimators replace it by another path, without bias
+(Tucker et al. 2019; Bauer & Mnih 2021).
+
+| estimator | phi | eta (tau) | rho | unbiased |
+|---|---|---|---|---|
+| reparameterized | autodiff | autodiff | autodiff | yes |
+| stl | path only | autodiff | autodiff | for M=1 without inner warm-up |
+| iwae-dreg, gdreg | doubly reparameterized | eq 9 | doubly reparameterized | yes |
+| dreg | autodiff | eq 9 | autodiff | yes |
+| dreg-biased | autodiff | eq 9 without psi_0's term | autodiff | no |
 """
 
 from collections.abc import Callable, Sequence
@@ -11,6 +24,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities
+from hvi_tf.methods import Method
 from hvi_tf.sampling import LatentSample
 
 
@@ -19,7 +33,8 @@ class ParameterGroups(NamedTuple):
 
     theta: Sequence[Any]  # the model p(x,z)
     phi: Sequence[Any]  # the proposal q(z,psi|x)
-    eta: Sequence[Any]  # its inverse tau(psi|z,x)
+    eta: Sequence[Any] = ()  # its inverse tau(psi|z,x)
+    rho: Sequence[Any] = ()  # the prior's inverse rho(zeta|z)
 
 
 class Objective(NamedTuple):
@@ -27,6 +42,7 @@ class Objective(NamedTuple):
 
     Attributes:
         value: mean of the (possibly warmed-up) bound over the batch, nats.
+        method: the row of the table.
         sample: the draw.
         densities: the log-densities of the draw.
         inner: warm-up c_in.
@@ -34,48 +50,181 @@ class Objective(NamedTuple):
     """
 
     value: tf.Tensor
+    method: Method
     sample: LatentSample
     densities: LogDensities
     inner: tf.Tensor
     outer: tf.Tensor
 
 
+Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]
+
+
 def reparameterized(
     tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
 ) -> ParameterGroups:
     """The plain pathwise gradient of the bound, for every group."""
-    return ParameterGroups(*tape.gradient(objective.value, tuple(variables)))
+    return ParameterGroups(*tape.gradient(objective.value, tuple(map(list, variables))))
 
 
 def dreg(
     tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
 ) -> ParameterGroups:
-    """Doubly reparameterized for eta, reparameterized for theta and phi.
+    """Doubly reparameterized for eta, reparameterized for the others.
 
     Sobolev & Vetrov 2019, equation 9, generalised to warm-ups. For k >= 1 the gradient
-    at psi_k is rescaled by `bounds.dreg_path_factor` on its way to eta and the direct
+    at psi_k is rescaled by `bounds.tau_path_factor` on its way to eta and the direct
     dependence of log tau(psi_k) on eta is dropped; psi_0, which tau did not draw,
     keeps its direct term. Unbiased.
 
     Args:
         tape: a persistent tape that recorded the draw, the densities and the bound.
-        objective: what was recorded; `sample.psi` must not be None.
+        objective: what was recorded, of a row that trains a tau.
         variables: the parameter groups.
     """
-    sample, densities = objective.sample, objective.densities
-    theta, phi, at_psi, at_log_tau = tape.gradient(
-        objective.value, (variables.theta, variables.phi, sample.psi, densities.log_tau)
+    return _autodiff_but_for_eta(tape, objective, variables, with_psi_0=True)
+
+
+def dreg_biased(
+    tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
+) -> ParameterGroups:
+    """`dreg` without the term of psi_0: for study only, since it is biased.
+
+    Sobolev & Vetrov 2019, appendix D.2, where its signal-to-noise ratio grows with K.
+    """
+    return _autodiff_but_for_eta(tape, objective, variables, with_psi_0=False)
+
+
+def sticking_the_landing(
+    tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
+) -> ParameterGroups:
+    """The path alone for phi (Roeder et al. 2017), reparameterized for the others.
+
+    The dropped direct term has mean zero for M=1 without an inner warm-up, for explicit
+    and hierarchical q alike; else the estimator is
+    biased.
+    """
+    theta, eta, rho = tape.gradient(
+        objective.value, (list(variables.theta), list(variables.eta), list(variables.rho))
     )
-    factor = bounds.dreg_path_factor(densities, objective.inner, objective.outer)
-    only_psi_0 = tf.concat([at_log_tau[:1], tf.zeros_like(at_log_tau[1:])], axis=0)
-    eta = tape.gradient(
-        [sample.psi, densities.log_tau],
-        variables.eta,
-        output_gradients=[factor[..., tf.newaxis] * at_psi, only_psi_0],
+    phi = _phi_path(tape, objective, variables.phi, doubly=False)
+    return ParameterGroups(theta, phi, eta, rho)
+
+
+def doubly_reparameterized(
+    tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
+) -> ParameterGroups:
+    """Doubly reparameterized for phi, eta and rho alike; unbiased.
+
+    For an explicit q this is the DReG estimator of Tucker et al. 2019. For a hierarchical
+    one the direct terms of phi are first gathered at psi_0 (`bounds.swap_ratios`).
+
+    Args:
+        tape: a persistent tape that recorded the draw, the densities and the bound.
+        objective: what was recorded, of a row whose psi are not shared.
+        variables: the parameter groups.
+    """
+    value, sample, densities = objective.value, objective.sample, objective.densities
+    theta, eta, rho = (list(g) for g in (variables.theta, variables.eta, variables.rho))
+    phi = _phi_path(tape, objective, variables.phi, doubly=True)
+    if eta:
+        theta_ascent, at_psi, at_log_tau = tape.gradient(
+            value, (theta, sample.psi, densities.log_tau)
+        )
+        eta = _eta_path(tape, objective, eta, at_psi, at_log_tau, with_psi_0=True)
+    else:
+        theta_ascent = tape.gradient(value, theta)
+    if rho:
+        factor = bounds.rho_path_factor(densities, objective.inner, objective.outer)
+        at_zeta = factor[..., tf.newaxis] * tape.gradient(value, sample.zeta)
+        rho = tape.gradient(sample.zeta, rho, output_gradients=at_zeta)
+    return ParameterGroups(theta_ascent, phi, eta, rho)
+
+
+ESTIMATORS: dict[str, Estimator] = {
+    "reparameterized": reparameterized,
+    "stl": sticking_the_landing,
+    "iwae-dreg": doubly_reparameterized,  # what it amounts to for an explicit q
+    "dreg": dreg,
+    "dreg-biased": dreg_biased,
+    "gdreg": doubly_reparameterized,
+}
+
+
+def _autodiff_but_for_eta(
+    tape: tf.GradientTape, objective: Objective, variables: ParameterGroups, with_psi_0: bool
+) -> ParameterGroups:
+    theta, phi, rho, at_psi, at_log_tau = tape.gradient(
+        objective.value,
+        (
+            *(list(variables.theta), list(variables.phi), list(variables.rho)),
+            *(objective.sample.psi, objective.densities.log_tau),
+        ),
     )
-    return ParameterGroups(theta, phi, eta)
+    eta = _eta_path(tape, objective, list(variables.eta), at_psi, at_log_tau, with_psi_0)
+    return ParameterGroups(theta, phi, eta, rho)
 
 
-Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]
+def _eta_path(
+    tape: tf.GradientTape,
+    objective: Objective,
+    eta: list,
+    at_psi: tf.Tensor,
+    at_log_tau: tf.Tensor,
+    with_psi_0: bool,
+) -> list:
+    """Equation 9, from the bound's gradients at psi_1:K and at log tau."""
+    densities = objective.densities
+    factor = bounds.tau_path_factor(densities, objective.inner, objective.outer)[1:]
+    targets, upstream = [objective.sample.psi], [factor[..., tf.newaxis] * at_psi]
+    if with_psi_0:
+        targets.append(densities.log_tau)
+        upstream.append(tf.concat([at_log_tau[:1], tf.zeros_like(at_log_tau[1:])], axis=0))
+    return tape.gradient(targets, eta, output_gradients=upstream)
 
-ESTIMATORS: dict[str, Estimator] = {"reparameterized": reparameterized, "dreg": dreg}
+
+def _phi_path(
+    tape: tf.GradientTape, objective: Objective, phi: Sequence[Any], doubly: bool
+) -> list:
+    """The gradient through the draws of z, psi_0 and, where q drew them, psi_1:K.
+
+    Doubly reparameterized, the path also carries the derivative of -c_out w_m r_m in place
+    of the direct terms -c_out w_m r_m d log q(z_m,psi_m0) (see `bounds.swap_ratios`): through
+    z_m for log q(z|psi_0), and times its warm-up through psi_m0 for log q(psi_0).
+    """
+    _, method, sample, densities, inner, outer = objective
+    with tf.GradientTape(persistent=True) as arrays:
+        arrays.watch(densities)
+        value = tf.reduce_mean(bounds.bound(densities, inner, outer))
+        # The score of draw m is traded for derivatives at draw m alone, others held fixed.
+        alpha = bounds.outer_log_weights(densities, inner, outer)
+        w = tf.stop_gradient(bounds.normalised_weights(alpha))
+        r = bounds.swap_ratios(densities, inner)
+        own = w * (1.0 - w) * tf.stop_gradient(r) * alpha + w * r
+        score = -outer * tf.reduce_mean(tf.reduce_sum(own, axis=0))
+    of_value = arrays.gradient(value, densities)
+    of_score = arrays.gradient(score, densities)
+
+    def through(source: tf.Tensor, share_of_score: tf.Tensor | float) -> tf.Tensor:
+        share = share_of_score if doubly else 0.0
+        upstream = [v + share * s for v, s in zip(of_value, of_score, strict=True)]
+        return _pull(tape, list(densities), source, upstream)
+
+    at_z = through(sample.z, 1.0)
+    if sample.psi_0 is None:
+        return tape.gradient(sample.z, list(phi), output_gradients=at_z)
+    # What reaches psi_0 by way of z is in at_z already.
+    by_z = _pull(tape, sample.z, sample.psi_0, at_z)
+    mixing = method.inverse == "mixing"
+    targets = [sample.z, sample.psi_0]
+    upstream = [at_z, through(sample.psi_0, 0.0 if mixing else inner) - by_z]
+    if mixing:
+        targets.append(sample.psi)
+        upstream.append(through(sample.psi, 0.0))
+    return tape.gradient(targets, list(phi), output_gradients=upstream)
+
+
+def _pull(tape: tf.GradientTape, targets: Any, source: tf.Tensor, upstream: Any) -> tf.Tensor:
+    """The gradient at a draw; 0 where q(z|psi) ignores psi."""
+    zero = tf.UnconnectedGradients.ZERO
+    return tape.gradient(targets, source, output_gradients=upstream, unconnected_gradients=zero)

@@ -5,6 +5,7 @@
 TensorFlow is imported only once the flags are known to be good.
 """
 
+import dataclasses
 import os
 import pathlib
 import re
@@ -12,6 +13,7 @@ import shlex
 import sys
 import time
 import typing
+from typing import Any, NamedTuple
 
 from absl import app, flags, logging
 
@@ -24,15 +26,19 @@ from hvi_tf.training.interrupts import Interrupted
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
-MODES = ("train", "evaluate", "export")
+MODES = ("train", "fit_tau", "evaluate", "export")
+
+
+def _flag_fields() -> list[dataclasses.Field]:
+    return [f for f in config_lib.fields() if f.metadata["help"]]
 
 
 def _define_flags() -> None:
-    for field in config_lib.fields():
+    for field in _flag_fields():
         text = field.metadata["help"]
         kinds = typing.get_args(field.type) or (field.type,)
-        if field.name == "hidden":
-            flags.DEFINE_list(field.name, list(map(str, config_lib.ModelConfig().hidden)), text)
+        if tuple in (field.type, typing.get_origin(field.type)):
+            flags.DEFINE_list(field.name, list(map(str, field.default)), text)
         elif int in kinds:
             flags.DEFINE_integer(field.name, field.default, text)
         elif float in kinds:
@@ -45,33 +51,39 @@ def _define_flags() -> None:
     flags.DEFINE_string(
         "mode",
         "train",
-        "train (then evaluates and exports), or evaluate or export a trained --workdir.",
+        "train (then evaluates and exports); or, for a trained --workdir: fit_tau (keeps p and "
+        "q and trains a fresh tau, in a folder of its own), evaluate or export.",
     )
 
 
 _define_flags()
 
 
-def _config_from_flags() -> Config:
-    values = {f.name: FLAGS[f.name].value for f in config_lib.fields()}
-    return config_lib.make(**values | {"hidden": _hidden(values["hidden"])})
+def _flag_values(only_given: bool = False) -> dict[str, Any]:
+    """The flags by name, lists of numbers as such."""
+    values = {}
+    for field in _flag_fields():
+        flag = FLAGS[field.name]
+        if flag.present or not only_given:
+            values[field.name] = flag.value
+            if isinstance(flag.value, list):
+                values[field.name] = _whole_numbers(field.name, flag.value)
+    return values
 
 
-def _hidden(texts: list[str]) -> tuple[int, ...]:
+def _whole_numbers(name: str, texts: list[str]) -> tuple[int, ...]:
     try:
         return tuple(map(int, texts))
     except ValueError:
         raise UserError(
-            f"--hidden={','.join(texts)}: must be whole numbers, such as 300,300"
+            f"--{name}={','.join(texts)}: must be whole numbers, such as 300,300"
         ) from None
 
 
 def _config_of_run(workdir: Workdir) -> Config:
     """The run's own configuration; flags only say where data lie and what to evaluate."""
     stored = config_lib.flatten(workdir.config)
-    given = {f.name: FLAGS[f.name].value for f in config_lib.fields() if FLAGS[f.name].present}
-    if "hidden" in given:
-        given["hidden"] = _hidden(given["hidden"])
+    given = _flag_values(only_given=True)
     if given.get("jit_compile") == "auto":
         del given["jit_compile"]
     asked = config_lib.make(**{**stored, **given})
@@ -84,25 +96,32 @@ def _config_of_run(workdir: Workdir) -> Config:
     return asked
 
 
-def _open_run(mode: str) -> tuple[pathlib.Path, Config, Workdir | None]:
-    """What is asked for: the run's folder, its configuration, and an existing run opened."""
+class _Task(NamedTuple):
+    """What is asked for: a configuration, and the run's folder, opened if it has to exist."""
+
+    config: Config
+    path: pathlib.Path
+    run: Workdir | None
+
+
+def _task(mode: str) -> _Task:
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
     if mode == "train":
-        config = _config_from_flags()
-        datasets.check_name(config.data.dataset)
+        config = config_lib.make(**_flag_values())
+        datasets.check(config.data)
         path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
         workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
-        return path, workdirs.reconcile(path, config), None
+        return _Task(workdirs.reconcile(path, config), path, None)
     if not FLAGS.workdir:
         raise UserError(f"--mode={mode}: name the run's --workdir")
-    workdir = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
-    return workdir.path, _config_of_run(workdir), workdir
+    run = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
+    return _Task(run.config if mode == "fit_tau" else _config_of_run(run), run.path, run)
 
 
 def _run(mode: str) -> None:
     started = time.monotonic()
-    path, config, workdir = _open_run(mode)
+    config, path, run = _task(mode)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -110,27 +129,40 @@ def _run(mode: str) -> None:
     from hvi_tf.evaluation import evaluate, summary
     from hvi_tf.export import export
     from hvi_tf.models.vae import make_vae
-    from hvi_tf.training import loop
+    from hvi_tf.training import fit_tau, loop
     from hvi_tf.training.checkpoints import Checkpoints
 
+    trained = None
+    if mode == "fit_tau":
+        trained = config
+        config = fit_tau.fit_config(trained, _flag_values(only_given=True))
     config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
     data = datasets.load(config.data)
+    config = config_lib.with_digest(config, data.digest)
     loop.check_batch_size(config, data)
+    if trained is not None:
+        source = make_vae(trained, x_dim=data.train.shape[1])
+        step = Checkpoints(source, run).restore_best()
+        config = config_lib.with_frozen(config, step)
+        path /= f"fit_tau_step{step}"
     model = make_vae(config, x_dim=data.train.shape[1])
     training = None
-    if workdir is None:  # nothing is written before here
-        workdir = workdirs.create_or_open(path, config)
-        FLAGS.workdir = str(path)
+    if mode in ("train", "fit_tau"):  # nothing is written before here
+        if trained is not None:
+            fit_tau.adopt(model, source)
+        run = workdirs.create_or_open(path, config)
+        if mode == "train":
+            FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
-        training = loop.train(config, model, data, workdir)
-    step = Checkpoints(model, workdir).restore_best()
+        training = loop.train(config, model, data, run)
+    step = Checkpoints(model, run).restore_best()
     if mode != "evaluate":
-        export(model, workdir.saved_model)
+        export(model, run.saved_model)
     if mode == "export":
-        print(f"SavedModel of step {step}: {workdir.saved_model}")
+        print(f"SavedModel of step {step}: {run.saved_model}")
         return
-    scores = evaluate.evaluate(config, model, data.test, workdir, step)
-    print(summary.table(config, workdir, scores, training, time.monotonic() - started))
+    scores = evaluate.evaluate(config, model, data.test, run, step)
+    print(summary.table(config, run, scores, training, time.monotonic() - started))
 
 
 def _same_command() -> str:

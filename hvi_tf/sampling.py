@@ -11,14 +11,19 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf.bounds import LogDensities
+from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
 
 
 class Model(NamedTuple):
     """A latent variable model p(x,z) and a proposal q(z|x), hierarchical or explicit.
 
+    What a row of the table does not use may be None, and of what it uses only `sample` or
+    `log_prob` may be needed: see `callables.Callables` for functions in place of
+    distributions.
+
     Attributes:
-        prior: p(z), batch shape `[]`.
+        prior: p(z), batch shape `[]`; or p(z) = int p(z|zeta) p(zeta) dzeta.
         likelihood: z `[M, B, Dz]` -> p(x|z), batch shape `[M, B]`.
         conditional: (psi `[..., B, Dpsi]`, x) -> q(z|psi,x), batch shape `[..., B]`.
             For an explicit proposal: (None, x) -> q(z|x), batch shape `[B]`.
@@ -27,7 +32,7 @@ class Model(NamedTuple):
             only by methods whose row names it.
     """
 
-    prior: tfd.Distribution
+    prior: tfd.Distribution | Hierarchy
     likelihood: Callable[[tf.Tensor], tfd.Distribution]
     conditional: Callable[[tf.Tensor | None, tf.Tensor], tfd.Distribution]
     mixing: Callable[[tf.Tensor], tfd.Distribution] = None  # type: ignore[assignment]
@@ -35,10 +40,13 @@ class Model(NamedTuple):
 
 
 class LatentSample(NamedTuple):
-    """One draw of every latent variable; all axes before the last are k or m, then B."""
+    """One draw of every latent variable; all axes before the last are k, m or l, then B."""
 
     z: tf.Tensor  # [M, B, Dz]
-    psi: tf.Tensor | None  # [K+1, M, B, Dpsi], psi[0] generated z; None if q is explicit
+    psi_0: tf.Tensor | None = None  # [M, B, Dpsi], generated z; None if q is explicit
+    psi: tf.Tensor | None = None  # [K, M, B, Dpsi], or [K or M K, 1, B, Dpsi] if shared by all z
+    zeta: tf.Tensor | None = None  # [L, M, B, Dzeta]; None if the prior is explicit
+    log_q_z: tf.Tensor | None = None  # [M, B], of an explicit q(z|x), known from the draw
 
 
 def draw(
@@ -48,38 +56,89 @@ def draw(
     *,
     K: int | tf.Tensor,
     M: int | tf.Tensor,
+    L: int | tf.Tensor = 1,
     seed: tf.Tensor,
 ) -> LatentSample:
-    """Draws psi_0 ~ q(psi|x), z ~ q(z|psi_0,x), psi_1:K from the method's inverse.
+    """Draws psi_0 ~ q(psi|x), z ~ q(z|psi_0,x), psi_1:K and zeta_1:L as the row says.
 
     The generative process of theorem A.4 of Sobolev & Vetrov 2019.
 
     Args:
         model: the callables.
-        method: the row of the table; decides what proposes psi_1:K.
+        method: the row of the table; decides what proposes psi_1:K and zeta_1:L.
         x: observations `[B, ...]`.
         K: number of psi besides psi_0, >= 0. Ignored for an explicit proposal.
         M: number of z, >= 1.
+        L: number of zeta, >= 1. Ignored for an explicit prior and where zeta is psi_0.
         seed: int32 `[2]`; the draw is a pure function of it.
 
     Returns:
         The draw, reparameterized wherever the distributions are.
     """
-    psi_seed, z_seed, inverse_seed = tf.unstack(tf.random.split(seed, 3))
+    psi_0_seed, z_seed, psi_seed, zeta_seed = tf.unstack(tf.random.split(seed, 4))
     if not method.hierarchical:
-        return LatentSample(z=model.conditional(None, x).sample(M, seed=z_seed), psi=None)
-    psi_0 = model.mixing(x).sample(M, seed=psi_seed)
+        # An inverse autoregressive flow knows the density of its own draws only.
+        q = model.conditional(None, x)
+        z, log_q_z = q.experimental_sample_and_log_prob(M, seed=z_seed)
+        zeta = draw_zeta(model, method, z, None, L, zeta_seed)
+        return LatentSample(z=z, zeta=zeta, log_q_z=log_q_z)
+    psi_0 = model.mixing(x).sample(M, seed=psi_0_seed)
     z = model.conditional(psi_0, x).sample(seed=z_seed)
-    psi_1_K = inverse(model, method, z, x).sample(K, seed=inverse_seed)
-    return LatentSample(z=z, psi=tf.concat([psi_0[tf.newaxis], psi_1_K], axis=0))
+    n = psi_per_z(method, K, M)
+    return LatentSample(
+        z=z,
+        psi_0=psi_0,
+        psi=draw_psi(model, method, z, x, n, psi_seed),
+        zeta=draw_zeta(model, method, z, psi_0, L, zeta_seed),
+    )
 
 
-def inverse(model: Model, method: Method, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-    """The distribution of psi_1:K given z `[M, B, Dz]`, with batch shape `[M, B]`."""
+def psi_per_z(method: Method, K: int | tf.Tensor, M: int | tf.Tensor) -> int | tf.Tensor:
+    """How many psi besides psi_0 each z is scored at: K, or M K where all are shared."""
+    return M * K if method.shared == "MK" else K
+
+
+def draw_psi(
+    model: Model,
+    method: Method,
+    z: tf.Tensor,
+    x: tf.Tensor,
+    n: int | tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """Draws `n` psi for each z `[M, B, Dz]` from the row's inverse model.
+
+    Returns:
+        `[n, M, B, Dpsi]`; `[n, 1, B, Dpsi]` if the row shares them among all z.
+    """
     if method.inverse == "tau":
-        return model.tau(z, x)
-    draws = tf.shape(z)[:-1]
-    return tfd.BatchBroadcast(model.mixing(x), to_shape=draws)
+        return model.tau(z, x).sample(n, seed=seed)
+    # Where tau := p(zeta) no psi is drawn: n is 0.
+    own_or_shared = tf.shape(z)[0] if method.shared == "no" else 1
+    return model.mixing(x).sample([n, own_or_shared], seed=seed)
+
+
+def draw_zeta(
+    model: Model,
+    method: Method,
+    z: tf.Tensor,
+    psi_0: tf.Tensor | None,
+    L: int | tf.Tensor,
+    seed: tf.Tensor,
+) -> tf.Tensor | None:
+    """Draws `[L, M, B, Dzeta]` from what the row puts in place of rho.
+
+    Returns:
+        None if the prior is explicit; psi_0 `[1, M, B, Dpsi]` where it takes zeta's place.
+    """
+    if not isinstance(model.prior, Hierarchy):
+        return None
+    if method.zeta == "psi_0":
+        return psi_0[tf.newaxis]
+    if method.zeta == "prior":
+        shape = tf.concat([[L], tf.shape(z)[:2]], axis=0)
+        return model.prior.mixing.sample(shape, seed=seed)
+    return model.prior.inverse(z).sample(L, seed=seed)
 
 
 def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSample) -> LogDensities:
@@ -94,14 +153,23 @@ def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSamp
     Returns:
         The arrays of `LogDensities`, deterministic given `sample`.
     """
-    z, psi = sample
+    z, psi_0, psi = sample.z, sample.psi_0, sample.psi
     log_likelihood = model.likelihood(z).log_prob(x)
-    log_prior = model.prior.log_prob(z)[tf.newaxis]
-    if psi is None:
-        log_q_z = model.conditional(None, x).log_prob(z)[tf.newaxis]
-        zeros = tf.zeros_like(log_q_z)
-        return LogDensities(log_likelihood, log_prior, log_q_z, zeros, zeros)
-    return LogDensities(log_likelihood, log_prior, *inner_log_densities(model, method, x, z, psi))
+    log_p = log_prior(model, method, z, sample.zeta)
+    if psi_0 is None:
+        log_q_z = sample.log_q_z
+        if log_q_z is None:
+            log_q_z = model.conditional(None, x).log_prob(z)
+        zeros = tf.zeros_like(log_q_z)[tf.newaxis]
+        return LogDensities(log_likelihood, log_p, log_q_z[tf.newaxis], zeros, zeros)
+    # Shared psi pass through the networks once, not once for every z.
+    groups = [psi_0[tf.newaxis], psi]
+    if method.shared == "no":
+        groups = [tf.concat(groups, axis=0)]
+    parts = [inner_log_densities(model, method, x, z, group) for group in groups]
+    return LogDensities(
+        log_likelihood, log_p, *(tf.concat(p, axis=0) for p in zip(*parts, strict=True))
+    )
 
 
 def inner_log_densities(
@@ -109,15 +177,35 @@ def inner_log_densities(
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Log q(z|psi,x), log q(psi|x) and log tau(psi|z,x), each `[K, M, B]`.
 
+    Where tau := q(psi|x) the last two cancel, so both are 0 and q(psi|x) may be implicit.
+
     Args:
         model: the callables, with a hierarchical proposal.
         method: the row of the table; decides what tau is.
         x: observations `[B, ...]`.
         z: `[M, B, Dz]`.
-        psi: `[K, M, B, Dpsi]`, any draws.
+        psi: `[K, M, B, Dpsi]` or `[K, 1, B, Dpsi]`, any draws.
     """
-    return (
-        model.conditional(psi, x).log_prob(z),
-        model.mixing(x).log_prob(psi),
-        inverse(model, method, z, x).log_prob(psi),
-    )
+    log_q_z = model.conditional(psi, x).log_prob(z)
+    if method.inverse == "mixing":
+        return log_q_z, tf.zeros_like(log_q_z), tf.zeros_like(log_q_z)
+    tau = model.prior.mixing if method.inverse == "prior" else model.tau(z, x)
+    return log_q_z, model.mixing(x).log_prob(psi), tau.log_prob(psi)
+
+
+def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor | None) -> tf.Tensor:
+    """Log p(z,zeta) - log rho(zeta|z) `[L, M, B]`; without p(zeta) where rho := p(zeta)."""
+    if zeta is None:
+        return model.prior.log_prob(z)[tf.newaxis]
+    log_p_z = model.prior.conditional(zeta).log_prob(z)
+    if method.zeta != "rho":
+        return log_p_z
+    return log_p_z + model.prior.mixing.log_prob(zeta) - model.prior.inverse(z).log_prob(zeta)
+
+
+def log_conditional_of_other(
+    model: Model, x: tf.Tensor, z: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """Log q(z|psi,x) at a psi from q(psi|x) that did not generate z, `[M, B]`."""
+    other = model.mixing(x).sample(tf.shape(z)[0], seed=seed)
+    return model.conditional(other, x).log_prob(z)

@@ -89,7 +89,7 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     """The configuration to go on with when `config` is asked for in the workdir `path`.
 
     Settings that are no part of a run's identity may have changed, and epochs may have
-    grown. `--jit_compile=auto` takes what the run began with.
+    grown. `--jit_compile=auto` and an unknown data file take what the run began with.
 
     Raises:
         UserError: if the workdir holds another run; lists what differs.
@@ -101,6 +101,9 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
         jit = stored.training.jit_compile
         training = dataclasses.replace(config.training, jit_compile=jit)
         config = dataclasses.replace(config, training=training)
+    if not config.data.data_digest:
+        data = dataclasses.replace(config.data, data_digest=stored.data.data_digest)
+        config = dataclasses.replace(config, data=data)
     changes = differences(stored, config)
     if changes:
         raise UserError(

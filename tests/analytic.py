@@ -1,20 +1,50 @@
 """Closed-form models that every bound and estimator is held against, in float64.
 
-Linear-Gaussian:
+LinearGaussian:
     p(z) = N(0, I),  p(x|z) = N(W z + b, s^2 I)
     q(psi|x) = N(0, I),  q(z|psi,x) = N(A x + C psi, diag(d^2))
+HierarchicalPrior, the same with
+    p(zeta) = N(0, I),  p(z|zeta) = N(G zeta, g^2 I)
+laplace: Laplace(0, 1) in D dimensions as Normal(0, variance psi), psi ~ Exponential(1/2)
+Discrete: all variables take a few values and every expectation is a finite sum
 """
+
+import itertools
 
 import numpy as np
 import scipy.stats
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf import sampling
+from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.sampling import LatentSample
 
 
-def _normal(loc, scale):
+def normal(loc, scale):
     return tfd.Independent(tfd.Normal(loc, scale), 1)
+
+
+def standard_normal(dim):
+    return normal(tf.zeros(dim, tf.float64), tf.ones(dim, tf.float64))
+
+
+class GaussianInverse:
+    """q(psi|z) of psi ~ N(0, I), z ~ N(mean + C psi, diag(d^2)), exact or off by some."""
+
+    def __init__(self, C, d, shift=0.0, stretch=1.0):
+        precision = np.eye(C.shape[1]) + C.T @ np.diag(d**-2) @ C
+        self.cov = np.linalg.inv(precision)
+        self.map = self.cov @ C.T @ np.diag(d**-2)
+        self.shift, self.stretch = shift, stretch
+
+    def __call__(self, centred_z):
+        mean = tf.linalg.matvec(self.map, centred_z)
+        if self.shift == 0.0 and self.stretch == 1.0:
+            return tfd.MultivariateNormalTriL(mean, np.linalg.cholesky(self.cov))
+        scale = self.stretch * np.sqrt(np.diag(self.cov))
+        return normal(mean + self.shift, tf.broadcast_to(scale, tf.shape(mean)))
 
 
 class LinearGaussian:
@@ -28,41 +58,33 @@ class LinearGaussian:
         self.A = 0.3 * rng.normal(size=(z_dim, x_dim))
         self.C = 0.7 * rng.normal(size=(z_dim, psi_dim))
         self.d = 0.4 + 0.3 * rng.random(z_dim)
-        precision = np.eye(psi_dim) + self.C.T @ np.diag(self.d**-2) @ self.C
-        self.inverse_cov = np.linalg.inv(precision)
-        self.inverse_map = self.inverse_cov @ self.C.T @ np.diag(self.d**-2)
-        self.tau_shift, self.tau_stretch = tau_shift, tau_stretch
+        self.inverse = GaussianInverse(self.C, self.d, tau_shift, tau_stretch)
         self.psi_dim, self.z_dim = psi_dim, z_dim
 
-    def true_inverse(self, z, x):
-        """Q(psi|z,x), exactly."""
-        mean = tf.linalg.matvec(self.inverse_map, z - tf.linalg.matvec(self.A, x))
-        return tfd.MultivariateNormalTriL(mean, np.linalg.cholesky(self.inverse_cov))
-
     def tau(self, z, x):
-        exact = self.true_inverse(z, x)
-        if self.tau_shift == 0.0 and self.tau_stretch == 1.0:
-            return exact
-        scale = self.tau_stretch * np.sqrt(np.diag(self.inverse_cov))
-        return _normal(exact.loc + self.tau_shift, tf.broadcast_to(scale, tf.shape(exact.loc)))
+        return self.inverse(z - tf.linalg.matvec(self.A, x))
 
     def mixing(self, x):
         zeros = tf.zeros([tf.shape(x)[0], self.psi_dim], tf.float64)
-        return _normal(zeros, tf.ones_like(zeros))
+        return normal(zeros, tf.ones_like(zeros))
 
     def conditional(self, psi, x):
         if psi is None:  # the explicit posterior of the same mean and noise
-            return _normal(tf.linalg.matvec(self.A, x), tf.constant(self.d))
+            return normal(tf.linalg.matvec(self.A, x), tf.constant(self.d))
         mean = tf.linalg.matvec(self.A, x) + tf.linalg.matvec(self.C, psi)
-        return _normal(mean, tf.constant(self.d))
+        return normal(mean, tf.constant(self.d))
 
     def likelihood(self, z):
         mean = tf.linalg.matvec(self.W, z) + self.b
-        return _normal(mean, tf.constant(self.s, tf.float64))
+        return normal(mean, tf.constant(self.s, tf.float64))
 
     @property
     def prior(self):
-        return _normal(tf.zeros(self.z_dim, tf.float64), tf.ones(self.z_dim, tf.float64))
+        return standard_normal(self.z_dim)
+
+    @property
+    def prior_cov(self):
+        return np.eye(self.z_dim)
 
     @property
     def model(self):
@@ -70,15 +92,182 @@ class LinearGaussian:
 
     def log_evidence(self, x):
         """Log p(x), exactly."""
-        cov = self.W @ self.W.T + self.s**2 * np.eye(len(self.b))
+        cov = self.W @ self.prior_cov @ self.W.T + self.s**2 * np.eye(len(self.b))
         return np.atleast_1d(scipy.stats.multivariate_normal(self.b, cov).logpdf(x))
+
+    @property
+    def q_cov(self):
+        return self.C @ self.C.T + np.diag(self.d**2)
 
     def log_q_z(self, z, x):
         """Log q(z|x), exactly. z `[M, B, Dz]`, x `[B, Dx]`."""
-        cov = self.C @ self.C.T + np.diag(self.d**2)
         mean = x @ self.A.T
-        log_q = scipy.stats.multivariate_normal(np.zeros(self.z_dim), cov).logpdf(z - mean)
+        log_q = scipy.stats.multivariate_normal(np.zeros(self.z_dim), self.q_cov).logpdf(z - mean)
         return log_q.reshape(z.shape[:-1])  # SciPy drops axes of length 1
 
     def observations(self, count, seed=2):
         return np.random.default_rng(seed).normal(size=(count, len(self.b)))
+
+
+class HierarchicalPrior(LinearGaussian):
+    """A hierarchical linear-Gaussian prior; `rho` is off by `rho_shift` from p(zeta|z)."""
+
+    def __init__(self, zeta_dim=2, rho_shift=0.0, rho_stretch=1.0, **values):
+        super().__init__(**values)
+        rng = np.random.default_rng(11)
+        self.G = 0.8 * rng.normal(size=(self.z_dim, zeta_dim))
+        self.g = 0.7
+        noise = np.full(self.z_dim, self.g)
+        self.rho = GaussianInverse(self.G, noise, rho_shift, rho_stretch)
+        self.true_rho = GaussianInverse(self.G, noise)
+        self.zeta_dim = zeta_dim
+
+    @property
+    def prior(self):
+        def conditional(zeta):
+            return normal(tf.linalg.matvec(self.G, zeta), tf.constant(self.g, tf.float64))
+
+        return Hierarchy(standard_normal(self.zeta_dim), conditional, self.rho)
+
+    @property
+    def prior_cov(self):
+        return self.G @ self.G.T + self.g**2 * np.eye(self.z_dim)
+
+
+def gaussian_kl(mean_q, cov_q, mean_p, cov_p):
+    """KL(N(mean_q, cov_q) || N(mean_p, cov_p)), nats."""
+    precision = np.linalg.inv(cov_p)
+    gap = mean_p - mean_q
+    log_det = np.linalg.slogdet(cov_p)[1] - np.linalg.slogdet(cov_q)[1]
+    return 0.5 * (np.trace(precision @ cov_q) + gap @ precision @ gap - len(gap) + log_det)
+
+
+def laplace(dim, tau="exact", rate=1.0):
+    """Laplace(0, 1)^dim as a scale mixture; its entropy is dim (1 + log 2) nats.
+
+    The true q(psi|z) is the reciprocal of an inverse Gaussian. `tau="gamma"` is a Gamma
+    around it, of relative rate `rate`.
+    """
+    zeros, half = tf.zeros(dim, tf.float64), tf.constant(0.5, tf.float64)
+    mixing = tfd.Independent(tfd.Exponential(tf.fill([dim], half)), 1)
+
+    def exact(z):
+        inverse_gaussian = tfd.InverseGaussian(1.0 / tf.abs(z), tf.ones_like(z))
+        return tfd.Independent(tfd.TransformedDistribution(inverse_gaussian, tfb.Reciprocal()), 1)
+
+    def gamma(z):
+        # Mean and variance of the true inverse: 1 + |z| and 2 + |z|.
+        mean, variance = 1.0 + tf.abs(z), rate * (2.0 + tf.abs(z))
+        return tfd.Independent(tfd.Gamma(mean**2 / variance, mean / variance), 1)
+
+    inverse = {"exact": exact, "gamma": gamma, "prior": lambda z: mixing}[tau]
+    return Hierarchy(mixing, lambda psi: normal(zeros, tf.sqrt(psi)), inverse)
+
+
+class Discrete:
+    """Every variable is one-hot; expectations over all outcomes are exact sums."""
+
+    def __init__(self, z_values=3, psi_values=2, zeta_values=2, seed=3, hierarchical_prior=False):
+        rng = np.random.default_rng(seed)
+
+        def table(*shape):
+            return rng.dirichlet(np.full(shape[-1], 1.5), size=shape[:-1])
+
+        self.q_psi = table(psi_values)
+        self.q_z = table(psi_values, z_values)  # q(z|psi)
+        self.tau_table = table(z_values, psi_values)  # tau(psi|z)
+        self.p_zeta = table(zeta_values)
+        self.p_z_given_zeta = table(zeta_values, z_values)
+        self.rho_table = table(z_values, zeta_values)  # rho(zeta|z)
+        self.likelihood_of = rng.uniform(0.1, 0.9, size=z_values)  # p(x|z) of the one x
+        self.hierarchical_prior = hierarchical_prior
+        self.p_z = self.p_zeta @ self.p_z_given_zeta
+
+    @property
+    def model(self):
+        def lookup(table, one_hot):
+            return tfd.OneHotCategorical(probs=tf.tensordot(one_hot, table, 1), dtype=tf.float64)
+
+        def one_hot(probs):
+            return tfd.OneHotCategorical(probs=probs, dtype=tf.float64)
+
+        if self.hierarchical_prior:
+            prior = Hierarchy(
+                one_hot(self.p_zeta),
+                lambda zeta: lookup(self.p_z_given_zeta, zeta),
+                lambda z: lookup(self.rho_table, z),
+            )
+        else:
+            prior = one_hot(self.p_z)
+        return sampling.Model(
+            prior,
+            likelihood=lambda z: _Constant(tf.linalg.matvec(z, tf.math.log(self.likelihood_of))),
+            conditional=lambda psi, x: lookup(self.q_z, psi),
+            mixing=lambda x: one_hot(self.q_psi),
+            tau=lambda z, x: lookup(self.tau_table, z),
+        )
+
+    @property
+    def log_evidence(self):
+        return np.log(self.p_z @ self.likelihood_of)
+
+    @property
+    def log_q(self):
+        """Log q(z) of each value."""
+        return np.log(self.q_psi @ self.q_z)
+
+    def outcomes(self, method, K, M, L=1):
+        """Every possible draw of a row as one batch `[B]`, and its probability `[B]`."""
+        psi, z, zeta = len(self.q_psi), self.q_z.shape[1], len(self.p_zeta)
+        shared = {"K": K, "MK": M * K}.get(method.shared, 0)
+        own = 0 if method.shared != "no" else K
+        L = L if self.hierarchical_prior else 0
+        one_z = list(
+            itertools.product(range(psi), range(z), *[range(psi)] * own, *[range(zeta)] * L)
+        )
+        rows, probs = [], []
+        for draws in itertools.product(*[one_z] * M, itertools.product(range(psi), repeat=shared)):
+            *per_z, common = draws
+            rows.append((per_z, common))
+            probs.append(
+                np.prod([self._probability(method, own, *d) for d in per_z])
+                * np.prod([self.q_psi[c] for c in common])
+            )
+        eye = np.eye
+
+        def stack(index, values):
+            return np.array([[eye(values)[d[index]] for d in per_z] for per_z, _ in rows])
+
+        batch = len(rows)
+        if shared:
+            psi_k = np.array([eye(psi)[list(common)] for _, common in rows])  # [B, N, psi]
+            psi_k = psi_k.transpose(1, 0, 2)[:, None]
+        else:
+            psi_k = np.zeros((own, M, batch, psi))
+            for k in range(own):
+                psi_k[k] = stack(2 + k, psi).transpose(1, 0, 2)
+        zetas = [stack(2 + own + i, zeta).transpose(1, 0, 2) for i in range(L)]
+        sample = LatentSample(
+            z=tf.constant(stack(1, z).transpose(1, 0, 2)),
+            psi_0=tf.constant(stack(0, psi).transpose(1, 0, 2)),
+            psi=tf.constant(psi_k),
+            zeta=tf.constant(np.stack(zetas)) if zetas else None,
+        )
+        return sample, np.array(probs)
+
+    def _probability(self, method, K, psi_0, z, *rest):
+        inverse = self.tau_table[z] if method.inverse == "tau" else self.q_psi
+        outer = self.rho_table[z] if method.zeta == "rho" else self.p_zeta
+        result = self.q_psi[psi_0] * self.q_z[psi_0, z]
+        result *= np.prod([inverse[k] for k in rest[:K]])
+        return result * np.prod([outer[i] for i in rest[K:]])
+
+
+class _Constant:
+    """A likelihood of the one observation there is."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def log_prob(self, x):
+        return self.value

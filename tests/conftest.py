@@ -1,4 +1,5 @@
 import os
+import pathlib
 import random
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,3 +34,12 @@ def mnist_dir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     datasets.load(DataConfig(data_dir=str(folder)))
     return folder
+
+
+@pytest.fixture(scope="session")
+def data_files():
+    """The folder of real files that HVI_TEST_DATA names, one folder per data set in it."""
+    folder = os.environ.get("HVI_TEST_DATA")
+    if not folder:
+        pytest.skip("needs real pixels: HVI_TEST_DATA names no folder with omniglot/ and others")
+    return pathlib.Path(folder)

@@ -85,7 +85,7 @@ def test_dreg_factor_is_first_minus_second_self_derivative(inner, outer):
         alpha = d.log_likelihood + outer * (d.log_prior[0] - upper)
         return bounds.log_mean_exp(alpha)[0]
 
-    factor = bounds.dreg_path_factor(d, inner, outer).numpy()
+    factor = bounds.tau_path_factor(d, inner, outer).numpy()
     for k in range(1, 4):
         for m in range(2):
             entry = tf.constant(beta[k, m, 0])
@@ -109,4 +109,4 @@ def test_dreg_factor_without_warmups_is_v_times_two_minus_w():
     d = random_densities(K=4, M=3, B=2)
     v = tf.nn.softmax(bounds.inner_log_ratios(d), axis=0)
     w = tf.nn.softmax(bounds.outer_log_weights(d), axis=0)
-    np.testing.assert_allclose(bounds.dreg_path_factor(d), v * (2 - w), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(bounds.tau_path_factor(d), v * (2 - w), rtol=1e-12, atol=1e-14)

@@ -20,13 +20,12 @@ def test_json_round_trip():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_defaults(name):
     config = config_lib.make(bound=name)
-    row = METHODS[name]
-    assert (config.method.K, config.method.M, config.method.L) == (
-        row.K.default,
-        row.M.default,
-        row.L.default,
-    )
-    assert config.method.gradient == "reparameterized"
+    row, m = METHODS[name], config.method
+    assert (m.K, m.M) == (row.K.default, row.M.default)
+    assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
+    assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
+    assert m.gradient == "reparameterized"
+    assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
 
 
 BAD = [
@@ -36,7 +35,7 @@ BAD = [
     (dict(bound="iwhvi", M=5), "--M=5: --bound=iwhvi fixes M=1; leave --M out, or choose"),
     (dict(bound="iwhvi", L=3), "--L=3: the prior is explicit"),
     (dict(bound="sivi", gradient="dreg"), "--gradient=dreg: --bound=sivi takes reparameterized"),
-    (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes reparameterized, dreg"),
+    (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes reparameterized, stl, dreg"),
     (dict(K=-1), "--K=-1: must be a whole number, at least 0 and at most 100000"),
     (dict(K=10**9), "--K=1000000000: must be a whole number"),
     (dict(bound="iwae", M=0), "--M=0: must be a whole number, at least 1"),
@@ -60,7 +59,23 @@ BAD = [
     (dict(K_schedule="0:-3"), "--K_schedule=0:-3: K=-3 is not from 0"),
     (dict(bound="vae", K_schedule="0:0"), "--bound=vae fixes K=0; leave it out"),
     (dict(bound="vae", tau_gate_bias=-5.0), "--tau_gate_bias=-5.0: --bound=vae trains no tau"),
-    (dict(K=99_999, batch_size=60_000), "rows in one step; keep (K+1)*M*batch_size at or below"),
+    (dict(K=99_999, batch_size=60_000), "rows in one step; keep (K+1)*M*batch_size"),
+    (dict(prior="flat"), "--prior=flat: choose normal or hierarchical"),
+    (dict(bound="dsivi", prior="normal"), "--prior=normal: --bound=dsivi needs --prior=hier"),
+    (dict(bound="joint", L=4), "--L=4: --bound=joint fixes L=1; leave --L out"),
+    (dict(bound="joint", aux_dim=7), "--prior_dim=32: --bound=joint takes psi for zeta, so it"),
+    (dict(posterior="maf"), "--posterior=maf: choose gaussian, iaf or realnvp"),
+    (dict(posterior="iaf"), "--posterior=iaf: --bound=iwhvi has a hierarchical q(z|x); choose"),
+    (dict(bound="vae", posterior="iaf", gradient="stl"), "--gradient=stl: --posterior=iaf takes"),
+    (dict(bound="vae", posterior="iaf", latent_dim=1), "--latent_dim=1: --posterior=iaf"),
+    (dict(bound="sivi-equicomp", gradient="gdreg"), "--gradient=gdreg: --bound=sivi-equicomp ta"),
+    (dict(bound="hvm", gradient="dreg-biased"), "--gradient=dreg-biased: --bound=hvm takes"),
+    (dict(flow_hidden=()), "--flow_hidden=: give at least one layer"),
+    (dict(num_flows=0), "--num_flows=0: must be"),
+    (dict(estimator="harmonic"), "--estimator=harmonic: unknown; choose auto, ais or one of vae"),
+    (dict(bound="vae", estimator="diwhvi"), "--estimator=diwhvi: not for a run of --bound=vae"),
+    (dict(bound="sivi", estimator="diwhvi"), "of --bound=sivi; first --mode=fit_tau"),
+    (dict(bound="sivi-equisample", K=500, M=50), "rows in one step"),
     (dict(eval_M=0), "--eval_M=0: must be"),
     (dict(eval_images=0), "--eval_images=0: must be"),
     (dict(flavour="x"), "unknown setting 'flavour'"),

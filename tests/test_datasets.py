@@ -1,21 +1,30 @@
-"""MNIST from the packaged files, and specific errors for files that are not right."""
+"""Each data set has its own pixels and splits; files that are not right are named."""
 
+import gzip
+import hashlib
 import shutil
 import socket
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 from hvi_tf.config import DataConfig
-from hvi_tf.data import datasets
+from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.errors import UserError
 
 PACKAGED = datasets._PACKAGED_FILES / "mnist"
 
 
-def test_mnist_has_its_own_pixels(mnist_dir):
-    data = datasets.load(DataConfig(data_dir=str(mnist_dir)))
+@pytest.fixture(scope="module")
+def mnist_data(mnist_dir):
+    return datasets.load(DataConfig(data_dir=str(mnist_dir), split="sobolev"))
+
+
+def test_mnist_has_its_own_pixels(mnist_data):
+    data = mnist_data
     assert data.train.shape == (55_000, 784)
     assert data.validation.shape == (5_000, 784)
     assert data.test.shape == (10_000, 784)
@@ -28,8 +37,70 @@ def test_mnist_has_its_own_pixels(mnist_dir):
     assert data.test.mean() == pytest.approx(33.791, abs=1e-3)
 
 
-def test_preparing_leaves_no_extracted_files_behind(mnist_dir):
-    assert not list(mnist_dir.glob("extract-*"))
+def test_fashion_mnist_has_its_own_pixels(data_files, mnist_dir):
+    """Prepared beside MNIST, from files of the same names."""
+    data = datasets.load(
+        DataConfig(
+            dataset="fashion_mnist",
+            data_dir=str(mnist_dir),
+            manual_dir=str(data_files / "fashion_mnist"),
+        )
+    )
+    whole = np.concatenate([data.train, data.validation])
+    assert whole.mean() == pytest.approx(72.940, abs=1e-3)
+    assert data.test.mean() == pytest.approx(73.147, abs=1e-3)
+
+
+def test_the_mnist_split_is_the_slice_of_tfds(mnist_data, mnist_dir):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder("mnist:3.0.1", data_dir=str(mnist_dir))
+    images = datasets._read(builder, "train[55000:]")
+    np.testing.assert_array_equal(mnist_data.validation, images.reshape(5_000, 784))
+
+
+def test_preparing_leaves_only_the_prepared_set(mnist_dir):
+    assert not list(mnist_dir.glob("preparing-*"))
+    assert not list(mnist_dir.glob("downloads*"))
+
+
+def write_idx(folder, pixel):
+    """Files named like those of MNIST and Fashion-MNIST: 6 and 2 images of one pixel value."""
+    folder.mkdir()
+    infos = {}
+    for part, count in (("train", 6), ("t10k", 2)):
+        images = bytes(16) + bytes([pixel]) * (28 * 28 * count)  # a header, then the values
+        for kind, content in (("images-idx3", images), ("labels-idx1", bytes(8 + count))):
+            path = folder / f"{part}-{kind}-ubyte.gz"
+            path.write_bytes(gzip.compress(content))
+            infos[path.name] = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
+    return infos
+
+
+def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
+    """TFDS reuses what it has extracted under a name, without a look at its origin."""
+    from tensorflow_datasets.core.download import checksums
+    from tensorflow_datasets.image_classification import mnist
+
+    monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
+    monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 2)
+    for name, builder in (("mnist", mnist.MNIST), ("fashion_mnist", mnist.FashionMNIST)):
+        files = write_idx(tmp_path / name, pixel=len(name))
+        infos = {
+            builder.URL + file: checksums.UrlInfo(size, digest, file)
+            for file, (digest, size) in files.items()
+        }
+        monkeypatch.setattr(builder, "url_infos", infos)
+        source = datasets.SOURCES[name]._replace(splits={"sobolev": splits.hold_out_last(2)})
+        monkeypatch.setitem(datasets.SOURCES, name, source)
+    for name in ("mnist", "fashion_mnist"):
+        data = datasets.load(
+            DataConfig(
+                dataset=name, data_dir=str(tmp_path / "tfds"), manual_dir=str(tmp_path / name)
+            )
+        )
+        for images, count in zip(data[:3], (4, 2, 2), strict=True):
+            np.testing.assert_array_equal(images, np.full((count, 784), len(name)))
 
 
 def copy_packaged(folder):
@@ -80,9 +151,10 @@ def test_fashion_mnist_is_not_made_of_mnist_files(tmp_path):
 def test_without_network_the_files_are_named_within_a_second(tmp_path, monkeypatch):
     def no_network(*arguments, **keywords):
         time.sleep(10)  # a look-up that hangs, the worst case
+        raise OSError
 
     monkeypatch.setattr(socket, "create_connection", no_network)
-    monkeypatch.setattr(datasets, "_reachable", timed(datasets._reachable))
+    monkeypatch.setattr(preparation, "_reachable", timed(preparation._reachable))
     message = load_error(tmp_path, dataset="fashion_mnist")
     assert timed.seconds < 1.0
     assert "--manual_dir" in message
@@ -99,9 +171,47 @@ def timed(function):
     return wrapper
 
 
-def test_an_unknown_data_set_lists_the_known_ones():
-    with pytest.raises(UserError, match="--dataset=imagenet: unknown; choose one of mnist"):
-        datasets.check_name("imagenet")
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(dataset="imagenet"), "--dataset=imagenet: unknown; choose one of mnist, fash"),
+        (dict(split="burda"), "--split=burda: --dataset=mnist has sobolev"),
+        (dict(dataset="omniglot", split="x"), "--dataset=omniglot has sobolev, burda, shu"),
+        (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an md5"),
+    ],
+)
+def test_what_no_data_set_has_is_named(values, message):
+    with pytest.raises(UserError, match=message):
+        datasets.check(DataConfig(**values))
+
+
+def test_checking_and_describing_import_nothing_heavy():
+    code = (
+        "import sys; from hvi_tf.config import DataConfig; from hvi_tf.data import datasets; "
+        "datasets.check(DataConfig(dataset='omniglot')); datasets.describe('omniglot', ''); "
+        "assert not {'tensorflow', 'tensorflow_datasets', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+IMAGES = np.arange(5_000)[:, None]
+
+
+def test_held_out_first_and_last():
+    train, validation = splits.hold_out_first(2)(IMAGES)
+    assert (validation.ravel().tolist(), train[0, 0], len(train)) == ([0, 1], 2, 4_998)
+    train, validation = splits.hold_out_last(2)(IMAGES)
+    assert (validation.ravel().tolist(), train[-1, 0], len(train)) == ([4_998, 4_999], 4_997, 4_998)
+
+
+def test_held_out_by_a_draw_that_never_changes():
+    train, validation = splits.hold_out_drawn(1_345)(IMAGES)
+    assert len(validation) == 1_345
+    assert np.all(np.diff(train, axis=0) > 0)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, validation]), axis=0), IMAGES)
+    assert set(validation.ravel()) < set(splits.hold_out_drawn(2_000)(IMAGES)[1].ravel())
+    # Another NumPy must draw the same, or published scores would not compare.
+    assert validation.ravel()[:4].tolist() == [2, 5, 7, 12]
 
 
 @pytest.mark.parametrize("file", ["mnist-test.tfrecord*", "dataset_info.json"])

@@ -17,7 +17,7 @@ TEST = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
 
 
 def settings(**values):
-    base = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, K=2, jit_compile="off")
+    base = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, K=2, jit_compile="off")
     return config_lib.make(**base | dict(eval_M=3, eval_K=2, eval_images=700) | values)
 
 
@@ -53,7 +53,14 @@ def test_summary_is_mean_and_standard_error_over_images(run):
 @pytest.mark.parametrize("bound", METHODS)
 def test_every_method_can_be_scored(bound, tmp_path):
     config = config_lib.make(
-        bound=bound, hidden=(8, 8), latent_dim=3, aux_dim=2, eval_M=3, eval_K=2, eval_images=20
+        bound=bound,
+        hidden=(8, 8),
+        latent_dim=3,
+        aux_dim=2,
+        prior_dim=2,
+        eval_M=3,
+        eval_K=2,
+        eval_images=20,
     )
     workdir = workdirs.create_or_open(tmp_path, config)
     summary = evaluate.evaluate(config, make_vae(config, 12), TEST, workdir, step=1)

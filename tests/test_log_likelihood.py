@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, sampling
+from hvi_tf import bounds, diagnostics, sampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.evaluation import log_likelihood
 from hvi_tf.evaluation.log_likelihood import Plan
+from hvi_tf.evaluation.streaming import Streamed
 from hvi_tf.methods import METHODS
-from tests.analytic import LinearGaussian
+from tests.analytic import HierarchicalPrior, LinearGaussian
 
 
 def unchunked(lg, method, plan, x, seed):
@@ -20,41 +21,86 @@ def unchunked(lg, method, plan, x, seed):
     parts = []
     for i in range(plan.m_chunks):
         chunk_seed = tf.random.fold_in(seed, i)
-        sample = sampling.draw(lg.model, method, x, K=0, M=plan.m, seed=chunk_seed)
+        psi_seed = chunk_seed if method.shared == "no" else tf.random.fold_in(seed, -1)
+        sample = sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=chunk_seed)
         d = sampling.log_densities(lg.model, method, x, sample)
-        inner = [(d.log_q_z, d.log_q_psi, d.log_tau)]
+        inner, prior = [(d.log_q_z, d.log_q_psi, d.log_tau)], [d.log_prior]
         for j in range(plan.k_chunks):
-            psi = sampling.inverse(lg.model, method, sample.z, x).sample(
-                plan.k, seed=tf.random.fold_in(chunk_seed, j + 1)
+            psi = sampling.draw_psi(
+                lg.model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1)
             )
             inner.append(sampling.inner_log_densities(lg.model, method, x, sample.z, psi))
         stacked = [np.concatenate(arrays)[: plan.K + 1] for arrays in zip(*inner, strict=True)]
-        parts.append(LogDensities(d.log_likelihood, d.log_prior, *stacked))
+        if plan.L > 1:
+            prior = []
+            for j in range(plan.l_chunks):
+                zeta = sampling.draw_zeta(
+                    *(lg.model, method, sample.z, sample.psi_0, plan.chunk_l),
+                    tf.random.fold_in(chunk_seed, -3 - j),
+                )
+                prior.append(sampling.log_prior(lg.model, method, sample.z, zeta))
+        log_prior = np.concatenate(prior)[: plan.L]
+        parts.append(LogDensities(d.log_likelihood, log_prior, *stacked))
     arrays = [np.concatenate(a, axis=-2)[..., : plan.M, :] for a in zip(*parts, strict=True)]
     return LogDensities(*map(tf.constant, arrays))
 
 
-@pytest.mark.parametrize(("m", "k"), [(12, 10), (5, 10), (12, 4), (5, 4), (1, 1)])
-def test_chunked_equals_unchunked(m, k):
-    lg = LinearGaussian(tau_shift=0.5)
-    method, x, seed = METHODS["diwhvi"], tf.constant(lg.observations(3)), tf.constant([4, 2])
-    plan = Plan(M=12, K=10, images=3, m=m, k=k)
+@pytest.mark.parametrize("chunks", [(12, 10, 8), (5, 10, 3), (12, 4, 8), (5, 4, 3), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("method", "prior"),
+    [
+        ("diwhvi", "normal"),
+        ("diwhvi", "hierarchical"),
+        ("sivi", "normal"),
+        ("sivi-equicomp", "normal"),
+        ("dsivi", "hierarchical"),
+    ],
+)
+def test_chunked_equals_unchunked(method, prior, chunks):
+    model = HierarchicalPrior if prior == "hierarchical" else LinearGaussian
+    lg, method = model(tau_shift=0.5), METHODS[method]
+    x, seed = tf.constant(lg.observations(3)), tf.constant([4, 2])
+    plan = Plan(12, 10, 8 if prior == "hierarchical" else 1, 3, *chunks)
     scores = log_likelihood.score_images(lg.model, method, plan, x, seed)
     d = unchunked(lg, method, plan, x, seed)
     beta, alpha = bounds.inner_log_ratios(d), bounds.outer_log_weights(d)
     assert beta.shape == (11, 12, 3)
-    np.testing.assert_allclose(scores.log_likelihood, bounds.bound(d), rtol=1e-10)
-    np.testing.assert_allclose(scores.bound, tf.reduce_mean(alpha, 0), rtol=1e-10)
-    np.testing.assert_allclose(scores.ess_outer, bounds.effective_sample_size(alpha), rtol=1e-10)
-    inner_ess = tf.reduce_mean(bounds.effective_sample_size(beta), 0)
-    np.testing.assert_allclose(scores.ess_inner, inner_ess, rtol=1e-10)
-    kl = tf.reduce_mean((d.log_tau - d.log_q_psi)[1:], [0, 1])
-    np.testing.assert_allclose(scores.kl_tau_mixing, kl, rtol=1e-10)
+    largest = -np.sort(-alpha.numpy(), axis=0)
+    expected = dict(
+        log_likelihood=bounds.bound(d),
+        bound=tf.reduce_mean(alpha, 0),
+        ess_outer=bounds.effective_sample_size(alpha),
+        ess_inner=tf.reduce_mean(bounds.effective_sample_size(beta), 0),
+        kl_tau_mixing=tf.reduce_mean((d.log_tau - d.log_q_psi)[1:], [0, 1]),
+        kl_tau_posterior=tf.reduce_mean(diagnostics.kl_tau_posterior(beta[1:]), 0),
+    )
+    assert diagnostics.tail_length(12) == 0
+    assert largest.shape == (12, 3)
+    assert np.all(np.isnan(scores.pareto_k_outer))
+    for name, values in expected.items():
+        np.testing.assert_allclose(getattr(scores, name), values, rtol=1e-10, err_msg=name)
+
+
+def test_the_tail_is_that_of_all_weights():
+    """Pareto k from the largest weights kept chunk by chunk, for 200 of z and 60 of psi."""
+    lg, x = LinearGaussian(tau_shift=0.5), tf.constant(LinearGaussian().observations(2))
+    seed, method = tf.constant([4, 2]), METHODS["diwhvi"]
+    plan = Plan(200, 60, 1, 2, 70, 25, 1)
+    scores = log_likelihood.score_images(lg.model, method, plan, x, seed)
+    d = unchunked(lg, method, plan, x, seed)
+    beta, alpha = bounds.inner_log_ratios(d).numpy(), bounds.outer_log_weights(d).numpy()
+
+    def expected(log_weights):
+        n = diagnostics.tail_length(len(log_weights))
+        return diagnostics.pareto_k(tf.constant(-np.sort(-log_weights, axis=0)[: n + 1]))
+
+    np.testing.assert_allclose(scores.pareto_k_outer, expected(alpha), rtol=1e-8)
+    np.testing.assert_allclose(scores.pareto_k_inner, np.mean(expected(beta), 0), rtol=1e-8)
 
 
 def test_streamed_sums_survive_extremes():
     values = np.array([[-1e4, 3.0], [1e4, -1e4], [9_999.0, 2.0], [-np.inf, 0.0]])
-    streamed = log_likelihood._Streamed.empty(tf.zeros(2, tf.float64))
+    streamed = Streamed.empty(tf.zeros(2, tf.float64))
     for row in values:
         streamed = streamed.add(tf.constant(row[None]))
     np.testing.assert_allclose(streamed.log_mean(4), bounds.log_mean_exp(tf.constant(values)))
@@ -81,9 +127,9 @@ def test_it_approaches_the_exact_evidence_from_below(method, seed):
 @pytest.mark.parametrize(("M", "K"), [(1, 0), (1, 50), (100, 20), (5000, 100), (7, 40_000)])
 def test_a_chunk_never_exceeds_its_rows(M, K):
     plan = log_likelihood.make_plan(M, K)
-    assert plan.images * plan.m * (plan.k + 1) <= 2 * log_likelihood.ROWS
-    assert plan.m_chunks * plan.m >= M > (plan.m_chunks - 1) * plan.m
-    assert plan.k_chunks * plan.k >= K
+    assert plan.images * plan.chunk_m * (plan.chunk_k + 1) <= 2 * log_likelihood.ROWS
+    assert plan.m_chunks * plan.chunk_m >= M > (plan.m_chunks - 1) * plan.chunk_m
+    assert plan.k_chunks * plan.chunk_k >= K
 
 
 MEMORY = """

@@ -44,6 +44,28 @@ def test_every_visit_binarizes_anew_with_the_intensity_as_probability(seed):
     np.testing.assert_allclose(mean[1:3], [51 / 255, 128 / 255], atol=4.5 * 0.5 / np.sqrt(4000))
 
 
+def test_intensities_from_0_to_1_draw_like_those_from_0_to_255():
+    images = np.random.default_rng(0).integers(0, 256, (64, 9)).astype(np.uint8)
+    scaled = images.astype(np.float32) / np.float32(255)
+    for first, other in zip(
+        pipeline.training_batches(images, 16, 1, 0, 6),
+        pipeline.training_batches(scaled, 16, 1, 0, 6),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(first, other)
+
+
+def test_every_intensity_counts_not_only_256_of_them(seed):
+    images = np.array([[0.0, 0.0015, 0.3333, 1.0]], np.float32)
+    draws = 100_000
+    mean = pipeline.fixed_binarization(np.repeat(images, draws, axis=0), seed, 0).numpy().mean(0)
+    assert (mean[0], mean[3]) == (0.0, 1.0)
+    inner = images[0, 1:3]
+    np.testing.assert_array_less(
+        np.abs(mean[1:3] - inner), 4.5 * np.sqrt(inner * (1 - inner) / draws)
+    )
+
+
 def test_fixed_binarization_is_fixed_and_per_purpose():
     images = np.full((20, 30), 128, np.uint8)
     first = pipeline.fixed_binarization(images, 0, seeds.Purpose.VALIDATE)

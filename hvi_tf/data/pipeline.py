@@ -10,13 +10,15 @@ def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws pixels in {0, 1} with the intensities as probabilities.
 
     Args:
-        images: uint8 `[..., D]`, 0 to 255.
+        images: `[..., D]`, uint8 0 to 255 or float32 0 to 1.
         seed: int32 `[2]`.
 
     Returns:
         float32 of the same shape.
     """
-    intensities = tf.cast(images, tf.float32) / 255.0
+    intensities = images
+    if images.dtype == tf.uint8:
+        intensities = tf.cast(images, tf.float32) / 255.0
     noise = tf.random.stateless_uniform(tf.shape(images), seed)
     return tf.cast(noise < intensities, tf.float32)
 

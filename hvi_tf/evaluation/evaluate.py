@@ -5,18 +5,19 @@ import json
 import pathlib
 import time
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import sampling, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
-from hvi_tf.data import pipeline
+from hvi_tf.data import datasets, pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import log_likelihood
 from hvi_tf.evaluation.log_likelihood import ImageScores, Plan
+from hvi_tf.methods import METHODS, Method
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.interrupts import Interrupted, StopRequest
 from hvi_tf.training.progress import Progress
@@ -25,15 +26,40 @@ from hvi_tf.workdir import Workdir
 SAVE_EVERY_SECONDS = 10.0
 
 
+def estimator_row(config: Config) -> Method:
+    """The row that bounds log p(x): the one that was trained, unless another was asked for."""
+    name = config.evaluation.estimator
+    return config.row if name == "auto" else METHODS[name]
+
+
+class Counts(NamedTuple):
+    """The counts of an evaluation as they are reported; 0 where there is nothing to draw."""
+
+    M: int
+    K: int
+    L: int
+
+
+def counts(config: Config) -> Counts:
+    """The configured eval_M, eval_K and eval_L, where the estimator has a use for them."""
+    e, row = config.evaluation, estimator_row(config)
+    draws_psi = row.inverse in ("tau", "mixing")
+    draws_zeta = config.method.prior == "hierarchical" and row.zeta != "psi_0"
+    return Counts(e.eval_M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
+
+
 def make_plan(config: Config) -> Plan:
-    """The plan for the configured eval_M and eval_K; an explicit q(z|x) has no psi."""
-    e = config.evaluation
-    return log_likelihood.make_plan(e.eval_M, e.eval_K if config.row.hierarchical else 0)
+    """The plan for these counts."""
+    M, K, L = counts(config)
+    return log_likelihood.make_plan(M, sampling.psi_per_z(estimator_row(config), K, M), max(L, 1))
 
 
-def scores_path(workdir: Workdir, plan: Plan) -> pathlib.Path:
+def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
     """Where the per-image scores of an evaluation lie."""
-    return workdir.evaluation / f"test_M{plan.M}_K{plan.K}.npz"
+    M, K, L = counts(config)
+    name = config.evaluation.estimator
+    parts = ["test", *([] if name == "auto" else [name]), f"M{M}", f"K{K}", *([f"L{L}"] * (L > 0))]
+    return workdir.evaluation / f"{'_'.join(parts)}.npz"
 
 
 def evaluate(
@@ -46,7 +72,7 @@ def evaluate(
     Args:
         config: of the run, with the wanted evaluation settings.
         model: with the weights to be scored.
-        test: uint8 `[N, D]`.
+        test: `[N, D]`, uint8 0 to 255 or float32 0 to 1.
         workdir: where scores and summary go.
         step: the checkpoint's training step, part of the scores' identity.
 
@@ -60,20 +86,23 @@ def evaluate(
     plan = make_plan(config)
     jit_compile = config.training.jit_compile == "on"
     num_images = min(config.evaluation.eval_images, len(test))
-    path = scores_path(workdir, plan)
+    path, row = scores_path(workdir, config), estimator_row(config)
     identity = {
         "step": step,
         "seed": config.training.seed,
         "jit_compile": jit_compile,
+        "estimator": row.name,
         "plan": plan._asdict(),
     }
     scores, seconds = _load(path, identity)
     x = pipeline.fixed_binarization(test, config.training.seed, seeds.Purpose.EVALUATE)
-    score = log_likelihood.make_scorer(model.callables, model.method, plan, jit_compile)
+    score = log_likelihood.make_scorer(model.callables, row, plan, jit_compile)
     done = len(scores.log_likelihood)
     if done >= num_images:
-        return _write_summary(config, plan, scores, num_images, seconds, step, path)
-    title = f"evaluation M={plan.M} K={plan.K}"
+        return _write_summary(config, scores, num_images, seconds, step, path)
+    title = "evaluation " + " ".join(
+        f"{name}={count}" for name, count in counts(config)._asdict().items() if count
+    )
     progress = Progress(title, "image", num_images, done)
     started, saved = time.monotonic(), time.monotonic()
     with StopRequest() as stop:
@@ -102,7 +131,7 @@ def evaluate(
                 raise Interrupted
     seconds += time.monotonic() - started
     progress.close(log_likelihood=float(np.mean(scores.log_likelihood[:num_images])))
-    return _write_summary(config, plan, scores, num_images, seconds, step, path)
+    return _write_summary(config, scores, num_images, seconds, step, path)
 
 
 def _load(path: pathlib.Path, identity: dict[str, Any]) -> tuple[ImageScores, float]:
@@ -133,6 +162,8 @@ def _save(path: pathlib.Path, scores: ImageScores, identity: dict, seconds: floa
 
 def _check_finite(scores: ImageScores, first: int) -> None:
     for name, values in scores._asdict().items():
+        if np.isnan(values).all() and name not in ("log_likelihood", "bound"):
+            continue  # there is nothing to tell, such as a KL without psi
         if not np.isfinite(values).all():
             image = first + int(np.argmin(np.isfinite(values)))
             raise UserError(f"test image {image}: {name} is not finite; the model has diverged")
@@ -140,7 +171,6 @@ def _check_finite(scores: ImageScores, first: int) -> None:
 
 def _write_summary(
     config: Config,
-    plan: Plan,
     scores: ImageScores,
     num_images: int,
     seconds: float,
@@ -148,18 +178,20 @@ def _write_summary(
     path: pathlib.Path,
 ) -> dict[str, Any]:
     summary: dict[str, Any] = {
-        "dataset": config.data.dataset,
+        "dataset": datasets.describe(config.data.dataset, config.data.data_digest),
         "bound": config.method.bound,
+        "estimator": estimator_row(config).name,
         "split": "test",
         "images": num_images,
-        "M": plan.M,
-        "K": plan.K,
+        **counts(config)._asdict(),
         "step": step,
         "seconds": round(seconds, 1),
         "scores": str(path),
     }
     for name, values in scores._asdict().items():
         kept = values[:num_images].astype(np.float64)
+        if np.isnan(kept).all():
+            continue
         error = kept.std(ddof=1) / np.sqrt(num_images) if num_images > 1 else float("nan")
         summary[name] = {"mean": float(kept.mean()), "standard_error": float(error)}
     workdirs.write_json(path.with_name(f"{path.stem}_N{num_images}.json"), summary)

@@ -1,8 +1,11 @@
 """The short table at the end of a run."""
 
+import math
 from typing import Any
 
+from hvi_tf import diagnostics, sampling
 from hvi_tf.config import Config
+from hvi_tf.methods import METHODS, Method
 from hvi_tf.training.loop import TrainingResult
 from hvi_tf.training.progress import duration
 from hvi_tf.workdir import Workdir
@@ -24,21 +27,14 @@ def table(
         training: None if this command only evaluated.
         seconds: wall time of this command.
     """
-    M, K, hierarchical = scores["M"], scores["K"], config.row.hierarchical
-    counts = f"M={M}, K={K}" if hierarchical else f"M={M}"
-    estimate = "DIWHVI" if hierarchical else "IWAE"
-    rows = [
-        (f"test log-likelihood ({estimate}, {counts})", _nats(scores["log_likelihood"])),
-        (f"test bound (M=1{f', K={K}' if hierarchical else ''})", _nats(scores["bound"])),
-    ]
-    if K:
-        rows.append(("KL(tau||q(psi))", _nats(scores["kl_tau_mixing"])))
-    rows.append(("effective sample size, outer", _of(scores["ess_outer"], M)))
-    if K:
-        rows.append(("effective sample size, inner", _of(scores["ess_inner"], K + 1)))
+    rows = score_rows(scores)
     took = duration(scores["seconds"])
     rows += [
-        ("images", f"{scores['images']} of the test split, checkpoint of step {scores['step']}"),
+        (
+            "images",
+            f"{scores['images']} of the test split of {scores['dataset']}, checkpoint of step "
+            f"{scores['step']}",
+        ),
         ("wall time", f"{duration(seconds)} this command; the evaluation took {took}"),
     ]
     if training and training.steps_per_second is None:
@@ -57,7 +53,9 @@ def table(
         ("per-image scores", scores["scores"]),
     ]
     width = max(len(name) for name, _ in rows)
-    lines = ["", *(f"{name:<{width}}  {value}" for name, value in rows), "", "To go on:"]
+    lines = ["", *(f"{name:<{width}}  {value}" for name, value in rows)]
+    lines += [f"warning: {text}" for text in warnings(scores)]
+    lines += ["", "To go on:"]
     main = f"python -m hvi_tf.main --workdir={workdir.path}"
     lines += [
         f"  tensorboard --logdir={workdir.tensorboard}",
@@ -67,8 +65,59 @@ def table(
     return "\n".join(lines)
 
 
+def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """The scores of an evaluation, each with its standard error over images."""
+    M, K, L = scores["M"], scores["K"], scores["L"]
+    row = METHODS[scores["estimator"]]
+    inner = "".join(f", {name}={count}" for name, count in (("K", K), ("L", L)) if count)
+    if row.inverse == "tau":
+        inner = inner or f", K={K}"
+    rows = [
+        (f"test log-likelihood ({_estimate(row)}, M={M}{inner})", _nats(scores["log_likelihood"])),
+        (f"test bound (M=1{inner})", _nats(scores["bound"])),
+        ("effective sample size, outer", _of(scores["ess_outer"], M)),
+    ]
+    if K:
+        per_z = sampling.psi_per_z(row, K, M) + 1
+        rows.append(("effective sample size, inner", _of(scores["ess_inner"], per_z)))
+    for level in ("outer", "inner"):
+        if f"pareto_k_{level}" in scores:
+            rows.append((f"Pareto k of the weights, {level}", _plain(scores[f"pareto_k_{level}"])))
+    if K and row.inverse == "tau":
+        rows += [
+            ("KL(tau||q(psi|x))", _nats(scores["kl_tau_mixing"])),
+            ("KL(tau||q(psi|x,z)), at least", _nats(scores["kl_tau_posterior"])),
+        ]
+    if K:
+        rows.append(("KL(q(psi|x)||q(psi|x,z)), at least", _nats(scores["kl_mixing_posterior"])))
+    return rows
+
+
+def warnings(scores: dict[str, Any]) -> list[str]:
+    """What a careful reader of these scores has to know."""
+    found = []
+    row = METHODS[scores["estimator"]]
+    kl = scores.get("kl_tau_mixing", {"mean": math.inf})["mean"]
+    if row.inverse == "tau" and kl < diagnostics.COLLAPSED_NATS:
+        found.append(
+            f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {kl:.3f} nats, so psi tells "
+            "hardly anything about z and q(z|x) is as good as explicit"
+        )
+    return found
+
+
+def _estimate(row: Method) -> str:
+    if row.inverse == "none":
+        return "IWAE"
+    return "DIWHVI" if row.inverse == "tau" else row.name.upper()
+
+
 def _nats(score: dict[str, float]) -> str:
     return f"{score['mean']:.2f} +- {score['standard_error']:.2f} nats"
+
+
+def _plain(score: dict[str, float]) -> str:
+    return f"{score['mean']:.2f} +- {score['standard_error']:.2f}"
 
 
 def _of(score: dict[str, float], total: int) -> str:

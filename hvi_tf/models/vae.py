@@ -6,67 +6,89 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, gradients, sampling, seeds
-from hvi_tf.config import Config, ModelConfig
+from hvi_tf import bounds, gradients, hierarchy, sampling, seeds
+from hvi_tf.config import Config, MethodConfig, ModelConfig
+from hvi_tf.evaluation import log_likelihood
+from hvi_tf.evaluation.log_likelihood import ImageScores
 from hvi_tf.gradients import Objective, ParameterGroups
-from hvi_tf.methods import METHODS, Method
+from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.methods import METHODS
 from hvi_tf.models import distributions, networks
+from hvi_tf.models.flows import Flow
 
 Metrics = dict[str, tf.Tensor]
 
 
 class VAE(keras.Model):
-    """A Bernoulli decoder of z ~ N(0, I) with an explicit or hierarchical encoder.
+    """A Bernoulli decoder of z with an explicit, flow or hierarchical encoder.
 
     `train_step` is the one definition of a training step; `keras.Model.fit` and the
     command line both run it. The schedule values are attributes (`set_schedule`).
 
     Args:
-        method: row of the method table.
-        K: number of psi_1:K in validation, and in training until `set_schedule`.
-        M: number of z.
+        method_config: the row of the method table, its counts, prior and posterior; its K
+            is that of validation, and of training until `set_schedule`.
         model_config: sizes.
         x_dim: pixels of an observation.
         seed: the run's seed; also of the initial weights.
+        frozen: whether only the inverse models tau and rho are trained.
     """
 
     def __init__(
-        self, method: Method, K: int, M: int, model_config: ModelConfig, x_dim: int, seed: int = 0
+        self,
+        method_config: MethodConfig,
+        model_config: ModelConfig,
+        x_dim: int,
+        seed: int = 0,
+        frozen: bool = False,
     ) -> None:
         super().__init__(name="vae")
-        self.method, self.K, self.M, self.seed = method, K, M, seed
-        self.x_dim, self.model_config = x_dim, model_config
-        self.training_K = K
+        self.method, self.method_config = METHODS[method_config.bound], method_config
+        self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
+        self.x_dim, self.model_config, self.seed = x_dim, model_config, seed
+        self.training_K = self.K
         self.inner = tf.Variable(1.0, trainable=False, name="inner")
         self.outer = tf.Variable(1.0, trainable=False, name="outer")
         self._build_networks(seeds.initializer_seeds(seed))
+        if frozen:
+            for name, layer in self.networks.items():
+                layer.trainable = _GROUPS[name] in ("eta", "rho")
         self.built = True
 
     def _build_networks(self, rng: Any) -> None:
-        c, x_dim = self.model_config, self.x_dim
-        hierarchical, has_tau = self.method.hierarchical, self.method.inverse == "tau"
-        self.decoder = networks.MLP(c.latent_dim, c.hidden, x_dim, rng)
-        if hierarchical:
-            self.encoder = networks.ConditionedMLP(
-                x_dim, c.aux_dim, c.hidden, 2 * c.latent_dim, rng, reinject=True
-            )
-        else:
-            self.encoder = networks.MLP(x_dim, c.hidden, 2 * c.latent_dim, rng)
-        heads = 2 if c.tau_gate_bias is None else 3
-        self.inverse: Any = (
-            networks.ConditionedMLP(
-                x_dim, c.latent_dim, c.hidden, heads * c.aux_dim, rng, reinject=False
-            )
-            if has_tau
-            else None
-        )
+        c, x_dim, row = self.model_config, self.x_dim, self.method
+        mlp, conditioned = networks.MLP, networks.ConditionedMLP
+        self.decoder = mlp(c.latent_dim, c.hidden, x_dim, rng)
+        self.inverse = self.flow = self.prior_decoder = self.prior_inverse = None
+        if row.hierarchical:
+            outputs = 2 * c.latent_dim
+            self.encoder = conditioned(x_dim, c.aux_dim, c.hidden, outputs, rng, reinject=True)
+        elif self.method_config.posterior == "gaussian":
+            self.encoder = mlp(x_dim, c.hidden, 2 * c.latent_dim, rng)
+        else:  # a third head is the flows' context
+            self.encoder = mlp(x_dim, c.hidden, 3 * c.latent_dim, rng)
+            kind = self.method_config.posterior
+            self.flow = Flow(c.latent_dim, c.latent_dim, kind, c.num_flows, c.flow_hidden, rng)
+        if row.inverse == "tau":
+            outputs = (2 if c.tau_gate_bias is None else 3) * c.aux_dim
+            self.inverse = conditioned(x_dim, c.latent_dim, c.hidden, outputs, rng, reinject=False)
+        if self.method_config.prior == "hierarchical":
+            self.prior_decoder = mlp(c.prior_dim, c.hidden, 2 * c.latent_dim, rng)
+            if row.zeta == "rho":
+                self.prior_inverse = mlp(c.latent_dim, c.hidden, 2 * c.prior_dim, rng)
 
-    # The five callables of `sampling.Model`.
+    # The callables of `sampling.Model`.
 
     def conditional(self, psi: tf.Tensor | None, x: tf.Tensor) -> tfd.Distribution:
         """q(z|psi,x), or q(z|x) if psi is None."""
-        outputs = self.encoder(x) if psi is None else self.encoder(x, psi)
-        return networks.gaussian_head(outputs)
+        if psi is not None:
+            return networks.gaussian_head(self.encoder(x, psi))
+        outputs = self.encoder(x)
+        if self.flow is None:
+            return networks.gaussian_head(outputs)
+        latents = self.model_config.latent_dim
+        base = networks.gaussian_head(outputs[..., : 2 * latents])
+        return self.flow.distribution(base, outputs[..., 2 * latents :])
 
     def mixing(self, x: tf.Tensor) -> tfd.Distribution:
         """q(psi|x) = N(0, I), with batch shape `[B]`."""
@@ -85,9 +107,15 @@ class VAE(keras.Model):
         return tfd.Independent(tfd.Bernoulli(logits=self.decoder(z)), 1)
 
     @property
-    def prior(self) -> tfd.Distribution:
-        """p(z) = N(0, I)."""
-        return distributions.standard_normal([], self.model_config.latent_dim)
+    def prior(self) -> tfd.Distribution | Hierarchy:
+        """p(z) = N(0, I), or int p(z|zeta) N(zeta; 0, I) dzeta with rho(zeta|z)."""
+        if self.prior_decoder is None:
+            return distributions.standard_normal([], self.model_config.latent_dim)
+        return Hierarchy(
+            mixing=distributions.standard_normal([], self.model_config.prior_dim),
+            conditional=lambda zeta: networks.gaussian_head(self.prior_decoder(zeta)),
+            inverse=lambda z: networks.gaussian_head(self.prior_inverse(z)),
+        )
 
     @property
     def callables(self) -> sampling.Model:
@@ -101,19 +129,17 @@ class VAE(keras.Model):
         )
 
     @property
-    def parameter_groups(self) -> ParameterGroups:
-        """theta, phi and eta."""
-        return ParameterGroups(
-            theta=self.decoder.trainable_variables,
-            phi=self.encoder.trainable_variables,
-            eta=self.inverse.trainable_variables if self.inverse is not None else [],
-        )
-
-    @property
     def networks(self) -> dict[str, keras.layers.Layer]:
         """The layers that hold all weights, by name."""
-        layers = {"decoder": self.decoder, "encoder": self.encoder, "inverse": self.inverse}
-        return {name: layer for name, layer in layers.items() if layer is not None}
+        return {name: getattr(self, name) for name in _GROUPS if getattr(self, name) is not None}
+
+    @property
+    def parameter_groups(self) -> ParameterGroups:
+        """theta, phi, eta and rho; what is frozen is in none."""
+        groups = ParameterGroups([], [], [], [])
+        for name, layer in self.networks.items():
+            getattr(groups, _GROUPS[name]).extend(layer.trainable_variables)
+        return groups
 
     # Training.
 
@@ -128,7 +154,9 @@ class VAE(keras.Model):
         optimizer.build(self.trainable_variables)
         self.estimator = gradients.ESTIMATORS[gradient]
         self._ascend = tf.function(self._metrics_and_gradients, jit_compile=jit_compile)
-        self._measure = tf.function(self._validation_bound, jit_compile=jit_compile)
+        self._score = log_likelihood.make_scorer(
+            self.callables, self.method, self.validation_plan, jit_compile
+        )
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -164,10 +192,10 @@ class VAE(keras.Model):
     ) -> tuple[Metrics, ParameterGroups]:
         model = self.callables
         with tf.GradientTape(persistent=True) as tape:
-            sample = sampling.draw(model, self.method, x, K=K, M=self.M, seed=seed)
+            sample = sampling.draw(model, self.method, x, K=K, M=self.M, L=self.L, seed=seed)
             densities = sampling.log_densities(model, self.method, x, sample)
             value = tf.reduce_mean(bounds.bound(densities, inner, outer))
-        objective = Objective(value, sample, densities, inner, outer)
+        objective = Objective(value, self.method, sample, densities, inner, outer)
         ascent = self.estimator(tape, objective, self.parameter_groups)
         return {**_metrics(value, densities, K), **_gradient_norms(ascent)}, ascent
 
@@ -176,16 +204,18 @@ class VAE(keras.Model):
     def test_step(self, data: tf.Tensor) -> Metrics:
         """The bound without warm-ups at the full K, of a batch `[B, Dx]`."""
         seed = seeds.fold(self.seed, seeds.Purpose.VALIDATE)
-        return {"bound": tf.reduce_mean(self.validation_bound(data, seed))}
+        return {"bound": tf.reduce_mean(self.validation_scores(data, seed).log_likelihood)}
 
-    def validation_bound(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The bound at the fixed K and M, without warm-ups, `[B]` nats."""
-        return self._measure(x, seed)
+    @property
+    def validation_plan(self) -> log_likelihood.Plan:
+        """The fixed counts of validation."""
+        return log_likelihood.make_plan(
+            self.M, sampling.psi_per_z(self.method, self.K, self.M), self.L
+        )
 
-    def _validation_bound(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        model = self.callables
-        sample = sampling.draw(model, self.method, x, K=self.K, M=self.M, seed=seed)
-        return bounds.bound(sampling.log_densities(model, self.method, x, sample))
+    def validation_scores(self, x: tf.Tensor, seed: tf.Tensor) -> ImageScores:
+        """The bound and its diagnostics at the fixed K, M and L, without warm-ups, `[B]`."""
+        return self._score(x, seed)
 
     # Pictures.
 
@@ -203,13 +233,29 @@ class VAE(keras.Model):
 
     def sample_means(self, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """The decoder's means at `n` draws from the prior: `[n, Dx]`."""
-        return self.decode(self.prior.sample(n, seed=seed))
+        prior = self.prior
+        if isinstance(prior, Hierarchy):
+            z, _ = hierarchy.sample(prior, n, seed)
+        else:
+            z = prior.sample(n, seed=seed)
+        return self.decode(z)
+
+
+# Of which group of parameters each network is.
+_GROUPS = {
+    "decoder": "theta",
+    "prior_decoder": "theta",
+    "encoder": "phi",
+    "flow": "phi",
+    "inverse": "eta",
+    "prior_inverse": "rho",
+}
 
 
 def make_vae(config: Config, x_dim: int) -> VAE:
     """The compiled model that a configuration describes, for observations of `x_dim` pixels."""
     m, t = config.method, config.training
-    model = VAE(METHODS[m.bound], m.K, m.M, config.model, x_dim, t.seed)
+    model = VAE(m, config.model, x_dim, t.seed, frozen=bool(t.frozen))
     optimizer = keras.optimizers.Adam(t.learning_rate, beta_1=0.9, beta_2=0.999)
     model.compile(optimizer, gradient=m.gradient, jit_compile=t.jit_compile == "on")
     return model
@@ -242,5 +288,5 @@ def _gradient_norms(ascent: ParameterGroups) -> Metrics:
     return {
         f"gradient_norm_{name}": tf.linalg.global_norm(group)
         for name, group in zip(ascent._fields, ascent, strict=True)
-        if group
+        if len(group)
     }

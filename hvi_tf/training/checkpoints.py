@@ -28,8 +28,12 @@ class Checkpoints:
         self._workdir, self._warn = workdir, warn
         self._step = model.optimizer.iterations
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
+        # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
+        weights = {
+            name: [v.value for v in layer.variables] for name, layer in model.networks.items()
+        }
         self._checkpoint = tf.train.Checkpoint(
-            **model.networks,
+            **weights,
             optimizer=model.optimizer,
             best_bound=self.best_bound,
         )

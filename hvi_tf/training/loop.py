@@ -12,16 +12,13 @@ from hvi_tf.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
+from hvi_tf.evaluation.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.interrupts import Interrupted, StopRequest
 from hvi_tf.training.progress import Progress
 from hvi_tf.training.summaries import GRID, MAX_IMAGE_SUMMARIES, Summaries
 from hvi_tf.workdir import Workdir
-
-# Rows of the conditional network per validation call, and images at most.
-VALIDATION_ROWS = 16_384
-VALIDATION_IMAGES = 250
 
 
 class TrainingResult(NamedTuple):
@@ -148,21 +145,22 @@ class Trainer:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
             return step, rate
-        bound = self._validate(epoch + 1)
-        shown = {} if bound is None else {"validation": bound}
+        scores = self._validate(epoch + 1)
+        shown = {} if scores is None else {"validation": scores.log_likelihood}
         progress.close(self._end - step, train=means["bound"], **shown)
-        summaries.epoch(step, means, schedule, rate, bound)
+        summaries.epoch(step, means, schedule, rate, scores)
         if self._is_due(epoch + 1, math.ceil(t.epochs / MAX_IMAGE_SUMMARIES)):
             summaries.images(step, self._model, self._validation[: GRID * GRID // 2])
         if self._is_due(epoch + 1, t.checkpoint_every) or stop.requested:
             self._checkpoints.save()
         return step, rate
 
-    def _validate(self, epochs_done: int) -> float | None:
-        """The validation bound if it is due; saves the checkpoint if it is the best."""
+    def _validate(self, epochs_done: int) -> ImageScores | None:
+        """The mean scores if validation is due; saves the checkpoint if it is the best."""
         if not self._is_due(epochs_done, self._config.training.eval_every):
             return None
-        bound = validate(self._model, self._validation, self._config.training.seed)
+        scores = validate(self._model, self._validation, self._config.training.seed)
+        bound = scores.log_likelihood
         if not math.isfinite(bound):
             raise UserError(
                 f"after epoch {epochs_done}: the validation bound is {bound}; training stopped and "
@@ -170,23 +168,25 @@ class Trainer:
                 "--learning_rate or a warm-up"
             )
         self._checkpoints.save_if_best(bound)
-        return bound
+        return scores
 
     def _is_due(self, epochs_done: int, every: int) -> bool:
         return epochs_done % every == 0 or epochs_done == self._config.training.epochs
 
 
-def validate(model: VAE, images: tf.Tensor, seed: int) -> float:
-    """Mean bound over binarized `images` `[N, D]` at the model's fixed K and M, nats.
+def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores:
+    """Mean scores over binarized `images` `[N, D]` at the model's fixed counts.
 
     The pixels and the draws are the same at every call, so two values compare.
     """
-    batch = max(1, min(VALIDATION_IMAGES, VALIDATION_ROWS // ((model.K + 1) * model.M)))
-    bounds = [
-        model.validation_bound(images[i : i + batch], seeds.fold(seed, seeds.Purpose.VALIDATE, i))
+    batch = model.validation_plan.images
+    scores = [
+        model.validation_scores(images[i : i + batch], seeds.fold(seed, seeds.Purpose.VALIDATE, i))
         for i in range(0, len(images), batch)
     ]
-    return float(tf.reduce_mean(tf.concat(bounds, axis=0)))
+    return ImageScores(
+        *(float(tf.reduce_mean(tf.concat(s, axis=0))) for s in zip(*scores, strict=True))
+    )
 
 
 # In the order in which one spoils the next.

@@ -1,10 +1,13 @@
 """TensorBoard: scalars per epoch, a few images, and the configuration as text."""
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import diagnostics, seeds
 from hvi_tf.config import Config
+from hvi_tf.evaluation.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import Workdir, write_error
@@ -25,6 +28,7 @@ class Summaries:
     def __init__(self, workdir: Workdir, config: Config, image_shape: tuple[int, ...]) -> None:
         self._path = workdir.tensorboard
         self._image_shape = image_shape
+        self._trains_tau = config.row.inverse == "tau"
         try:
             self._writer = tf.summary.create_file_writer(str(self._path))
         except (tf.errors.OpError, OSError) as error:
@@ -39,7 +43,7 @@ class Summaries:
         means: dict[str, float],
         schedule: ScheduleValues,
         rate: float,
-        validation_bound: float | None,
+        scores: ImageScores | None,
     ) -> None:
         """Writes one epoch's scalars.
 
@@ -48,7 +52,7 @@ class Summaries:
             means: each metric's mean over the epoch's steps.
             schedule: the epoch's schedule values.
             rate: steps per second.
-            validation_bound: nats, if it was measured.
+            scores: means over the validation images, if they were measured.
         """
         scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
         if schedule.inner < 1 or schedule.outer < 1:
@@ -56,8 +60,14 @@ class Summaries:
             scalars["train/warmup_objective"] = means["objective"]
         scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
         scalars["speed/steps_per_second"] = rate
-        if validation_bound is not None:
-            scalars["validation/bound"] = validation_bound
+        if scores is not None:
+            scalars["validation/bound"] = scores.log_likelihood
+            told = {n: s for n, s in scores._asdict().items() if math.isfinite(s)}
+            del told["log_likelihood"], told["bound"]
+            scalars |= {f"diagnostics/{name}": score for name, score in told.items()}
+            if self._trains_tau and "kl_tau_mixing" in told:
+                collapsed = scores.kl_tau_mixing < diagnostics.COLLAPSED_NATS
+                scalars["diagnostics/tau_collapsed"] = float(collapsed)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)

@@ -1,0 +1,140 @@
+"""The TFDS builder of 28x28 OMNIGLOT. Imports TFDS: import this module where it is used."""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from hvi_tf.config import DataConfig
+from hvi_tf.data import preparation
+from hvi_tf.data.omniglot import chardata
+from hvi_tf.errors import UserError
+
+_CONFIG_PREFIX = "md5_"
+
+
+class Omniglot28(tfds.core.GeneratorBasedBuilder):
+    """OMNIGLOT of Burda et al. (2015): float32 intensities, in the order of the file.
+
+    A configuration is named after the md5 digest of the file, so that what was prepared
+    from one file is never taken for another's. The default one downloads the original.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [  # noqa: RUF012, TFDS's own interface
+        tfds.core.BuilderConfig(name=_CONFIG_PREFIX + chardata.ORIGINAL_MD5)
+    ]
+
+    def __init__(self, *, file: pathlib.Path | None = None, **keywords: Any) -> None:
+        """`file` stands in for the download; its digest must be that of the configuration."""
+        self._file = file
+        super().__init__(**keywords)
+
+    @classmethod
+    def get_builder_config(cls, name: str, version: Any = None) -> Any:
+        """Any digest names a configuration, not only the original's."""
+        return super().get_builder_config(name, version) or tfds.core.BuilderConfig(name=name)
+
+    @property
+    def digest(self) -> str:
+        """The md5 digest of the file, known before and after the preparation."""
+        return self.builder_config.name.removeprefix(_CONFIG_PREFIX)
+
+    def _info(self) -> Any:
+        image = tfds.features.Tensor(
+            shape=(chardata.SIDE, chardata.SIDE, 1),
+            dtype=np.float32,
+            encoding=tfds.features.Encoding.ZLIB,
+        )
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="OMNIGLOT at 28x28, of Burda, Grosse & Salakhutdinov (2015).",
+            features=tfds.features.FeaturesDict({"image": image}),
+            homepage="https://github.com/yburda/iwae",
+            disable_shuffling=True,  # so that "the first 5,000" are those of the file
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        path = self._file or pathlib.Path(dl_manager.download(chardata.URL))
+        found = chardata.md5(path)
+        if found != self.digest:
+            source = self._file or chardata.URL
+            raise UserError(
+                f"{source}: expected md5 {self.digest}, found {found}; fetch the file by other "
+                "means and name it by --manual_dir"
+            )
+        images = chardata.read(path)
+        return {split: self._generate_examples(images[split]) for split in images}
+
+    def _generate_examples(self, images: np.ndarray) -> Iterator[tuple[int, dict]]:
+        for index, image in enumerate(images):
+            yield index, {"image": image}
+
+
+def open_prepared(config: DataConfig) -> Omniglot28:
+    """The builder of the file that the configuration means, prepared.
+
+    That is the file of `manual_dir`; else that of `data_digest`; else the original where
+    it is prepared, or else the only one that is prepared; else the original, downloaded.
+
+    Raises:
+        UserError: if the file is missing, damaged or not that of `data_digest`, or if no
+            network answers when a download is needed.
+    """
+    prepared = _prepared_digests(config)
+    file = _file(config, prepared)
+    digest = _digest(config, file, prepared)
+    builder = preparation.construct(
+        lambda: Omniglot28(
+            file=file, config=_CONFIG_PREFIX + digest, data_dir=config.data_dir or None
+        ),
+        config,
+    )
+    if builder.is_prepared():
+        return builder
+    if file:
+        chardata.read(file)  # a wrong file is named before anything is written
+    elif digest != chardata.ORIGINAL_MD5:
+        raise UserError(
+            f"--data_dir={builder.data_dir_root}: {config.dataset} of the file with md5 {digest}, "
+            "which this run began with, is not prepared there; name that file by --manual_dir"
+        )
+    else:
+        others = f"; prepared are those of md5 {', '.join(prepared)}" if prepared else ""
+        files = f"{chardata.URL} (md5 {chardata.ORIGINAL_MD5}){others}"
+        preparation.require_network(chardata.URL, files, config)
+    preparation.prepare(builder, config)
+    return builder
+
+
+def _prepared_digests(config: DataConfig) -> list[str]:
+    root = pathlib.Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    infos = (root / Omniglot28.name).glob(
+        f"{_CONFIG_PREFIX}*/{Omniglot28.VERSION}/dataset_info.json"
+    )
+    return sorted(i.parent.parent.name.removeprefix(_CONFIG_PREFIX) for i in infos)
+
+
+def _file(config: DataConfig, prepared: list[str]) -> pathlib.Path | None:
+    """The file of `manual_dir`, which may be gone once what was made of it is identified."""
+    place = pathlib.Path(config.manual_dir).expanduser()
+    if not config.manual_dir or (config.data_digest in prepared and not place.exists()):
+        return None
+    return chardata.find(config.manual_dir)
+
+
+def _digest(config: DataConfig, file: pathlib.Path | None, prepared: list[str]) -> str:
+    wanted = config.data_digest
+    if file:
+        found = chardata.md5(file)
+        if wanted not in ("", found):
+            raise UserError(
+                f"--manual_dir={config.manual_dir}: {file} has md5 {found}, but this run began "
+                f"with the file of md5 {wanted}; name that one, or another --workdir"
+            )
+        return found
+    if not wanted and chardata.ORIGINAL_MD5 not in prepared and len(prepared) == 1:
+        return prepared[0]
+    return wanted or chardata.ORIGINAL_MD5

@@ -1,0 +1,56 @@
+"""A fresh tau for a trained model, so that any hierarchical q(z|x) gets a DIWHVI score.
+
+Sobolev & Vetrov 2019, section 6.2: p and q stay as they are, tau alone maximises the
+bound, which is to say minimises U_K. Under a hierarchical prior a fresh rho is fitted
+along with it. What results is a run of its own.
+"""
+
+import dataclasses
+from typing import Any
+
+from hvi_tf import config as config_lib
+from hvi_tf.config import Config
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import VAE
+
+# What may differ from the run whose model is kept; its evaluation may differ, too.
+_OWN_SETTINGS = {
+    *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "batch_size", "learning_rate"),
+    *("annealing_factor", "annealing_epochs", "seed", "checkpoint_every", "eval_every"),
+    *("jit_compile", "steps_per_call", "data_dir", "manual_dir"),
+    *(field.name for field in dataclasses.fields(config_lib.EvaluationConfig)),
+}
+
+
+def fit_config(trained: Config, given: dict[str, Any]) -> Config:
+    """The configuration of a fit of tau to the model of `trained`.
+
+    Args:
+        trained: the configuration of the run whose p and q are kept.
+        given: the flags of this command.
+
+    Raises:
+        UserError: if q(z|x) is explicit, or a flag would change the model.
+    """
+    if not trained.row.hierarchical:
+        raise UserError(
+            f"--mode=fit_tau: the run has --bound={trained.method.bound}, whose q(z|x) is explicit "
+            "and needs no tau; evaluate it as it is"
+        )
+    for name in given:
+        if name not in _OWN_SETTINGS:
+            raise UserError(f"--{name}: --mode=fit_tau keeps the run's own; leave it out")
+    epochs = given.get("tau_epochs", trained.training.tau_epochs)
+    fresh = {
+        **dict(bound="iwhvi", K=None, M=None, L=None, gradient=None, epochs=epochs),
+        **dict(K_schedule="", inner_warmup_epochs=0.0, outer_warmup_epochs=0.0),
+        **dict(estimator="auto"),
+    }
+    return config_lib.make(**{**config_lib.flatten(trained), **fresh, **given})
+
+
+def adopt(model: VAE, trained: VAE) -> None:
+    """Gives `model` the networks of p and q of `trained`; its inverse models stay fresh."""
+    for name, layer in trained.networks.items():
+        if not model.networks[name].trainable:
+            model.networks[name].set_weights(layer.get_weights())
