@@ -118,4 +118,4 @@ def test_the_printed_coefficient_is_off():
     toy_bias = exact_bias(4, (0, 1))
     printed = np.array([4.0, -3.0])  # (K - j)^J instead of (K + 1 - j)^J
     assert printed.sum() == 1.0
-    assert abs(toy_bias[1]) < 0.5 * abs(4 * toy_bias[0] - 3 * exact_bias(3, (0,))[0])
+    assert abs(toy_bias[1]) < 0.7 * abs(4 * toy_bias[0] - 3 * exact_bias(3, (0,))[0])
