@@ -1,7 +1,82 @@
 """Hierarchical variational inference with TensorFlow, Keras and TFP.
 
-Importing this package is cheap: TensorFlow is imported by the modules that need
-it, so that `python -m hvi_tf.main --help` answers at once.
+    import hvi_tf as hvi
+
+Importing this package is cheap: what it offers is loaded when it is first used, and
+TensorFlow with it, so that `python -m hvi_tf.main --help` answers at once.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hvi_tf import bounds, diagnostics, jackknife
+    from hvi_tf.callables import Callables
+    from hvi_tf.gradients import ParameterGroups, value_and_gradients
+    from hvi_tf.hierarchy import (
+        Hierarchy,
+        hmc_posterior,
+        kl_lower,
+        kl_upper,
+        log_density_lower,
+        log_density_upper,
+        mutual_information,
+    )
+    from hvi_tf.inference import Evidence, evidence, fit
+    from hvi_tf.methods import METHODS
+    from hvi_tf.sampling import LatentSample, Model, draw, log_densities
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "Callables",
+    "Evidence",
+    "Hierarchy",
+    "LatentSample",
+    "Model",
+    "ParameterGroups",
+    "bounds",
+    "diagnostics",
+    "draw",
+    "evidence",
+    "fit",
+    "hmc_posterior",
+    "jackknife",
+    "kl_lower",
+    "kl_upper",
+    "log_densities",
+    "log_density_lower",
+    "log_density_upper",
+    "mutual_information",
+    "value_and_gradients",
+]
+
+_HOME_OF = {
+    "METHODS": "methods",
+    "Callables": "callables",
+    "Evidence": "inference",
+    "Hierarchy": "hierarchy",
+    "LatentSample": "sampling",
+    "Model": "sampling",
+    "ParameterGroups": "gradients",
+    "draw": "sampling",
+    "evidence": "inference",
+    "fit": "inference",
+    "hmc_posterior": "hierarchy",
+    "kl_lower": "hierarchy",
+    "kl_upper": "hierarchy",
+    "log_densities": "sampling",
+    "log_density_lower": "hierarchy",
+    "log_density_upper": "hierarchy",
+    "mutual_information": "hierarchy",
+    "value_and_gradients": "gradients",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"hvi_tf.{_HOME_OF[name]}"), name)
+    if name in __all__:
+        return importlib.import_module(f"hvi_tf.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

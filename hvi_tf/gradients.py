@@ -22,17 +22,17 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, sampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.methods import Method
-from hvi_tf.sampling import LatentSample
+from hvi_tf.sampling import LatentSample, Model
 
 
 class ParameterGroups(NamedTuple):
     """Trainable variables, or their gradients, by the density they belong to."""
 
-    theta: Sequence[Any]  # the model p(x,z)
-    phi: Sequence[Any]  # the proposal q(z,psi|x)
+    theta: Sequence[Any] = ()  # the model p(x,z)
+    phi: Sequence[Any] = ()  # the proposal q(z,psi|x)
     eta: Sequence[Any] = ()  # its inverse tau(psi|z,x)
     rho: Sequence[Any] = ()  # the prior's inverse rho(zeta|z)
 
@@ -55,6 +55,45 @@ class Objective(NamedTuple):
     densities: LogDensities
     inner: tf.Tensor
     outer: tf.Tensor
+
+
+def value_and_gradients(
+    model: Model,
+    method: Method,
+    x: tf.Tensor,
+    variables: ParameterGroups,
+    *,
+    K: int,
+    M: int,
+    L: int = 1,
+    seed: tf.Tensor,
+    estimator: str = "reparameterized",
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tuple[Objective, ParameterGroups]:
+    """Draws once and returns the objective with its gradient for every group.
+
+    Args:
+        model: the callables.
+        method: the row of the table; its `gradients` are the estimators that apply.
+        x: observations `[B, ...]`.
+        variables: what to differentiate by, by group.
+        K: draws of psi besides psi_0.
+        M: draws of z.
+        L: draws of zeta.
+        seed: int32 `[2]`.
+        estimator: a key of `ESTIMATORS`.
+        inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
+        outer: warm-up c_out in [0, 1]; likewise.
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
+        sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
+        densities = sampling.log_densities(model, method, x, sample)
+        inner, outer = (tf.cast(c, densities.log_q_z.dtype) for c in (inner, outer))
+        value = tf.reduce_mean(bounds.bound(densities, inner, outer))
+    objective = Objective(value, method, sample, densities, inner, outer)
+    return objective, ESTIMATORS[estimator](tape, objective, variables)
 
 
 Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]

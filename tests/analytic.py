@@ -78,6 +78,17 @@ class LinearGaussian:
         mean = tf.linalg.matvec(self.W, z) + self.b
         return normal(mean, tf.constant(self.s, tf.float64))
 
+    def proposal(self, x):
+        """q(z|x) of one observation `[Dx]`."""
+        mean = self.A @ x
+
+        def conditional(psi):
+            return normal(mean + tf.linalg.matvec(self.C, psi), tf.constant(self.d))
+
+        return Hierarchy(
+            standard_normal(self.psi_dim), conditional, lambda z: self.inverse(z - mean)
+        )
+
     @property
     def prior(self):
         return standard_normal(self.z_dim)
@@ -104,6 +115,13 @@ class LinearGaussian:
         mean = x @ self.A.T
         log_q = scipy.stats.multivariate_normal(np.zeros(self.z_dim), self.q_cov).logpdf(z - mean)
         return log_q.reshape(z.shape[:-1])  # SciPy drops axes of length 1
+
+    def log_likelihood_and_prior(self, z, x):
+        """Log p(x|z) + log p(z), exactly. z `[M, B, Dz]`, x `[B, Dx]`."""
+        log_p_z = scipy.stats.multivariate_normal(np.zeros(self.z_dim), self.prior_cov).logpdf(z)
+        error = (x - z @ self.W.T - self.b) / self.s
+        log_likelihood = scipy.stats.norm.logpdf(error) - np.log(self.s)
+        return log_likelihood.sum(axis=-1) + log_p_z.reshape(z.shape[:-1])
 
     def observations(self, count, seed=2):
         return np.random.default_rng(seed).normal(size=(count, len(self.b)))
@@ -189,7 +207,8 @@ class Discrete:
             return tfd.OneHotCategorical(probs=tf.tensordot(one_hot, table, 1), dtype=tf.float64)
 
         def one_hot(probs):
-            return tfd.OneHotCategorical(probs=probs, dtype=tf.float64)
+            # A NumPy array would be taken for float32.
+            return tfd.OneHotCategorical(probs=tf.constant(probs), dtype=tf.float64)
 
         if self.hierarchical_prior:
             prior = Hierarchy(
@@ -202,9 +221,20 @@ class Discrete:
         return sampling.Model(
             prior,
             likelihood=lambda z: _Constant(tf.linalg.matvec(z, tf.math.log(self.likelihood_of))),
-            conditional=lambda psi, x: lookup(self.q_z, psi),
+            conditional=lambda psi, x: (
+                one_hot(self.q_psi @ self.q_z) if psi is None else lookup(self.q_z, psi)
+            ),
             mixing=lambda x: one_hot(self.q_psi),
             tau=lambda z, x: lookup(self.tau_table, z),
+        )
+
+    @property
+    def proposal(self):
+        model = self.model
+        return Hierarchy(
+            model.mixing(None),
+            lambda psi: model.conditional(psi, None),
+            lambda z: model.tau(z, None),
         )
 
     @property
@@ -221,7 +251,7 @@ class Discrete:
         psi, z, zeta = len(self.q_psi), self.q_z.shape[1], len(self.p_zeta)
         shared = {"K": K, "MK": M * K}.get(method.shared, 0)
         own = 0 if method.shared != "no" else K
-        L = L if self.hierarchical_prior else 0
+        L = L if self.hierarchical_prior and method.zeta != "psi_0" else 0
         one_z = list(
             itertools.product(range(psi), range(z), *[range(psi)] * own, *[range(zeta)] * L)
         )
@@ -253,6 +283,10 @@ class Discrete:
             psi=tf.constant(psi_k),
             zeta=tf.constant(np.stack(zetas)) if zetas else None,
         )
+        if method.zeta == "psi_0":
+            sample = sample._replace(zeta=sample.psi_0[tf.newaxis])
+        if not method.hierarchical:  # the outcomes of psi_0 add up to those of q(z)
+            sample = sample._replace(psi_0=None, psi=None)
         return sample, np.array(probs)
 
     def _probability(self, method, K, psi_0, z, *rest):

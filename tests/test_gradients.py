@@ -14,6 +14,14 @@ from tests.analytic import HierarchicalPrior, normal, standard_normal
 LARGEST_Z = 4.8
 
 
+class Lazy:
+    def __init__(self, make):
+        self._make = make
+
+    def __getattr__(self, name):
+        return getattr(self._make(), name)
+
+
 class PerReplicateModel:
     """The linear-Gaussian model, every parameter learned, with a copy of each per replicate.
 
@@ -50,7 +58,8 @@ class PerReplicateModel:
         prior = standard_normal(2)
         if self.hierarchical_prior:
             prior = Hierarchy(
-                normal(self.zeta_loc, tf.ones_like(self.zeta_loc)),
+                # Made anew at each use, for the tape to see that it is made of zeta_loc.
+                Lazy(lambda: normal(self.zeta_loc, tf.ones_like(self.zeta_loc))),
                 lambda zeta: normal(tf.linalg.matvec(self.G, zeta), 0.7 * tf.ones_like(zeta)),
                 lambda z: normal(
                     tf.linalg.matvec(self.rho_map, z) + self.rho_loc, tf.exp(self.rho_log_scale)
@@ -86,19 +95,17 @@ def replicate_gradients(
     method = METHODS[method]
     model = PerReplicateModel(replicates, prior)
     groups = model.groups(method)
-    inner, outer = tf.constant(inner, tf.float64), tf.constant(outer, tf.float64)
 
     @tf.function
     def compute():
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch([v for group in groups for v in group])
-            sample = sampling.draw(
-                model.model, method, model.x, K=K, M=M, L=L, seed=tf.constant([seed, 1])
-            )
-            d = sampling.log_densities(model.model, method, model.x, sample)
-            value = tf.reduce_mean(bounds.bound(d, inner, outer))
-        objective = Objective(value, method, sample, d, inner, outer)
-        return {e: gradients.ESTIMATORS[e](tape, objective, groups) for e in estimators}
+        return {
+            estimator: gradients.value_and_gradients(
+                *(model.model, method, model.x, groups),
+                **dict(K=K, M=M, L=L, seed=tf.constant([seed, 1])),
+                **dict(estimator=estimator, inner=inner, outer=outer),
+            )[1]
+            for estimator in estimators
+        }
 
     def rows(group):
         if not group:

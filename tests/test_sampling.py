@@ -9,7 +9,7 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf import bounds, sampling
 from hvi_tf.methods import METHODS
-from tests.analytic import LinearGaussian
+from tests.analytic import HierarchicalPrior, LinearGaussian
 
 
 def draw_and_score(lg, method, x, K, M, seed):
@@ -118,42 +118,114 @@ def test_importance_weights_average_to_the_evidence(seed):
     assert abs(weights.mean() - 1) < 5 * weights.std() / np.sqrt(len(weights))
 
 
-class TestSpecialCasesAreEqualities:
-    """Each named method equals its parent on the same draws."""
+# -- Each named method equals its parent on the same draws -------------------------------
 
-    lg = LinearGaussian(tau_shift=0.4)
-    x = lg.observations(4)
+SAME = dict(tau_shift=0.4)
+EXPLICIT, HIERARCHICAL = LinearGaussian(**SAME), HierarchicalPrior(rho_shift=0.4, **SAME)
+X = EXPLICIT.observations(4)
 
-    def bound(self, method, K, M, lg=None):
-        _, d = draw_and_score(lg or self.lg, method, self.x, K, M, [7, 8])
-        return bounds.bound(d).numpy()
 
-    def test_hvm_is_iwhvi_at_k_0(self):
-        np.testing.assert_array_equal(self.bound("hvm", 0, 1), self.bound("iwhvi", 0, 1))
+def bound_of(method, K, M, L=1, lg=EXPLICIT):
+    sample = sampling.draw(lg.model, METHODS[method], X, K=K, M=M, L=L, seed=tf.constant([7, 8]))
+    d = sampling.log_densities(lg.model, METHODS[method], X, sample)
+    return bounds.bound(d).numpy()
 
-    def test_diwhvi_is_iwhvi_at_m_1(self):
-        np.testing.assert_array_equal(self.bound("diwhvi", 5, 1), self.bound("iwhvi", 5, 1))
 
-    def test_iwae_is_vae_at_m_1(self):
-        np.testing.assert_array_equal(self.bound("iwae", 0, 1), self.bound("vae", 0, 1))
+def rescored(method, parent, K, M, L=1, lg=EXPLICIT, **callables):
+    """A row's bound, and its parent's with other callables on the very draw of the row."""
+    sample = sampling.draw(lg.model, METHODS[method], X, K=K, M=M, L=L, seed=tf.constant([7, 8]))
+    model = lg.model._replace(**callables)
+    return tuple(
+        bounds.bound(sampling.log_densities(m, METHODS[name], X, sample)).numpy()
+        for m, name in ((lg.model, method), (model, parent))
+    )
 
-    def test_sivi_is_iwhvi_with_the_mixing_density_as_tau(self):
-        sample, d = draw_and_score(self.lg, "sivi", self.x, 5, 3, [7, 8])
-        prior_tau = LinearGaussian()
-        prior_tau.tau = lambda z, x: tfd.BatchBroadcast(prior_tau.mixing(x), z.shape[:-1])
-        as_iwhvi = sampling.log_densities(prior_tau.model, METHODS["diwhvi"], self.x, sample)
-        np.testing.assert_allclose(bounds.bound(d), bounds.bound(as_iwhvi), rtol=1e-12)
-        np.testing.assert_array_equal(d.log_q_psi, d.log_tau)
 
-    def test_sivi_draws_a_psi_of_its_own_for_every_z(self):
-        sample, _ = draw_and_score(self.lg, "sivi", self.x, 5, 3, [7, 8])
-        assert len(np.unique(sample.psi.numpy()[..., 0])) == 5 * 3 * 4
+def mixing_as_tau(z, x):
+    return tfd.BatchBroadcast(EXPLICIT.mixing(x), z.shape[:-1])
 
-    def test_elbo_falls_out_when_z_ignores_psi(self):
-        lg = LinearGaussian(tau_shift=0.4)
-        lg.C = np.zeros_like(lg.C)
-        lg.tau = lambda z, x: tfd.BatchBroadcast(lg.mixing(x), z.shape[:-1])
-        sample, d = draw_and_score(lg, "iwhvi", self.x, 5, 1, [7, 8])
-        explicit = lg.conditional(None, self.x).log_prob(sample.z)
-        elbo = lg.likelihood(sample.z).log_prob(self.x) + lg.prior.log_prob(sample.z) - explicit
-        np.testing.assert_allclose(bounds.bound(d), elbo[0], rtol=1e-12)
+
+def mixing_as_rho(z):
+    return tfd.BatchBroadcast(HIERARCHICAL.prior.mixing, z.shape[:-1])
+
+
+def joint_by_hand():
+    """Log p(x|z) + log p(z,psi_0) - log q(z,psi_0|x)."""
+    lg = HIERARCHICAL
+    sample = sampling.draw(lg.model, METHODS["joint"], X, K=0, M=1, seed=tf.constant([7, 8]))
+    z, psi_0 = sample.z, sample.psi_0
+    log_p = lg.likelihood(z).log_prob(X) + lg.prior.conditional(psi_0).log_prob(z)
+    log_p += lg.prior.mixing.log_prob(psi_0)
+    log_q = lg.conditional(psi_0, X).log_prob(z) + lg.mixing(X).log_prob(psi_0)
+    return bound_of("joint", 0, 1, lg=lg), (log_p - log_q)[0].numpy()
+
+
+def prior_in_two_ways(L):
+    """p(z) as it is, and as a hierarchy with the true rho."""
+    hierarchical = HierarchicalPrior(**SAME)
+    explicit = hierarchical.model._replace(
+        prior=tfd.MultivariateNormalTriL(
+            tf.zeros(2, tf.float64), tf.constant(np.linalg.cholesky(hierarchical.prior_cov))
+        )
+    )
+    sample = sampling.draw(
+        hierarchical.model, METHODS["diwhvi"], X, K=3, M=2, L=L, seed=tf.constant([7, 8])
+    )
+    return tuple(
+        bounds.bound(sampling.log_densities(m, METHODS["diwhvi"], X, s)).numpy()
+        for m, s in ((explicit, sample._replace(zeta=None)), (hierarchical.model, sample))
+    )
+
+
+def elbo_of_an_ignored_psi():
+    lg = LinearGaussian(**SAME)
+    lg.C = np.zeros_like(lg.C)
+    model = lg.model._replace(tau=mixing_as_tau)
+    sample = sampling.draw(model, METHODS["iwhvi"], X, K=5, M=1, seed=tf.constant([7, 8]))
+    d = sampling.log_densities(model, METHODS["iwhvi"], X, sample)
+    explicit = lg.conditional(None, X).log_prob(sample.z)
+    elbo = lg.likelihood(sample.z).log_prob(X) + lg.prior.log_prob(sample.z) - explicit
+    return bounds.bound(d).numpy(), elbo[0].numpy()
+
+
+# Each computes the bound `[B]` in two ways.
+SPECIAL_CASES = {
+    "hvm is iwhvi at K=0": lambda: (bound_of("hvm", 0, 1), bound_of("iwhvi", 0, 1)),
+    "diwhvi is iwhvi at M=1": lambda: (bound_of("diwhvi", 5, 1), bound_of("iwhvi", 5, 1)),
+    "iwae is vae at M=1": lambda: (bound_of("iwae", 0, 1), bound_of("vae", 0, 1)),
+    "sivi is iwhvi with tau := q(psi|x)": lambda: rescored(
+        "sivi", "diwhvi", 5, 3, tau=mixing_as_tau
+    ),
+    "dsivi is iwhvi with tau := q(psi|x), rho := p(zeta)": lambda: rescored(
+        *("dsivi", "iwhvi", 5, 1, 4, HIERARCHICAL),
+        **dict(tau=mixing_as_tau, prior=HIERARCHICAL.prior._replace(inverse=mixing_as_rho)),
+    ),
+    "joint is log p(x,z,psi_0) - log q(z,psi_0|x)": joint_by_hand,
+    "equicomp is sivi at M=1": lambda: rescored("sivi-equicomp", "sivi", 5, 1),
+    "equisample is equicomp at M=1": lambda: (
+        bound_of("sivi-equisample", 5, 1),
+        bound_of("sivi-equicomp", 5, 1),
+    ),
+    "an explicit prior is a hierarchical one with the true rho, L=1": lambda: prior_in_two_ways(1),
+    "an explicit prior is a hierarchical one with the true rho, L=6": lambda: prior_in_two_ways(6),
+    "the ELBO falls out where z ignores psi": elbo_of_an_ignored_psi,
+}
+
+
+@pytest.mark.parametrize("case", SPECIAL_CASES)
+def test_special_case_equals_its_parent(case):
+    found, expected = SPECIAL_CASES[case]()
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_sivi_draws_a_psi_of_its_own_for_every_z():
+    sample, d = draw_and_score(EXPLICIT, "sivi", X, 5, 3, [7, 8])
+    assert len(np.unique(sample.psi.numpy()[..., 0])) == 5 * 3 * 4
+    np.testing.assert_array_equal(d.log_q_psi, d.log_tau)
+
+
+@pytest.mark.parametrize(("method", "count"), [("sivi-equicomp", 5), ("sivi-equisample", 15)])
+def test_shared_psi_are_the_same_for_every_z(method, count):
+    sample, d = draw_and_score(EXPLICIT, method, X, 5, 3, [7, 8])
+    assert sample.psi.shape == (count, 1, 4, 2)
+    assert d.log_q_z.shape == (count + 1, 3, 4)

@@ -16,7 +16,7 @@ Gaussian model. Its temperatures are equally spaced, too; see `inverse_temperatu
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -188,7 +188,7 @@ def tune_step_size(
             adaptation_rate=0.05,
         )
         state, results = _transition(kernel, state, tf.random.fold_in(seed, i))
-        step_size = results.new_step_size
+        step_size = tf.ensure_shape(results.new_step_size, [1, None, 1])
         if i >= warm_up:
             log_sum += tf.math.log(step_size)
     return tf.exp(log_sum / tf.cast(num_steps - warm_up, dtype))
@@ -236,6 +236,6 @@ def _hmc(
 
 def _transition(
     kernel: tfp.mcmc.TransitionKernel, state: list[tf.Tensor], seed: tf.Tensor
-) -> tuple[list[tf.Tensor], NamedTuple]:
+) -> tuple[list[tf.Tensor], Any]:
     # Results of the last step would hold the density and gradient at its temperature.
     return kernel.one_step(state, kernel.bootstrap_results(state), seed=seed)

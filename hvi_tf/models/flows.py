@@ -17,9 +17,9 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf.models import networks
 
-# Of each flow, and tanh-bounded: an unbounded log-scale overflows early in training.
+# Of each flow, by a tanh, so that no exponential overflows.
 MAX_LOG_SCALE = 3.0
-# Of the output layers, so that flows start near the identity; Kingma et al. 2016's too.
+# Of the output layers, so that flows start near the identity; as in Kingma et al. 2016's code.
 INITIAL_OUTPUT_SCALE = 0.1
 
 ShiftAndLogScale = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]

@@ -152,7 +152,7 @@ class VAE(keras.Model):
         """Chooses the optimizer, the gradient estimator and XLA for the heavy part."""
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
-        self.estimator = gradients.ESTIMATORS[gradient]
+        self.estimator = gradient
         self._ascend = tf.function(self._metrics_and_gradients, jit_compile=jit_compile)
         self._score = log_likelihood.make_scorer(
             self.callables, self.method, self.validation_plan, jit_compile
@@ -190,14 +190,12 @@ class VAE(keras.Model):
     def _metrics_and_gradients(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
-        model = self.callables
-        with tf.GradientTape(persistent=True) as tape:
-            sample = sampling.draw(model, self.method, x, K=K, M=self.M, L=self.L, seed=seed)
-            densities = sampling.log_densities(model, self.method, x, sample)
-            value = tf.reduce_mean(bounds.bound(densities, inner, outer))
-        objective = Objective(value, self.method, sample, densities, inner, outer)
-        ascent = self.estimator(tape, objective, self.parameter_groups)
-        return {**_metrics(value, densities, K), **_gradient_norms(ascent)}, ascent
+        objective, ascent = gradients.value_and_gradients(
+            *(self.callables, self.method, x, self.parameter_groups),
+            **dict(K=K, M=self.M, L=self.L, seed=seed),
+            **dict(estimator=self.estimator, inner=inner, outer=outer),
+        )
+        return {**_metrics(objective, K), **_gradient_norms(ascent)}, ascent
 
     # Validation.
 
@@ -261,13 +259,14 @@ def make_vae(config: Config, x_dim: int) -> VAE:
     return model
 
 
-def _metrics(objective: tf.Tensor, densities: bounds.LogDensities, K: int) -> Metrics:
+def _metrics(objective: Objective, K: int) -> Metrics:
     """Batch means of the terms, in nats; effective sample sizes as counts."""
+    densities = objective.densities
     log_ratios = bounds.inner_log_ratios(densities)
     log_weights = bounds.outer_log_weights(densities)
     log_prior = bounds.log_mean_exp(densities.log_prior)
     terms = {
-        "objective": objective,
+        "objective": objective.value,
         "bound": bounds.log_mean_exp(log_weights),
         "log_likelihood": densities.log_likelihood,
         "log_prior": log_prior,
@@ -277,7 +276,7 @@ def _metrics(objective: tf.Tensor, densities: bounds.LogDensities, K: int) -> Me
         "ess_outer": bounds.effective_sample_size(log_weights),
         "ess_inner": bounds.effective_sample_size(log_ratios),
     }
-    if K > 0:
+    if K > 0 and objective.method.inverse == "tau":
         terms["kl_tau_mixing"] = (densities.log_tau - densities.log_q_psi)[1:]
     metrics = {name: tf.reduce_mean(term) for name, term in terms.items()}
     metrics["kl_z"] = metrics["log_q_z_upper"] - metrics["log_prior"]

@@ -1,0 +1,198 @@
+"""Checks of a user's own model, with errors that name the argument and the shapes.
+
+The model is traced once with few draws, nothing is computed. M=2, K=3 and L=5, so that an
+axis that is missing or in the wrong place shows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.methods import Method
+from hvi_tf.sampling import Model
+
+_M, _K, _L = 2, 3, 5
+_EVENT_HINT = "is the last axis part of the event, as by tfd.Independent(..., 1)?"
+
+
+def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None = None) -> None:
+    """Traces every callable that the row needs and compares shapes.
+
+    Args:
+        model: the callables.
+        method: the row of the table.
+        x: observations `[B, ...]`.
+        gradient: the estimator, if gradients are wanted: what is drawn must then be
+            reparameterized.
+
+    Raises:
+        ValueError: if a callable is missing, a shape is wrong, a draw is not reparameterized
+            or the estimator does not apply to the row.
+        TypeError: if a distribution has no `sample` or `log_prob` where one is needed.
+    """
+    if gradient is not None and gradient not in method.gradients:
+        raise ValueError(
+            f"gradient={gradient!r}: bound={method.name!r} takes {', '.join(method.gradients)}"
+        )
+    tf.function(lambda: _Checker(model, method, x, gradient).run()).get_concrete_function()
+
+
+class _Checker:
+    """One pass through a model."""
+
+    def __init__(self, model: Model, method: Method, x: tf.Tensor, gradient: str | None) -> None:
+        self._model, self._method, self._x, self._gradient = model, method, x, gradient
+        self._seed = tf.constant([0, 0])
+        self._B = x.shape[0]
+
+    def run(self) -> None:
+        B, model, x = self._B, self._model, self._x
+        z = self._check_hierarchical() if self._method.hierarchical else self._check_explicit()
+        if isinstance(model.prior, Hierarchy):
+            self._check_prior(model.prior, z)
+        elif self._method.needs_hierarchical_prior:
+            name, prior = self._method.name, _describe(model.prior)
+            raise ValueError(f"prior: bound={name!r} is for a Hierarchy, got {prior}")
+        else:
+            self._log_prob("prior", model.prior, z, [_M, B])
+        self._log_prob("likelihood(z)", model.likelihood(z), x, [_M, B])
+
+    def _check_explicit(self) -> tf.Tensor:
+        q = self._call("conditional", None, self._x)
+        if getattr(q, "batch_shape", [self._B]) != [self._B]:
+            raise ValueError(
+                f"conditional(None, x): batch shape {q.batch_shape}, wanted ({self._B},); "
+                + _EVENT_HINT
+            )
+        name = "conditional(None, x)"
+        self._reparameterized(name, q, "phi")
+        z, log_q_z = q.experimental_sample_and_log_prob(_M, seed=self._seed)
+        self._expect(f"{name}.sample(M)", z, [_M, self._B, None])
+        self._expect(f"{name}.log_prob(z)", log_q_z, [_M, self._B])
+        inner = q.distribution if isinstance(q, tfd.Independent) else q
+        if self._gradient in ("stl", "iwae-dreg") and isinstance(
+            inner, tfd.TransformedDistribution
+        ):
+            # It knows the density of its own draws from their noise, by a cached bijector.
+            raise ValueError(
+                f"{name}: the density of a {_describe(q)} does not depend on its own draws, so "
+                f"gradient={self._gradient!r} would be wrong; use gradient='reparameterized', or "
+                "tfd.Independent(tfd.Normal(...), 1) for a diagonal Gaussian"
+            )
+        return z
+
+    def _check_hierarchical(self) -> tf.Tensor:
+        B, row = self._B, self._method
+        mixing = self._call("mixing", self._x)
+        self._reparameterized("mixing(x)", mixing, "phi")
+        psi_0 = self._draw("mixing(x)", mixing, _M, [_M, B, None])
+        q = self._call("conditional", psi_0, self._x)
+        self._reparameterized("conditional(psi, x)", q, "phi")
+        z = self._draw("conditional(psi, x)", q, (), [_M, B, None])
+        psi = psi_0[tf.newaxis] + tf.zeros([_K, 1, 1, 1], psi_0.dtype)
+        self._log_prob(
+            "conditional(psi, x)", self._call("conditional", psi, self._x), z, [_K, _M, B]
+        )
+        if row.inverse == "mixing":
+            return z
+        self._log_prob("mixing(x)", mixing, psi_0, [_M, B])
+        if row.inverse == "tau":
+            tau = self._call("tau", z, self._x)
+            self._reparameterized("tau(z, x)", tau, "eta")
+            drawn = self._draw("tau(z, x)", tau, _K, [_K, _M, B, None])
+            if drawn.shape[-1] != psi_0.shape[-1]:
+                raise ValueError(
+                    f"tau(z, x): draws psi of event shape {drawn.shape[3:]}, but mixing(x) draws "
+                    f"psi of event shape {psi_0.shape[2:]}"
+                )
+            self._log_prob("tau(z, x)", tau, drawn, [_K, _M, B])
+        return z
+
+    def _check_prior(self, prior: Hierarchy, z: tf.Tensor) -> None:
+        B, shape = self._B, [_L, _M, self._B]
+        zeta = prior.mixing.sample([_L, _M, B], seed=self._seed)
+        self._expect("prior.mixing.sample([L, M, B])", zeta, [*shape, None])
+        if self._method.zeta == "rho":
+            if prior.inverse is None:
+                raise ValueError(
+                    f"prior.inverse=None: bound={self._method.name!r} draws zeta from rho(zeta|z)"
+                )
+            rho = prior.inverse(z)
+            self._reparameterized("prior.inverse(z)", rho, "rho")
+            drawn = self._draw("prior.inverse(z)", rho, _L, [*shape, None])
+            if drawn.shape[-1] != zeta.shape[-1]:
+                raise ValueError(
+                    f"prior.inverse(z): draws zeta of event shape {drawn.shape[3:]}, but "
+                    f"prior.mixing draws zeta of event shape {zeta.shape[3:]}"
+                )
+            self._log_prob("prior.inverse(z)", rho, drawn, shape)
+            self._log_prob("prior.mixing", prior.mixing, drawn, shape)
+        self._log_prob("prior.conditional(zeta)", prior.conditional(zeta), z, shape)
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        function = getattr(self._model, name)
+        if function is None:
+            raise ValueError(f"{name}=None: bound={self._method.name!r} needs it")
+        return function(*arguments)
+
+    def _draw(self, name: str, distribution: Any, count: Any, wanted: Sequence) -> tf.Tensor:
+        try:
+            drawn = distribution.sample(count, seed=self._seed)
+        except (AttributeError, NotImplementedError) as error:
+            raise TypeError(
+                f"{name}: no sample ({error}); bound={self._method.name!r} draws from it"
+            ) from error
+        self._expect(f"{name}: draws", drawn, wanted)
+        return drawn
+
+    def _log_prob(self, name: str, distribution: Any, value: tf.Tensor, wanted: Sequence) -> None:
+        event = getattr(distribution, "event_shape", None)
+        if event is not None and not tf.TensorShape(value.shape[-len(event) :]).is_compatible_with(
+            event
+        ):
+            raise ValueError(
+                f"{name}: event shape {tuple(event)}, but it has to score values of shape "
+                f"{tuple(value.shape)}; {_EVENT_HINT}"
+            )
+        try:
+            log_prob = distribution.log_prob(value)
+        except (AttributeError, NotImplementedError) as error:
+            raise TypeError(
+                f"{name}: no log_prob ({error}); bound={self._method.name!r} needs its density"
+            ) from error
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ValueError(
+                f"{name}: a {_describe(distribution)} cannot score values of shape "
+                f"{tuple(value.shape)} ({reason})"
+            ) from error
+        self._expect(f"{name}.log_prob", log_prob, wanted)
+
+    def _expect(self, name: str, found: tf.Tensor, wanted: Sequence) -> None:
+        if not found.shape.is_compatible_with(wanted):
+            shown = ", ".join("D" if size is None else str(size) for size in wanted)
+            raise ValueError(
+                f"{name}: shape {tuple(found.shape)}, wanted ({shown}) for x of shape "
+                f"{tuple(self._x.shape)}; {_EVENT_HINT}"
+            )
+
+    def _reparameterized(self, name: str, distribution: Any, group: str) -> None:
+        kind = getattr(distribution, "reparameterization_type", None)
+        if self._gradient and kind is tfd.NOT_REPARAMETERIZED:
+            raise ValueError(
+                f"{name}: a {_describe(distribution)} is not reparameterized, so "
+                f"gradient={self._gradient!r} has no path to {group}"
+            )
+
+
+def _describe(distribution: Any) -> str:
+    name = type(distribution).__name__
+    shapes = [
+        f"{kind} shape {tuple(getattr(distribution, f'{kind}_shape'))}"
+        for kind in ("batch", "event")
+        if hasattr(distribution, f"{kind}_shape")
+    ]
+    return f"{name} of {' and '.join(shapes)}" if shapes else name

@@ -1,0 +1,1 @@
+"""Models of one's own, bounded and fitted with this package."""

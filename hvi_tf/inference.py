@@ -1,0 +1,223 @@
+"""Inference for a model of one's own: bound its evidence, fit its proposal.
+
+import hvi_tf as hvi
+
+model = hvi.Model(prior, likelihood, conditional, mixing, tau)
+hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10)
+print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import gradients, sampling, seeds
+from hvi_tf.checks import check_model
+from hvi_tf.evaluation import log_likelihood
+from hvi_tf.gradients import ParameterGroups
+from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.methods import METHODS, Count, Method
+from hvi_tf.sampling import Model
+
+
+class Evidence(NamedTuple):
+    """A lower bound on log p(x), estimated by independent replicates.
+
+    Attributes:
+        mean: `[B]`, nats; in expectation at most log p(x) of each observation.
+        standard_error: `[B]`, nats, over the replicates.
+        replicates: `[R, B]`, nats.
+        diagnostics: means over the replicates, `[B]` each; see `ImageScores`.
+    """
+
+    mean: np.ndarray
+    standard_error: np.ndarray
+    replicates: np.ndarray
+    diagnostics: dict[str, np.ndarray]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"log p(x[{i}]) >= {mean:.3f} +- {error:.3f} nats"
+            for i, (mean, error) in enumerate(zip(self.mean, self.standard_error, strict=True))
+        )
+
+
+def evidence(
+    model: Model,
+    x: tf.Tensor,
+    *,
+    bound: str = "diwhvi",
+    K: int | None = None,
+    M: int | None = None,
+    L: int | None = None,
+    replicates: int = 10,
+    seed: int = 0,
+    jit_compile: bool = False,
+) -> Evidence:
+    """Bounds log p(x) of every observation from below, with standard errors.
+
+    The streamed score of Sobolev & Vetrov 2019, equation 6: memory does not grow with M, K
+    and L.
+
+    Args:
+        model: the callables, see `Model`.
+        x: observations `[B, ...]`, B static.
+        bound: a row of the table, such as vae, iwae, sivi, diwhvi.
+        K: draws of psi per z besides psi_0; the row's default if None.
+        M: draws of z; likewise.
+        L: draws of zeta per z under a hierarchical prior; likewise.
+        replicates: independent repetitions, >= 2, whose spread is the error.
+        seed: from which every draw is folded.
+        jit_compile: whether to use XLA.
+
+    Raises:
+        ValueError: for a count that the row fixes, or a model of the wrong shapes.
+        TypeError: if a distribution lacks what the row needs of it.
+    """
+    if replicates < 2:
+        raise ValueError(f"replicates={replicates}: an error needs at least 2")
+    x = tf.convert_to_tensor(x)
+    row = _row(bound)
+    counts = _counts(row, model, K=K, M=M, L=L)
+    check_model(model, row, x)
+    per_z = sampling.psi_per_z(row, counts["K"], counts["M"])
+    rows = max(1, log_likelihood.ROWS // x.shape[0])
+    plan = log_likelihood.make_plan(counts["M"], per_z, counts["L"], rows=rows, max_images=1)
+    score = log_likelihood.make_scorer(model, row, plan, jit_compile)
+    scores = [
+        score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
+        for replicate in range(replicates)
+    ]
+    stacked = {
+        name: np.stack([getattr(s, name).numpy() for s in scores]) for name in scores[0]._fields
+    }
+    values = stacked.pop("log_likelihood").astype(np.float64)
+    return Evidence(
+        mean=values.mean(axis=0),
+        standard_error=values.std(axis=0, ddof=1) / np.sqrt(replicates),
+        replicates=values,
+        diagnostics={name: v.mean(axis=0) for name, v in stacked.items() if np.isfinite(v).all()},
+    )
+
+
+def fit(
+    model: Model,
+    x: tf.Tensor | Callable[[tf.Tensor], tf.Tensor],
+    variables: ParameterGroups,
+    *,
+    bound: str = "iwhvi",
+    K: int | None = None,
+    M: int | None = None,
+    L: int | None = None,
+    gradient: str = "reparameterized",
+    steps: int = 1_000,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    seed: int = 0,
+    jit_compile: bool = False,
+) -> np.ndarray:
+    """Maximises a bound over the variables and returns its course.
+
+    Args:
+        model: the callables, closing over the variables.
+        x: observations `[B, ...]`, or a function from the int64 step to a minibatch.
+        variables: tf.Variables or Keras variables, by the density they belong to; some
+            estimators treat the groups differently.
+        bound: a row of the table.
+        K: draws of psi per z besides psi_0; the row's default if None.
+        M: draws of z; likewise.
+        L: draws of zeta per z under a hierarchical prior; likewise.
+        gradient: an estimator that the row takes.
+        steps: optimizer steps.
+        optimizer: Adam with step size 1e-3 if None.
+        seed: from which every draw is folded.
+        jit_compile: whether to use XLA for draw, bound and gradients.
+
+    Returns:
+        `[steps]`, the bound at each step, nats per observation.
+
+    Raises:
+        ValueError: for a count that the row fixes, a model of the wrong shapes, draws
+            that are not reparameterized, a variable that no gradient reaches, or a bound
+            that is not finite.
+        TypeError: if a distribution lacks what the row needs of it.
+    """
+    row = _row(bound)
+    counts = _counts(row, model, K=K, M=M, L=L)
+    if callable(x):
+        batch = x
+    else:
+        whole = tf.convert_to_tensor(x)
+        batch = lambda step: whole  # noqa: E731
+    check_model(model, row, batch(tf.constant(0, tf.int64)), gradient)
+    flat = [v for group in variables for v in group]
+    if not flat:
+        raise ValueError("variables: no group holds a variable; there is nothing to fit")
+    optimizer = optimizer or keras.optimizers.Adam(1e-3)
+    optimizer.build(flat)
+
+    @tf.function(jit_compile=jit_compile)
+    def ascent(batch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, list]:
+        objective, gradient_of = gradients.value_and_gradients(
+            *(model, row, batch, variables),
+            **counts,
+            seed=seeds.fold(seed, seeds.Purpose.TRAIN, step),
+            estimator=gradient,
+        )
+        _check_connected(variables, gradient_of)
+        return objective.value, [g for group in gradient_of for g in group]
+
+    @tf.function
+    def run() -> tf.Tensor:
+        values = tf.TensorArray(tf.float64, size=steps)
+        for step in tf.range(steps, dtype=tf.int64):
+            value, ascents = ascent(batch(step), step)
+            optimizer.apply([-g for g in ascents], flat)
+            values = values.write(tf.cast(step, tf.int32), tf.cast(value, tf.float64))
+        return values.stack()
+
+    course = run().numpy()
+    if not np.isfinite(course).all():
+        step = int(np.argmin(np.isfinite(course)))
+        raise ValueError(f"step {step}: the bound is {course[step]}; try a smaller step size")
+    return course
+
+
+def _check_connected(variables: ParameterGroups, gradient_of: ParameterGroups) -> None:
+    for group, held, found in zip(variables._fields, variables, gradient_of, strict=True):
+        for i, (variable, value) in enumerate(zip(held, found, strict=True)):
+            if value is None:
+                raise ValueError(
+                    f"variables: no gradient reaches {group}[{i}] ({variable.name}, shape "
+                    f"{tuple(variable.shape)}); compute with variables inside the callables, not "
+                    "once before, and name each in the group of its own density"
+                )
+
+
+def _row(bound: str) -> Method:
+    if bound not in METHODS:
+        raise ValueError(f"bound={bound!r}: unknown; choose one of {', '.join(METHODS)}")
+    return METHODS[bound]
+
+
+def _counts(row: Method, model: Model, **given: Any) -> dict[str, int]:
+    """The counts, with the row's own where they are left out."""
+    allowed = {
+        "K": row.K,
+        "M": row.M,
+        "L": row.L if isinstance(model.prior, Hierarchy) else Count(1, free=False),
+    }
+    counts = {}
+    for name, count in allowed.items():
+        value = count.default if given[name] is None else given[name]
+        lowest = 0 if name == "K" else 1
+        if not isinstance(value, int) or value < lowest:
+            raise ValueError(f"{name}={value!r}: must be a whole number, at least {lowest}")
+        if not count.free and value != count.default:
+            raise ValueError(
+                f"{name}={value}: bound={row.name!r} with this prior fixes {name}={count.default}"
+            )
+        counts[name] = value
+    return counts

@@ -1,0 +1,237 @@
+"""The library on models of one's own: both examples, and errors that name argument and shapes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+import hvi_tf as hvi
+from hvi_tf.checks import check_model
+from hvi_tf.examples import laplace, logistic_regression
+from hvi_tf.methods import METHODS
+from tests.analytic import HierarchicalPrior, LinearGaussian, normal
+
+
+def test_everything_public_is_there_and_import_is_cheap():
+    for name in hvi.__all__:
+        assert getattr(hvi, name) is not None
+    code = "import sys, hvi_tf; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'elbo'"):
+        _ = hvi.elbo
+
+
+@pytest.mark.parametrize("bound", ["iwae", "sivi-equicomp", "diwhvi"])
+def test_evidence_has_an_honest_error(bound):
+    """More draws come closer to the exact evidence from below."""
+    lg = LinearGaussian(tau_shift=0.3)
+    x, exact = lg.observations(3), lg.log_evidence(lg.observations(3))
+    counts = {} if bound == "iwae" else {"K": 20}
+    few = hvi.evidence(lg.model, x, bound=bound, M=2, replicates=50, **counts)
+    many = hvi.evidence(lg.model, x, bound=bound, M=2_000, replicates=10, **counts)
+    assert np.all(few.mean < exact)
+    assert np.all(np.abs(exact - many.mean) < 5 * many.standard_error + 0.02)
+    np.testing.assert_allclose(few.standard_error, few.replicates.std(0, ddof=1) / np.sqrt(50))
+    assert "nats" in str(many)
+
+
+def test_hierarchical_prior_through_the_front_door():
+    hp = HierarchicalPrior(tau_shift=0.2, rho_shift=0.3)
+    x = hp.observations(2)
+    found = hvi.evidence(hp.model, x, bound="diwhvi", K=10, L=20, M=1_000)
+    exact = hp.log_evidence(x)
+    assert np.all(np.abs(found.mean - exact) < 5 * found.standard_error + 0.05)
+
+
+def logistic_log_evidence(data, draws=400_000):
+    """By importance sampling from the Laplace approximation, in NumPy."""
+    design, labels = data.design.astype(np.float64), data.labels[0]
+    w = np.zeros(design.shape[1])
+    for _ in range(50):  # Newton
+        p = scipy.special.expit(design @ w)
+        precision = np.eye(len(w)) + design.T @ (design * (p * (1 - p))[:, None])
+        w += np.linalg.solve(precision, design.T @ (labels - p) - w)
+    root = np.linalg.cholesky(np.linalg.inv(precision))
+    noise = np.random.default_rng(0).standard_t(8, size=(draws, len(w)))
+    draws_w = w + 1.1 * noise @ root.T
+    logits = draws_w @ design.T
+    log_joint = np.sum(labels * logits - np.logaddexp(0, logits), axis=1)
+    log_joint += scipy.stats.norm.logpdf(draws_w).sum(axis=1)
+    log_q = scipy.stats.t.logpdf(noise, 8).sum(axis=1) - np.linalg.slogdet(1.1 * root)[1]
+    return scipy.special.logsumexp(log_joint - log_q) - np.log(draws)
+
+
+def test_logistic_regression_semi_implicit_beats_factorised():
+    """Both below the evidence; the mixture closes most of the Gaussian's gap."""
+    data = logistic_regression.simulate()
+    exact = logistic_log_evidence(data)
+    x, values = np.repeat(data.labels, 32, axis=0), {}
+    for name, bound, gradient, counts, steps in (
+        ("factorised", "vae", "stl", {}, 400),
+        ("semi_implicit", "iwhvi", "gdreg", {"K": 10}, 1_000),
+    ):
+        model, variables = getattr(logistic_regression, name)(data)
+        adam = tf.keras.optimizers.Adam(5e-3)
+        course = hvi.fit(
+            *(model, x, variables),
+            **dict(bound=bound, gradient=gradient, steps=steps, optimizer=adam, **counts),
+        )
+        assert course[-50:].mean() > course[:50].mean() + 1
+        values[name] = hvi.evidence(model, data.labels, bound=bound, replicates=300, **counts)
+        assert values[name].mean[0] < exact
+    gaps = {name: exact - value.mean[0] for name, value in values.items()}
+    assert gaps["semi_implicit"] < 0.5 * gaps["factorised"], gaps
+
+
+def test_laplace_gamma_tau_tightens_sivi():
+    model, variables = laplace.entropy_model(dim=10, hidden=(50, 50))
+    exact = -10 * (1 + np.log(2))
+    batch, many = tf.zeros([100, 1]), tf.zeros([4_000, 1])
+    sivi = -hvi.evidence(model, many, bound="sivi", K=10, replicates=2).mean
+    adam = tf.keras.optimizers.Adam(3e-3)
+    hvi.fit(
+        model, batch, variables, bound="iwhvi", K=10, gradient="dreg", steps=400, optimizer=adam
+    )
+    fitted = -hvi.evidence(model, many, bound="iwhvi", K=10, replicates=2).mean
+    assert exact < fitted.mean()
+    assert fitted.mean() - exact < 0.5 * (sivi.mean() - exact)
+
+
+def test_plain_functions_will_do():
+    """An unnormalised likelihood and an implicit q(psi|x), of which only draws exist."""
+    lg = LinearGaussian()
+    x = lg.observations(2)
+    plain = lg.model._replace(
+        likelihood=lambda z: hvi.Callables(log_prob_fn=lg.likelihood(z).log_prob),
+        prior=hvi.Callables(log_prob_fn=lg.prior.log_prob),
+        mixing=lambda x: hvi.Callables(sample_fn=lambda n, seed: lg.mixing(x).sample(n, seed)),
+    )
+    one = hvi.evidence(plain, x, bound="sivi", K=5, M=50)
+    two = hvi.evidence(lg.model, x, bound="sivi", K=5, M=50)
+    np.testing.assert_allclose(one.mean, two.mean)
+    with pytest.raises(
+        TypeError, match=r"mixing\(x\): no log_prob .* bound='iwhvi' needs its dens"
+    ):
+        hvi.evidence(plain, x, bound="iwhvi", K=5)
+
+
+LG = LinearGaussian()
+X = tf.constant(LG.observations(4))
+ONES2, ONES3 = tf.ones(2, tf.float64), tf.ones(3, tf.float64)
+BAD_MODELS = {
+    "tau's event": (
+        dict(tau=lambda z, x: normal(tf.zeros([*z.shape[:-1], 5], tf.float64), 1.0)),
+        r"tau\(z, x\): draws psi of event shape \(5,\), but mixing\(x\) draws psi of event shape"
+        r" \(2,\)",
+    ),
+    "tau without the batch": (
+        dict(tau=lambda z, x: normal(ONES2, ONES2)),
+        r"tau\(z, x\): draws: shape \(3, 2\), wanted \(3, 2, 4, D\) for x of shape \(4, 3\)",
+    ),
+    "tau missing": (dict(tau=None), r"tau=None: bound='diwhvi' needs it"),
+    "event as batch": (
+        dict(conditional=lambda psi, x: tfd.Normal(psi, ONES2)),
+        r"conditional\(psi, x\): event shape \(\), but it has to score values of shape \(2, 4, 2\)|"
+        r"conditional\(psi, x\).log_prob: shape \(3, 2, 4, 2\), wanted \(3, 2, 4\)",
+    ),
+    "prior of another z": (
+        dict(prior=normal(ONES3, ONES3)),
+        r"prior: event shape \(3,\), but it has to score values of shape \(2, 4, 2\)",
+    ),
+    "likelihood of another x": (
+        dict(likelihood=lambda z: normal(z, ONES2)),
+        r"likelihood\(z\): event shape \(2,\), but it has to score values of shape \(4, 3\)",
+    ),
+    "mixing without the batch": (
+        dict(mixing=lambda x: normal(ONES2, ONES2)),
+        r"mixing\(x\): draws: shape \(2, 2\), wanted \(2, 4, D\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_MODELS)
+def test_a_wrong_model_is_told_by_argument_and_shapes(case):
+    parts, message = BAD_MODELS[case]
+    with pytest.raises(ValueError, match=message):
+        hvi.evidence(LG.model._replace(**parts), X, bound="diwhvi", K=3, M=2)
+
+
+def test_rho_of_another_zeta():
+    hp = HierarchicalPrior()
+    wrong = hp.prior._replace(inverse=lambda z: normal(tf.zeros([*z.shape[:-1], 4], z.dtype), 1.0))
+    with pytest.raises(ValueError, match=r"prior.inverse\(z\): draws zeta of event shape \(4,\)"):
+        hvi.evidence(hp.model._replace(prior=wrong), X, bound="iwhvi", K=3)
+    none = hp.prior._replace(inverse=None)
+    with pytest.raises(ValueError, match=r"prior.inverse=None: bound='iwhvi' draws zeta"):
+        hvi.evidence(hp.model._replace(prior=none), X, bound="iwhvi", K=3)
+    with pytest.raises(
+        ValueError, match="prior: bound='dsivi' is for a Hierarchy, got Independent"
+    ):
+        hvi.evidence(LG.model, X, bound="dsivi")
+
+
+def test_draws_that_are_not_reparameterized():
+    model = LG.model._replace(
+        conditional=lambda psi, x: tfd.Independent(tfd.Poisson(tf.exp(psi)), 1)
+    )
+    check_model(model, METHODS["sivi"], X)  # a bound needs no path
+    with pytest.raises(ValueError, match=r"conditional\(psi, x\): a Independent .* not reparam"):
+        hvi.fit(model, X, hvi.ParameterGroups(phi=[tf.Variable(1.0)]), bound="sivi", K=3)
+
+
+def test_a_cached_bijector_is_refused_where_it_would_bias():
+    model = LG.model._replace(
+        conditional=lambda psi, x: tfd.MultivariateNormalDiag(x[:, :2], ONES2),
+    )
+    variables = hvi.ParameterGroups(phi=[tf.Variable(1.0)])
+    with pytest.raises(ValueError, match="does not depend on its own draws, so gradient='stl'"):
+        hvi.fit(model, X, variables, bound="vae", gradient="stl")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(bound="elbo"), "bound='elbo': unknown; choose one of vae"),
+        (dict(bound="vae", K=3), "K=3: bound='vae' with this prior fixes K=0"),
+        (dict(bound="iwhvi", L=3), "L=3: bound='iwhvi' with this prior fixes L=1"),
+        (dict(bound="diwhvi", M=0), "M=0: must be a whole number, at least 1"),
+        (dict(bound="diwhvi", K=2.5), "K=2.5: must be a whole number, at least 0"),
+        (dict(bound="vae", replicates=1), "replicates=1: an error needs at least 2"),
+    ],
+)
+def test_bad_counts_are_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        hvi.evidence(LG.model, X, **values)
+
+
+def test_fit_says_what_no_gradient_reaches():
+    scale = tf.Variable(1.0, dtype=tf.float64, name="scale")
+    fixed = normal(tf.zeros([4, 2], tf.float64), tf.exp(scale) * ONES2)  # made once, before
+    model = LG.model._replace(conditional=lambda psi, x: fixed)
+    with pytest.raises(ValueError, match=r"no gradient reaches phi\[0\] \(scale"):
+        hvi.fit(model, X, hvi.ParameterGroups(phi=[scale]), bound="vae", steps=2)
+    with pytest.raises(ValueError, match="variables: no group holds a variable"):
+        hvi.fit(model, X, hvi.ParameterGroups(), bound="vae")
+    with pytest.raises(ValueError, match="gradient='dreg': bound='vae' takes reparameterized, stl"):
+        hvi.fit(model, X, hvi.ParameterGroups(phi=[scale]), bound="vae", gradient="dreg")
+
+
+def test_fit_takes_minibatches_and_tf_variables():
+    loc = tf.Variable(3.0 * ONES2)
+    data = tf.constant(LG.observations(40))
+    model = LG.model._replace(
+        conditional=lambda psi, x: normal(loc + tf.zeros_like(x[:, :2]), 0.5 * ONES2)
+    )
+    course = hvi.fit(
+        *(model, lambda step: tf.gather(data, (tf.range(8) + 8 * tf.cast(step, tf.int32)) % 40)),
+        hvi.ParameterGroups(phi=[loc]),
+        **dict(bound="vae", gradient="iwae-dreg", steps=100, seed=3),
+        optimizer=tf.keras.optimizers.Adam(0.05),
+    )
+    assert course.shape == (100,)
+    assert course[-20:].mean() > course[:20].mean()
