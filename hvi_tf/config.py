@@ -354,7 +354,7 @@ def _resolve(method: MethodConfig) -> MethodConfig:
     if prior == "normal" and row.needs_hierarchical_prior:
         raise UserError(f"--prior=normal: --bound={row.name} needs --prior=hierarchical")
     counts = {"K": row.K, "M": row.M, "L": row.L if prior == "hierarchical" else Count(1, False)}
-    values = {}
+    values: dict[str, Any] = {}
     for name, count in counts.items():
         given = getattr(method, name)
         if given is not None and not count.free and given != count.default:

@@ -49,10 +49,21 @@ def sample(q: Hierarchy, n: int | tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor
     return q.conditional(psi_0).sample(seed=z_seed), psi_0
 
 
+def inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
+    """tau(psi|z).
+
+    Raises:
+        ValueError: if the hierarchy has none.
+    """
+    if q.inverse is None:
+        raise ValueError("inverse=None: this bound needs an inverse model tau(psi|z)")
+    return q.inverse(z)
+
+
 def log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
     """Log q(z,psi) - log tau(psi|z) for psi `[K, ..., Dpsi]` and z `[..., Dz]`: `[K, ...]`."""
     joint = q.conditional(psi).log_prob(z) + q.mixing.log_prob(psi)
-    return joint - _inverse(q, z).log_prob(psi)
+    return joint - inverse(q, z).log_prob(psi)
 
 
 def log_density_upper(
@@ -72,7 +83,7 @@ def log_density_upper(
     Returns:
         `[...]`, nats.
     """
-    psi = tf.concat([psi_0[tf.newaxis], _inverse(q, z).sample(K, seed=seed)], axis=0)
+    psi = tf.concat([psi_0[tf.newaxis], inverse(q, z).sample(K, seed=seed)], axis=0)
     return bounds.log_marginal_upper(log_ratios(q, z, psi))
 
 
@@ -90,7 +101,7 @@ def log_density_lower(
     Returns:
         `[...]`, nats.
     """
-    return bounds.log_marginal_lower(log_ratios(q, z, _inverse(q, z).sample(K, seed=seed)))
+    return bounds.log_marginal_lower(log_ratios(q, z, inverse(q, z).sample(K, seed=seed)))
 
 
 def kl_upper(
@@ -191,7 +202,7 @@ def mutual_information(q: Hierarchy, *, n: int, K: int, seed: tf.Tensor) -> Sand
     draw_seed, psi_seed = tf.unstack(tf.random.split(seed, 2))
     z, psi_0 = sample(q, n, draw_seed)
     log_q_z = q.conditional(psi_0).log_prob(z)
-    psi = _inverse(q, z).sample(K, seed=psi_seed)
+    psi = inverse(q, z).sample(K, seed=psi_seed)
     beta = log_ratios(q, z, tf.concat([psi_0[tf.newaxis], psi], axis=0))
     return Sandwich(
         lower=log_q_z - bounds.log_marginal_upper(beta),
@@ -241,9 +252,3 @@ def hmc_posterior(
         )[0]
 
     return posterior
-
-
-def _inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
-    if q.inverse is None:
-        raise ValueError("inverse=None: this bound needs an inverse model tau(psi|z)")
-    return q.inverse(z)

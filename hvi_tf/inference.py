@@ -161,7 +161,10 @@ def fit(
     @tf.function(jit_compile=jit_compile)
     def ascent(batch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, list]:
         objective, gradient_of = gradients.value_and_gradients(
-            *(model, row, batch, variables),
+            model,
+            row,
+            batch,
+            variables,
             **counts,
             seed=seeds.fold(seed, seeds.Purpose.TRAIN, step),
             estimator=gradient,
@@ -202,7 +205,7 @@ def _row(bound: str) -> Method:
     return METHODS[bound]
 
 
-def _counts(row: Method, model: Model, **given: Any) -> dict[str, int]:
+def _counts(row: Method, model: Model, **given: Any) -> dict[str, Any]:
     """The counts, with the row's own where they are left out."""
     allowed = {
         "K": row.K,

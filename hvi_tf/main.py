@@ -38,7 +38,7 @@ def _define_flags() -> None:
         text = field.metadata["help"]
         kinds = typing.get_args(field.type) or (field.type,)
         if tuple in (field.type, typing.get_origin(field.type)):
-            flags.DEFINE_list(field.name, list(map(str, field.default)), text)
+            flags.DEFINE_list(field.name, [str(n) for n in field.default], text)  # type: ignore
         elif int in kinds:
             flags.DEFINE_integer(field.name, field.default, text)
         elif float in kinds:
@@ -97,11 +97,11 @@ def _config_of_run(workdir: Workdir) -> Config:
 
 
 class _Task(NamedTuple):
-    """What is asked for: a configuration, and the run's folder, opened if it has to exist."""
+    """What is asked for: a configuration, a folder, and the run in it if there has to be one."""
 
     config: Config
     path: pathlib.Path
-    run: Workdir | None
+    found: Any  # Workdir, or None for a new run
 
 
 def _task(mode: str) -> _Task:
@@ -121,7 +121,7 @@ def _task(mode: str) -> _Task:
 
 def _run(mode: str) -> None:
     started = time.monotonic()
-    config, path, run = _task(mode)
+    config, path, found = _task(mode)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -132,29 +132,29 @@ def _run(mode: str) -> None:
     from hvi_tf.training import fit_tau, loop
     from hvi_tf.training.checkpoints import Checkpoints
 
-    trained = None
     if mode == "fit_tau":
-        trained = config
-        config = fit_tau.fit_config(trained, _flag_values(only_given=True))
+        config = fit_tau.fit_config(config, _flag_values(only_given=True))
     config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
     data = datasets.load(config.data)
     config = config_lib.with_digest(config, data.digest)
     loop.check_batch_size(config, data)
+    x_dim = data.train.shape[1]
+    trained = None
+    if mode == "fit_tau":
+        trained, step = fit_tau.load_trained(found, x_dim)
+        config, path = config_lib.with_frozen(config, step), path / f"fit_tau_step{step}"
+    model = make_vae(config, x_dim)
     if trained is not None:
-        source = make_vae(trained, x_dim=data.train.shape[1])
-        step = Checkpoints(source, run).restore_best()
-        config = config_lib.with_frozen(config, step)
-        path /= f"fit_tau_step{step}"
-    model = make_vae(config, x_dim=data.train.shape[1])
-    training = None
-    if mode in ("train", "fit_tau"):  # nothing is written before here
-        if trained is not None:
-            fit_tau.adopt(model, source)
+        fit_tau.adopt(model, trained)
+    result = None
+    if mode in ("evaluate", "export"):
+        run = found
+    else:  # nothing is written before here
         run = workdirs.create_or_open(path, config)
         if mode == "train":
             FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
-        training = loop.train(config, model, data, run)
+        result = loop.train(config, model, data, run)
     step = Checkpoints(model, run).restore_best()
     if mode != "evaluate":
         export(model, run.saved_model)
@@ -162,7 +162,7 @@ def _run(mode: str) -> None:
         print(f"SavedModel of step {step}: {run.saved_model}")
         return
     scores = evaluate.evaluate(config, model, data.test, run, step)
-    print(summary.table(config, run, scores, training, time.monotonic() - started))
+    print(summary.table(config, run, scores, result, time.monotonic() - started))
 
 
 def _same_command() -> str:

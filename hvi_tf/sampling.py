@@ -10,6 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from hvi_tf import hierarchy
 from hvi_tf.bounds import LogDensities
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
@@ -133,12 +134,12 @@ def draw_zeta(
     """
     if not isinstance(model.prior, Hierarchy):
         return None
-    if method.zeta == "psi_0":
+    if method.zeta == "psi_0" and psi_0 is not None:
         return psi_0[tf.newaxis]
     if method.zeta == "prior":
         shape = tf.concat([[L], tf.shape(z)[:2]], axis=0)
         return model.prior.mixing.sample(shape, seed=seed)
-    return model.prior.inverse(z).sample(L, seed=seed)
+    return hierarchy.inverse(model.prior, z).sample(L, seed=seed)
 
 
 def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSample) -> LogDensities:
@@ -195,12 +196,12 @@ def inner_log_densities(
 
 def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor | None) -> tf.Tensor:
     """Log p(z,zeta) - log rho(zeta|z) `[L, M, B]`; without p(zeta) where rho := p(zeta)."""
-    if zeta is None:
-        return model.prior.log_prob(z)[tf.newaxis]
-    log_p_z = model.prior.conditional(zeta).log_prob(z)
-    if method.zeta != "rho":
-        return log_p_z
-    return log_p_z + model.prior.mixing.log_prob(zeta) - model.prior.inverse(z).log_prob(zeta)
+    prior = model.prior
+    if not isinstance(prior, Hierarchy):
+        return prior.log_prob(z)[tf.newaxis]
+    if method.zeta == "rho":
+        return hierarchy.log_ratios(prior, z, zeta)
+    return prior.conditional(zeta).log_prob(z)
 
 
 def log_conditional_of_other(

@@ -19,6 +19,7 @@ class Purpose(enum.IntEnum):
     VALIDATE = 4
     EVALUATE = 5
     SAMPLE_IMAGES = 6
+    SIMULATE = 7
 
 
 def fold(seed: int, purpose: Purpose, *indices: int | tf.Tensor) -> tf.Tensor:

@@ -46,6 +46,35 @@ def test_a_restored_run_goes_on_bit_identically(workdir):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("bound", ["iwhvi", "vae", "dsivi"])
+def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
+    """Also what the optimizer does not hold: TensorFlow overlooks layers in lists."""
+    flow = dict(posterior="iaf", flow_hidden=(8,)) if bound == "vae" else {}
+    config = config_lib.make(
+        bound=bound,
+        hidden=(8, 8, 8),
+        latent_dim=3,
+        aux_dim=2,
+        prior_dim=2,
+        jit_compile="off",
+        **flow,
+    )
+    opened = workdirs.create_or_open(tmp_path / "run", config)
+    model = make_vae(config, 12)
+    for layer in model.networks.values():
+        layer.trainable = False
+    model.compile(tf.keras.optimizers.Adam(), "reparameterized")
+    Checkpoints(model, opened).save()
+    other = make_vae(config_lib.make(**config_lib.flatten(config) | dict(seed=9)), 12)
+    for layer in other.networks.values():
+        layer.trainable = False
+    other.compile(tf.keras.optimizers.Adam(), "reparameterized")
+    Checkpoints(other, opened).restore_latest()
+    for a, b in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    opened.close()
+
+
 @pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
 def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(workdir, suffix, damage):

@@ -8,7 +8,7 @@ import pytest
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import evaluate
+from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.interrupts import Interrupted, StopRequest
@@ -65,9 +65,45 @@ def test_every_method_can_be_scored(bound, tmp_path):
     workdir = workdirs.create_or_open(tmp_path, config)
     summary = evaluate.evaluate(config, make_vae(config, 12), TEST, workdir, step=1)
     assert summary["log_likelihood"]["mean"] < 0
-    assert summary["K"] == (2 if METHODS[bound].hierarchical else 0)
+    # With an explicit q(z|x), or tau := p(zeta), there are no psi_1:K to draw.
+    assert summary["K"] == (2 if METHODS[bound].inverse in ("tau", "mixing") else 0)
     assert summary["log_likelihood"]["mean"] >= summary["bound"]["mean"]
     workdir.close()
+
+
+def test_a_trained_model_can_be_scored_by_other_estimators(run):
+    """One model of iwhvi, scored as figure 2 (right) does; each to files of its own."""
+    values = {
+        name: run(estimator=name, eval_M=20, eval_K=10, eval_images=100)
+        for name in ("auto", "diwhvi", "hvm", "sivi", "sivi-equicomp", "sivi-equisample")
+    }
+    assert values["auto"]["log_likelihood"] == values["diwhvi"]["log_likelihood"]
+    assert values["auto"]["log_likelihood"] == values["hvm"]["log_likelihood"]  # K is eval_K
+    assert len({v["scores"] for v in values.values()}) == len(values)
+    assert values["sivi"]["kl_mixing_posterior"]["mean"] > 0
+    means = [v["log_likelihood"]["mean"] for v in values.values()]
+    assert np.ptp(means) < 0.5
+
+
+def test_annealing_brackets_and_is_resumed(run, monkeypatch):
+    settings = dict(estimator="ais", ais_chains=8, ais_steps=20, ais_leapfrog_steps=3)
+    summary = run(**settings, eval_images=64)
+    simulated = summary["simulated"]
+    assert summary["images"] == summary["simulated_images"] == 64
+    assert 0.4 < summary["acceptance"]["mean"] <= 1
+    assert 1 <= summary["ess_chains"]["mean"] <= 8
+    assert abs(simulated["gap"]["mean"]) < 0.3  # this posterior is close to the prior
+    stored = json.loads((run.workdir.evaluation / "test_ais_C8_T20_leapfrog3_N64.json").read_text())
+    assert stored == summary
+    by_diwhvi = run(eval_M=500, eval_K=10, eval_images=64)["log_likelihood"]["mean"]
+    assert abs(summary["log_likelihood"]["mean"] - by_diwhvi) < 0.2
+    monkeypatch.setattr(annealing, "anneal_images", None)  # nothing is left to do
+    assert run(**settings, eval_images=64) == summary
+
+
+def test_one_image_has_no_error(run):
+    summary = run(eval_images=1)
+    assert summary["log_likelihood"]["standard_error"] is None
 
 
 def test_scores_do_not_depend_on_how_many_images_are_scored(run):

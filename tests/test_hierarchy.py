@@ -21,7 +21,6 @@ from hvi_tf.hierarchy import Hierarchy
 from tests.analytic import (
     Discrete,
     HierarchicalPrior,
-    LinearGaussian,
     gaussian_kl,
     laplace,
     normal,

@@ -66,7 +66,9 @@ def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
     for name in (
         r"test log-likelihood \(DIWHVI, M=4, K=3\) +-\d+\.\d+ \+- \d+\.\d+ nats",
         r"test bound \(M=1, K=3\)",
-        r"KL\(tau\|\|q\(psi\)\)",
+        r"KL\(tau\|\|q\(psi\|x\)\)",
+        r"KL\(tau\|\|q\(psi\|x,z\)\), at least",
+        r"KL\(q\(psi\|x\)\|\|q\(psi\|x,z\)\), at least",
         "effective sample size, outer .* of 4",
         "effective sample size, inner .* of 4",
         "images +60 of the test split",
@@ -126,6 +128,60 @@ def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir
     refused = run(*common, "--K=7")
     assert refused.returncode == 2
     assert "holds another run: --K: 2 -> 7" in refused.stderr
+
+
+def test_annealed_importance_sampling_of_a_run(finished, mnist_dir):
+    """The lower bound on test images, and both on images that the model drew."""
+    common = (f"--workdir={finished[0]}", f"--data_dir={mnist_dir}", "--eval_images=8")
+    annealing = ("--estimator=ais", "--ais_chains=4", "--ais_steps=50", "--ais_leapfrog_steps=4")
+    result = run("--mode=evaluate", *common, *annealing)
+    assert result.returncode == 0, result.stderr[-2000:]
+    for name in (
+        r"test log-likelihood, at least \(AIS, 4 chains, 50 temperatures\) +-\d+\.\d+ \+- \d+",
+        r"acceptance +0\.\d+",
+        r"8 simulated images: log p\(x\), at least",
+        r"8 simulated images: log p\(x\), at most",
+    ):
+        assert re.search(name, result.stdout), name
+
+
+def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir):
+    """A fresh tau on frozen p and q; in a folder of its own, resumable and a run like any."""
+    workdir, data = tmp_path / "sivi", f"--data_dir={mnist_dir}"
+    tiny = [*TINY, "--bound=sivi", "--epochs=1", "--eval_K=30"]
+    assert run(*tiny, data, f"--workdir={workdir}").returncode == 0
+    fit = ("--mode=fit_tau", f"--workdir={workdir}", data, "--K=5", "--gradient=dreg")
+    result = run(*fit, "--tau_epochs=2")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "test log-likelihood (DIWHVI, M=4, K=30)" in result.stdout
+    fitted = workdir / "fit_tau_step214"
+    before, after = (final_weights(w) for w in (workdir, fitted))
+    for name, value in before.items():
+        if name.startswith(("decoder", "encoder")):
+            np.testing.assert_array_equal(value, after[name], err_msg=name)
+    assert any(name.startswith("inverse") for name in after)
+    # The same command goes on with it; the fit is a run that other processes can evaluate.
+    again = run(*fit, "--tau_epochs=3")
+    assert "Resuming from step 428 of 642." in again.stdout
+    scores = [
+        run("--mode=evaluate", f"--workdir={fitted}", data, f"--estimator={name}").stdout
+        for name in ("auto", "sivi")
+    ]
+    values = [float(re.search(r"log-likelihood .*\) +(-[\d.]+)", s)[1]) for s in scores]
+    assert abs(values[0] - values[1]) < 5
+    refused = run(*fit, "--hidden=8,8")
+    assert_one_line_error(refused, "--hidden: --mode=fit_tau keeps the run's own; leave it out")
+
+
+def test_fit_tau_is_refused_where_there_is_no_psi(finished, tmp_path, mnist_dir):
+    del finished
+    workdir = tmp_path / "vae"
+    tiny = [flag for flag in TINY if not flag.startswith("--K")]
+    data = f"--data_dir={mnist_dir}"
+    assert run(*tiny, "--bound=vae", "--posterior=realnvp", "--flow_hidden=8", data,
+               "--epochs=1", f"--workdir={workdir}").returncode == 0  # fmt: skip
+    result = run("--mode=fit_tau", f"--workdir={workdir}", data)
+    assert_one_line_error(result, "--bound=vae, whose q(z|x) is explicit")
 
 
 def test_export_mode(finished, mnist_dir):

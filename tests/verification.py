@@ -31,10 +31,13 @@ COUNTS = (1, 5, 25, 125)
 
 
 def table(header, rows):
-    print("| " + " | ".join(header) + " |")
+    def line(cells):
+        print("| " + " | ".join(str(cell).replace("|", r"\|") for cell in cells) + " |")
+
+    line(header)
     print("|" + "---|" * len(header))
     for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |")
+        line(row)
     print()
 
 

@@ -1,10 +1,6 @@
-"""Evaluates a run on its test split: per-image scores on disk, resumable."""
+"""Evaluates a run on its test split by the estimator that its configuration names."""
 
-import io
-import json
 import pathlib
-import time
-import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,22 +10,18 @@ from hvi_tf import sampling, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
-from hvi_tf.errors import UserError
-from hvi_tf.evaluation import log_likelihood
+from hvi_tf.evaluation import annealing, log_likelihood, resumable
+from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.log_likelihood import ImageScores, Plan
+from hvi_tf.evaluation.resumable import Job
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.models.vae import VAE
-from hvi_tf.training.interrupts import Interrupted, StopRequest
-from hvi_tf.training.progress import Progress
 from hvi_tf.workdir import Workdir
 
-SAVE_EVERY_SECONDS = 10.0
-
-
-def estimator_row(config: Config) -> Method:
-    """The row that bounds log p(x): the one that was trained, unless another was asked for."""
-    name = config.evaluation.estimator
-    return config.row if name == "auto" else METHODS[name]
+# Annealed states per call: enough to fill the machine.
+ANNEALED_STATES = 256
+# Simulated images tell the bracket's width to 0.1 nats or so; their number need not grow.
+MAX_SIMULATED = 100
 
 
 class Counts(NamedTuple):
@@ -38,6 +30,12 @@ class Counts(NamedTuple):
     M: int
     K: int
     L: int
+
+
+def estimator_row(config: Config) -> Method:
+    """The row that bounds log p(x): the one that was trained, unless another was asked for."""
+    name = config.evaluation.estimator
+    return METHODS.get(name, config.row)
 
 
 def counts(config: Config) -> Counts:
@@ -83,116 +81,88 @@ def evaluate(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if a score is not finite, or the disk is full.
     """
-    plan = make_plan(config)
-    jit_compile = config.training.jit_compile == "on"
-    num_images = min(config.evaluation.eval_images, len(test))
-    path, row = scores_path(workdir, config), estimator_row(config)
-    identity = {
-        "step": step,
-        "seed": config.training.seed,
-        "jit_compile": jit_compile,
-        "estimator": row.name,
-        "plan": plan._asdict(),
-    }
-    scores, seconds = _load(path, identity)
     x = pipeline.fixed_binarization(test, config.training.seed, seeds.Purpose.EVALUATE)
-    score = log_likelihood.make_scorer(model.callables, row, plan, jit_compile)
-    done = len(scores.log_likelihood)
-    if done >= num_images:
-        return _write_summary(config, scores, num_images, seconds, step, path)
-    title = "evaluation " + " ".join(
-        f"{name}={count}" for name, count in counts(config)._asdict().items() if count
+    num_images = min(config.evaluation.eval_images, len(test))
+    if config.evaluation.estimator == "ais":
+        return _evaluate_by_annealing(config, model, x, workdir, step, num_images)
+    plan, row = make_plan(config), estimator_row(config)
+    score = log_likelihood.make_scorer(model.callables, row, plan, _jit(config))
+    job = Job(
+        title="evaluation "
+        + " ".join(f"{name}={n}" for name, n in counts(config)._asdict().items() if n),
+        path=scores_path(workdir, config),
+        identity=_identity(config, step) | {"estimator": row.name, "plan": plan._asdict()},
+        names=ImageScores._fields,
+        images=plan.images,
+        available=len(test),
+        score=lambda rows, seed: score(tf.gather(x, rows), seed),
     )
-    progress = Progress(title, "image", num_images, done)
-    started, saved = time.monotonic(), time.monotonic()
-    with StopRequest() as stop:
-        while done < num_images:
-            # Batches begin at multiples of plan.images and are always full, so an
-            # image's score does not depend on how many images are scored.
-            batch = tf.gather(x, tf.range(done, done + plan.images) % len(test))
-            new = score(batch, log_likelihood.image_seed(config.training.seed, done))
-            new = ImageScores(*(s.numpy()[: len(test) - done] for s in new))
-            _check_finite(new, done)
-            scores = ImageScores(*map(np.concatenate, zip(scores, new, strict=True)))
-            progress.update(
-                min(len(scores.log_likelihood), num_images) - done,
-                log_likelihood=float(np.mean(scores.log_likelihood)),
-            )
-            done = len(scores.log_likelihood)
-            if (
-                stop.requested
-                or done >= num_images
-                or time.monotonic() - saved > SAVE_EVERY_SECONDS
-            ):
-                saved = time.monotonic()
-                _save(path, scores, identity, seconds + saved - started)
-            if stop.requested and done < num_images:
-                progress.close(log_likelihood=float(np.mean(scores.log_likelihood)))
-                raise Interrupted
-    seconds += time.monotonic() - started
-    progress.close(log_likelihood=float(np.mean(scores.log_likelihood[:num_images])))
-    return _write_summary(config, scores, num_images, seconds, step, path)
+    scores, seconds = resumable.score_all(job, num_images, config.training.seed)
+    summary = _summary(config, job, num_images, seconds, step)
+    summary |= {"estimator": row.name, **counts(config)._asdict(), **resumable.means(scores)}
+    workdirs.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
+    return summary
 
 
-def _load(path: pathlib.Path, identity: dict[str, Any]) -> tuple[ImageScores, float]:
-    """The scores of an interrupted evaluation, or none if it was another one."""
-    empty = ImageScores(*(np.zeros(0, np.float32) for _ in ImageScores._fields))
-    if not path.exists():
-        return empty, 0.0
-    try:
-        with np.load(path) as file:
-            if json.loads(str(file["identity"])) != identity:
-                return empty, 0.0
-            scores = ImageScores(*(file[name] for name in ImageScores._fields))
-            return scores, float(file["seconds"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        print(f"warning: {path} is damaged ({error}); scoring all images anew")
-        return empty, 0.0
-
-
-def _save(path: pathlib.Path, scores: ImageScores, identity: dict, seconds: float) -> None:
-    buffer = io.BytesIO()
-    np.savez(buffer, identity=json.dumps(identity), seconds=seconds, **scores._asdict())
-    try:
-        path.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise workdirs.write_error(path, error) from error
-    workdirs.write_atomically(path, buffer.getvalue())
-
-
-def _check_finite(scores: ImageScores, first: int) -> None:
-    for name, values in scores._asdict().items():
-        if np.isnan(values).all() and name not in ("log_likelihood", "bound"):
-            continue  # there is nothing to tell, such as a KL without psi
-        if not np.isfinite(values).all():
-            image = first + int(np.argmin(np.isfinite(values)))
-            raise UserError(f"test image {image}: {name} is not finite; the model has diverged")
-
-
-def _write_summary(
-    config: Config,
-    scores: ImageScores,
-    num_images: int,
-    seconds: float,
-    step: int,
-    path: pathlib.Path,
+def _evaluate_by_annealing(
+    config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int, num_images: int
 ) -> dict[str, Any]:
-    summary: dict[str, Any] = {
+    """Bounds test images from below, then simulated ones from both sides."""
+    e = config.evaluation
+    settings = Annealing(e.ais_chains, e.ais_steps, e.ais_leapfrog_steps)
+    images = max(1, ANNEALED_STATES // settings.chains)
+    name = f"ais_C{settings.chains}_T{settings.steps}_leapfrog{settings.leapfrog_steps}"
+    identity = _identity(config, step) | {"annealing": settings._asdict()}
+    anneal = annealing.make_annealer(model.callables, settings, _jit(config))
+    test_job = Job(
+        title="annealing, test",
+        path=workdir.evaluation / f"test_{name}.npz",
+        identity=identity,
+        names=AnnealedScores._fields,
+        images=images,
+        available=len(x),
+        score=lambda rows, seed: anneal(tf.gather(x, rows), seed),
+    )
+    scores, seconds = resumable.score_all(test_job, num_images, config.training.seed)
+
+    simulated = annealing.simulate(
+        model.callables, MAX_SIMULATED, seeds.fold(config.training.seed, seeds.Purpose.SIMULATE)
+    )
+    num_simulated = min(num_images, MAX_SIMULATED)
+    bracket = annealing.make_bracketer(model.callables, settings, _jit(config))
+    simulated_job = test_job._replace(
+        title="annealing, simulated",
+        path=workdir.evaluation / f"simulated_{name}.npz",
+        names=BracketScores._fields,
+        available=MAX_SIMULATED,
+        score=lambda rows, seed: bracket(simulated.take(rows), seed),
+    )
+    brackets, more_seconds = resumable.score_all(simulated_job, num_simulated, config.training.seed)
+    summary = _summary(config, test_job, num_images, seconds + more_seconds, step)
+    summary |= {"estimator": "ais", **settings._asdict(), **resumable.means(scores)}
+    summary |= {"simulated_images": num_simulated, "simulated": resumable.means(brackets)}
+    path = test_job.path.with_name(f"{test_job.path.stem}_N{num_images}.json")
+    workdirs.write_json(path, summary)
+    return summary
+
+
+def _jit(config: Config) -> bool:
+    return config.training.jit_compile == "on"
+
+
+def _identity(config: Config, step: int) -> dict[str, Any]:
+    return {"step": step, "seed": config.training.seed, "jit_compile": _jit(config)}
+
+
+def _summary(
+    config: Config, job: Job, num_images: int, seconds: float, step: int
+) -> dict[str, Any]:
+    return {
         "dataset": datasets.describe(config.data.dataset, config.data.data_digest),
         "bound": config.method.bound,
-        "estimator": estimator_row(config).name,
         "split": "test",
         "images": num_images,
-        **counts(config)._asdict(),
         "step": step,
         "seconds": round(seconds, 1),
-        "scores": str(path),
+        "scores": str(job.path),
     }
-    for name, values in scores._asdict().items():
-        kept = values[:num_images].astype(np.float64)
-        if np.isnan(kept).all():
-            continue
-        error = kept.std(ddof=1) / np.sqrt(num_images) if num_images > 1 else float("nan")
-        summary[name] = {"mean": float(kept.mean()), "standard_error": float(error)}
-    workdirs.write_json(path.with_name(f"{path.stem}_N{num_images}.json"), summary)
-    return summary

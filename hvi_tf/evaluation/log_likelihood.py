@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, sampling, seeds
+from hvi_tf import bounds, diagnostics, sampling
 from hvi_tf.evaluation.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
@@ -226,8 +226,3 @@ def make_scorer(
         return score_images(model, method, plan, x, seed)
 
     return score
-
-
-def image_seed(seed: int, first_image: int) -> tf.Tensor:
-    """The seed of the batch of images that begins at index `first_image`."""
-    return seeds.fold(seed, seeds.Purpose.EVALUATE, first_image)

@@ -51,9 +51,8 @@ def main(dim: int = 50, K: int = 20, steps: int = 1_000) -> None:
     print(f"E log q(z), exactly: {-dim * (1 + np.log(2)):.3f} nats")
     for bound in ("sivi", "iwhvi"):
         if bound == "iwhvi":
-            settings = {"K": K, "steps": steps, "gradient": "dreg"}
             adam = keras.optimizers.Adam(1e-3)
-            hvi.fit(model, batch, variables, bound=bound, optimizer=adam, **settings)
+            hvi.fit(model, batch, variables, K=K, gradient="dreg", steps=steps, optimizer=adam)
         values = -hvi.evidence(model, many, bound=bound, K=K, replicates=2).mean
         error = values.std(ddof=1) / np.sqrt(len(values))
         print(f"{bound} upper bound, K={K}: {values.mean():.3f} +- {error:.3f} nats")

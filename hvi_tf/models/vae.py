@@ -59,7 +59,10 @@ class VAE(keras.Model):
         c, x_dim, row = self.model_config, self.x_dim, self.method
         mlp, conditioned = networks.MLP, networks.ConditionedMLP
         self.decoder = mlp(c.latent_dim, c.hidden, x_dim, rng)
-        self.inverse = self.flow = self.prior_decoder = self.prior_inverse = None
+        self.inverse: Any = None
+        self.flow: Any = None
+        self.prior_decoder: Any = None
+        self.prior_inverse: Any = None
         if row.hierarchical:
             outputs = 2 * c.latent_dim
             self.encoder = conditioned(x_dim, c.aux_dim, c.hidden, outputs, rng, reinject=True)
@@ -191,9 +194,17 @@ class VAE(keras.Model):
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
         objective, ascent = gradients.value_and_gradients(
-            *(self.callables, self.method, x, self.parameter_groups),
-            **dict(K=K, M=self.M, L=self.L, seed=seed),
-            **dict(estimator=self.estimator, inner=inner, outer=outer),
+            self.callables,
+            self.method,
+            x,
+            self.parameter_groups,
+            K=K,
+            M=self.M,
+            L=self.L,
+            seed=seed,
+            estimator=self.estimator,
+            inner=inner,
+            outer=outer,
         )
         return {**_metrics(objective, K), **_gradient_norms(ascent)}, ascent
 

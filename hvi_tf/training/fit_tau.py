@@ -11,7 +11,9 @@ from typing import Any
 from hvi_tf import config as config_lib
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
-from hvi_tf.models.vae import VAE
+from hvi_tf.models.vae import VAE, make_vae
+from hvi_tf.training.checkpoints import Checkpoints
+from hvi_tf.workdir import Workdir
 
 # What may differ from the run whose model is kept; its evaluation may differ, too.
 _OWN_SETTINGS = {
@@ -47,6 +49,12 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
         **dict(estimator="auto"),
     }
     return config_lib.make(**{**config_lib.flatten(trained), **fresh, **given})
+
+
+def load_trained(run: Workdir, x_dim: int) -> tuple[VAE, int]:
+    """The model of a run at its best checkpoint, and that checkpoint's step."""
+    trained = make_vae(run.config, x_dim)
+    return trained, Checkpoints(trained, run).restore_best()
 
 
 def adopt(model: VAE, trained: VAE) -> None:

@@ -1,0 +1,167 @@
+"""Annealed importance sampling of a trained model: log p(x) from below, and from both sides.
+
+On test images only the lower bound can be had. On images that the model itself drew, whose
+latent variables are known, the upper bound too; their distance tells how far annealing of
+this length still is from log p(x), for data like the model's own.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from hvi_tf import hierarchy, sampling
+from hvi_tf.evaluation import ais
+from hvi_tf.hierarchy import Hierarchy
+
+
+class AnnealedScores(NamedTuple):
+    """Of each test image, `[N]`."""
+
+    log_likelihood: tf.Tensor  # nats, at most log p(x) in expectation
+    acceptance: tf.Tensor  # of the Hamiltonian transitions, in [0, 1]
+    ess_chains: tf.Tensor  # effective sample size of the chains' weights
+
+
+class BracketScores(NamedTuple):
+    """Of each simulated image, `[N]`."""
+
+    lower: tf.Tensor  # nats, at most log p(x) in expectation
+    upper: tf.Tensor  # nats, at least log p(x) in expectation
+    gap: tf.Tensor  # upper - lower
+    acceptance: tf.Tensor  # mean of both directions
+
+
+class Annealing(NamedTuple):
+    """How long to anneal: `chains` per image, `steps` temperatures, leapfrog steps in each."""
+
+    chains: int
+    steps: int
+    leapfrog_steps: int
+
+
+class Simulated(NamedTuple):
+    """Draws of the model with the latent variables that made them."""
+
+    x: tf.Tensor  # [N, D]
+    state: list[tf.Tensor]  # [z [1, N, Dz]], or [z, zeta]
+
+    def take(self, rows: tf.Tensor) -> "Simulated":
+        """Those of these rows."""
+        parts = [tf.gather(part, rows, axis=1) for part in self.state]
+        return Simulated(tf.gather(self.x, rows), parts)
+
+
+def make_target(model: sampling.Model, x: tf.Tensor) -> ais.Target:
+    """p(x, z) of a batch `[B, D]`, or p(x, z, zeta) under a hierarchical prior."""
+
+    def log_prior(z: tf.Tensor, *zeta: tf.Tensor) -> tf.Tensor:
+        prior = model.prior
+        if not isinstance(prior, Hierarchy):
+            return prior.log_prob(z)
+        return prior.conditional(zeta[0]).log_prob(z) + prior.mixing.log_prob(zeta[0])
+
+    return ais.Target(log_prior, lambda z, *zeta: model.likelihood(z).log_prob(x))
+
+
+def prior_state(model: sampling.Model, shape: list, seed: tf.Tensor) -> list[tf.Tensor]:
+    """Exact draws `[*shape, D]` of all latent variables of the model."""
+    if isinstance(model.prior, Hierarchy):
+        return list(hierarchy.sample(model.prior, shape, seed))
+    return [model.prior.sample(shape, seed=seed)]
+
+
+def simulate(model: sampling.Model, n: int, seed: tf.Tensor) -> Simulated:
+    """Draws `n` observations from the model."""
+    state_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
+    state = prior_state(model, [1, n], state_seed)
+    x = model.likelihood(state[0]).sample(seed=x_seed)[0]
+    return Simulated(tf.cast(x, state[0].dtype), state)
+
+
+def anneal_images(
+    model: sampling.Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor
+) -> AnnealedScores:
+    """Bounds log p(x) of a batch of observations `[B, D]` from below.
+
+    Step sizes are tuned per observation on chains of their own. The scores are a pure
+    function of `seed`, int32 `[2]`.
+    """
+    tune_seed, seed = tf.unstack(tf.random.split(seed, 2))
+    step_size = _tuned(model, annealing, x, tune_seed)
+    found = _forward(model, annealing, x, step_size, seed)
+    return AnnealedScores(found.log_evidence, found.acceptance, found.ess)
+
+
+def bracket_simulated(
+    model: sampling.Model, annealing: Annealing, simulated: Simulated, seed: tf.Tensor
+) -> BracketScores:
+    """Bounds log p(x) of a batch of simulated observations from both sides."""
+    tune_seed, forward_seed, reverse_seed = tf.unstack(tf.random.split(seed, 3))
+    x, target = simulated.x, make_target(model, simulated.x)
+    step_size = _tuned(model, annealing, x, tune_seed)
+    lower = _forward(model, annealing, x, step_size, forward_seed)
+    upper = ais.reverse(
+        target,
+        [tf.repeat(part, annealing.chains, axis=0) for part in simulated.state],
+        **_settings(annealing, step_size, reverse_seed),
+    )
+    return BracketScores(
+        lower=lower.log_evidence,
+        upper=upper.log_evidence,
+        gap=upper.log_evidence - lower.log_evidence,
+        acceptance=0.5 * (lower.acceptance + upper.acceptance),
+    )
+
+
+def _forward(
+    model: sampling.Model,
+    annealing: Annealing,
+    x: tf.Tensor,
+    step_size: tf.Tensor,
+    seed: tf.Tensor,
+) -> ais.AISResult:
+    state_seed, chain_seed = tf.unstack(tf.random.split(seed, 2))
+    state = prior_state(model, [annealing.chains, tf.shape(x)[0]], state_seed)
+    return ais.forward(make_target(model, x), state, **_settings(annealing, step_size, chain_seed))
+
+
+def _settings(annealing: Annealing, step_size: tf.Tensor, seed: tf.Tensor) -> dict:
+    return {
+        "step_size": step_size,
+        "num_steps": annealing.steps,
+        "leapfrog_steps": annealing.leapfrog_steps,
+        "seed": seed,
+    }
+
+
+def _tuned(model: sampling.Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    state_seed, chain_seed = tf.unstack(tf.random.split(seed, 2))
+    state = prior_state(model, [annealing.chains, tf.shape(x)[0]], state_seed)
+    return ais.tune_step_size(
+        make_target(model, x), state, leapfrog_steps=annealing.leapfrog_steps, seed=chain_seed
+    )
+
+
+def make_annealer(
+    model: sampling.Model, annealing: Annealing, jit_compile: bool = False
+) -> Callable[[tf.Tensor, tf.Tensor], AnnealedScores]:
+    """`anneal_images` as a compiled function of (x, seed)."""
+
+    @tf.function(jit_compile=jit_compile)
+    def anneal(x: tf.Tensor, seed: tf.Tensor) -> AnnealedScores:
+        return anneal_images(model, annealing, x, seed)
+
+    return anneal
+
+
+def make_bracketer(
+    model: sampling.Model, annealing: Annealing, jit_compile: bool = False
+) -> Callable[[Simulated, tf.Tensor], BracketScores]:
+    """`bracket_simulated` as a compiled function of (simulated, seed)."""
+
+    @tf.function(jit_compile=jit_compile)
+    def bracket(simulated: Simulated, seed: tf.Tensor) -> BracketScores:
+        return bracket_simulated(model, annealing, simulated, seed)
+
+    return bracket

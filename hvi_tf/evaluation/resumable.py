@@ -1,0 +1,142 @@
+"""Scores images batch by batch, keeps them on disk, and goes on where it was stopped."""
+
+import io
+import json
+import pathlib
+import time
+import zipfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import seeds
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.training.interrupts import Interrupted, StopRequest
+from hvi_tf.training.progress import Progress
+
+SAVE_EVERY_SECONDS = 10.0
+
+Scores = dict[str, np.ndarray]
+
+
+class Job(NamedTuple):
+    """What is to be scored.
+
+    Attributes:
+        title: of the progress line.
+        path: of the scores, an npz file.
+        identity: what the scores are a function of; scores of another identity are dropped.
+        names: of the scores; the first is shown as it goes, and must be finite.
+        images: per call.
+        available: number of images that there are.
+        score: (rows int32 `[images]`, seed) -> the scores `[images]` of these images.
+    """
+
+    title: str
+    path: pathlib.Path
+    identity: dict[str, Any]
+    names: tuple[str, ...]
+    images: int
+    available: int
+    score: Callable[[tf.Tensor, tf.Tensor], tuple]
+
+
+def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
+    """Scores the first `num_images` images, or takes them from an earlier run.
+
+    Args:
+        job: what to score.
+        num_images: how many, at most `job.available`.
+        seed: the run's; each batch's is folded from it and its first image.
+
+    Returns:
+        The scores `[num_images]` by name, and the seconds that they took in all runs.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
+        UserError: if a score is not finite, or the disk is full.
+    """
+    scores, seconds = _load(job)
+    headline = job.names[0]
+    done = len(scores[headline])
+    if done >= num_images:
+        return {name: values[:num_images] for name, values in scores.items()}, seconds
+    progress = Progress(job.title, "image", num_images, done)
+    started, saved = time.monotonic(), time.monotonic()
+    with StopRequest() as stop:
+        while done < num_images:
+            # Batches begin at multiples of job.images and are always full, so an image's
+            # score does not depend on how many images are scored.
+            rows = tf.range(done, done + job.images) % job.available
+            new = job.score(rows, seeds.fold(seed, seeds.Purpose.EVALUATE, done))
+            kept = (s.numpy()[: job.available - done] for s in new)
+            batch = dict(zip(job.names, kept, strict=True))
+            _check_finite(batch, headline, done)
+            scores = {name: np.concatenate([scores[name], batch[name]]) for name in job.names}
+            before, done = done, len(scores[headline])
+            mean: dict[str, Any] = {headline: float(np.mean(scores[headline][:num_images]))}
+            progress.update(min(done, num_images) - before, **mean)
+            last = stop.requested or done >= num_images
+            if last or time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                saved = time.monotonic()
+                _save(job, scores, seconds + saved - started)
+            if stop.requested and done < num_images:
+                progress.close(**mean)
+                raise Interrupted
+    progress.close(**mean)
+    seconds += time.monotonic() - started
+    return {name: values[:num_images] for name, values in scores.items()}, seconds
+
+
+def means(scores: Scores) -> dict[str, dict[str, float | None]]:
+    """Mean and standard error over images of every score that tells something.
+
+    The error of a single image is None.
+    """
+    summary: dict[str, dict[str, float | None]] = {}
+    for name, values in scores.items():
+        values = values.astype(np.float64)
+        if np.isnan(values).all():
+            continue  # such as a KL without psi
+        n = len(values)
+        error = float(values.std(ddof=1) / np.sqrt(n)) if n > 1 else None
+        summary[name] = {"mean": float(values.mean()), "standard_error": error}
+    return summary
+
+
+def _load(job: Job) -> tuple[Scores, float]:
+    """The scores of an interrupted evaluation, or none if it was another one."""
+    empty = {name: np.zeros(0, np.float32) for name in job.names}
+    if not job.path.exists():
+        return empty, 0.0
+    try:
+        with np.load(job.path) as file:
+            if json.loads(str(file["identity"])) != job.identity:
+                return empty, 0.0
+            return {name: file[name] for name in job.names}, float(file["seconds"])
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        print(f"warning: {job.path} is damaged ({error}); scoring all images anew")
+        return empty, 0.0
+
+
+def _save(job: Job, scores: Scores, seconds: float) -> None:
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = {"identity": json.dumps(job.identity), "seconds": seconds, **scores}
+    np.savez(buffer, **arrays)
+    try:
+        job.path.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise workdirs.write_error(job.path, error) from error
+    workdirs.write_atomically(job.path, buffer.getvalue())
+
+
+def _check_finite(batch: Scores, headline: str, first: int) -> None:
+    for name, values in batch.items():
+        if np.isnan(values).all() and name != headline:
+            continue
+        if not np.isfinite(values).all():
+            image = first + int(np.argmin(np.isfinite(values)))
+            raise UserError(f"test image {image}: {name} is not finite; the model has diverged")
