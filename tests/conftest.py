@@ -28,8 +28,8 @@ def seed(request):
 @pytest.fixture(scope="session")
 def mnist_dir(tmp_path_factory):
     """A folder in which TFDS has prepared MNIST from the packaged files."""
-    from hvi_tf.config import DataConfig
     from hvi_tf.data import datasets
+    from hvi_tf.settings import DataConfig
 
     folder = tmp_path_factory.mktemp("tfds")
     datasets.load(DataConfig(data_dir=str(folder)))

@@ -1,11 +1,13 @@
 """BUILD has a target for every file, whose deps are exactly that file's imports.
 
-`python tests/test_build.py > BUILD` writes it anew after a change of imports.
+`python -m tests.test_build > BUILD` writes it anew after a change of imports.
 """
 
 import ast
 import pathlib
 import re
+
+import hvi_tf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -40,12 +42,23 @@ def own_modules():
     return {module_name(path): path for path in sorted(paths)}
 
 
+class WithoutTypeChecking(ast.NodeTransformer):
+    def visit_If(self, node):
+        return None if getattr(node.test, "id", "") == "TYPE_CHECKING" else node
+
+
 def imports(path, modules):
-    """The modules of this repository that a file imports, and the packages above it."""
+    """The modules of this repository that a file imports, and the packages above it.
+
+    `import hvi_tf as hvi` may load all that the package's front door leads to.
+    """
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(WithoutTypeChecking().visit(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+            if any(alias.asname == "hvi" for alias in node.names):
+                homes = {*hvi_tf._HOME_OF.values(), *(set(hvi_tf.__all__) - set(hvi_tf._HOME_OF))}
+                found |= {f"hvi_tf.{home}" for home in homes}
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 inner = f"{node.module}.{alias.name}"

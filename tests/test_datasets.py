@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
-from hvi_tf.config import DataConfig
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.errors import UserError
+from hvi_tf.settings import DataConfig
 
 PACKAGED = datasets._PACKAGED_FILES / "mnist"
 
@@ -187,7 +187,7 @@ def test_what_no_data_set_has_is_named(values, message):
 
 def test_checking_and_describing_import_nothing_heavy():
     code = (
-        "import sys; from hvi_tf.config import DataConfig; from hvi_tf.data import datasets; "
+        "import sys; from hvi_tf.settings import DataConfig; from hvi_tf.data import datasets; "
         "datasets.check(DataConfig(dataset='omniglot')); datasets.describe('omniglot', ''); "
         "assert not {'tensorflow', 'tensorflow_datasets', 'scipy'} & set(sys.modules)"
     )

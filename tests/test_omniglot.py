@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from hvi_tf.config import DataConfig
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
+from hvi_tf.settings import DataConfig
 
 HELD_OUT = 2
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hvi_tf.config import DataConfig
 from hvi_tf.data import preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
+from hvi_tf.settings import DataConfig
 
 _PACKAGED_FILES = pathlib.Path(__file__).parent
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from absl import logging
 
-from hvi_tf.config import DataConfig
 from hvi_tf.errors import UserError
+from hvi_tf.settings import DataConfig
 
 
 @contextlib.contextmanager

@@ -53,10 +53,10 @@ class MaskedMLP(keras.layers.Layer):
         # One kernel of [h, z] cut in two, as in `ConditionedMLP`.
         sees_h = np.ones((context_dim, hidden[0]), bool)
         kernel = _masked_uniform(np.concatenate([sees_h, self.masks[0]]), rng)
-        self.h_layer = networks._dense(kernel[:context_dim])
-        self.z_layer = networks._dense(kernel[context_dim:], use_bias=False)
+        self.h_layer = networks.dense(kernel[:context_dim])
+        self.z_layer = networks.dense(kernel[context_dim:], use_bias=False)
         self.later_layers = [
-            networks._dense(
+            networks.dense(
                 _masked_uniform(mask, rng, last=i == len(hidden)), softplus_inputs=len(mask)
             )
             for i, mask in enumerate(self.masks[1:], start=1)
@@ -67,11 +67,11 @@ class MaskedMLP(keras.layers.Layer):
     def call(self, h: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
         first_mask, *later_masks = self.masks
-        from_z = _masked_product(networks._flat(z), self.z_layer, first_mask)
-        units = networks._flat(self.h_layer(h) + networks._unflat(from_z, like=z))
+        from_z = _masked_product(networks.flat(z), self.z_layer, first_mask)
+        units = networks.flat(self.h_layer(h) + networks.unflat(from_z, like=z))
         for layer, mask in zip(self.later_layers, later_masks, strict=True):
             units = _masked_product(networks.softplus(units), layer, mask) + layer.bias
-        return networks._unflat(units, like=z)
+        return networks.unflat(units, like=z)
 
 
 def coupling_mlp(
@@ -87,7 +87,7 @@ def coupling_mlp(
 def _masked_uniform(mask: np.ndarray, rng: np.random.Generator, last: bool = False) -> np.ndarray:
     """An initial kernel, with each unit's scale set by the inputs that it sees."""
     inputs, units = mask.shape
-    kernel = networks._uniform(inputs, units, rng, last).numpy()
+    kernel = networks.uniform(inputs, units, rng, last).numpy()
     return np.where(mask, kernel * np.sqrt(inputs / mask.sum(axis=0)), 0.0)
 
 

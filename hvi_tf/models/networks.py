@@ -18,7 +18,7 @@ from hvi_tf.models import distributions
 MIN_SCALE = 1e-4
 
 
-def _uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = False) -> tf.Tensor:
+def uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = False) -> tf.Tensor:
     """An initial kernel: He's scale, LeCun's for an output layer."""
     seed = int(rng.integers(2**31))
     scale = 1.0 if last else 2.0
@@ -32,14 +32,12 @@ def _layers_after(
     """Every layer after the first; each sees `extra` inputs beside its softplus units."""
     sizes = [*hidden, outputs]
     return [
-        _dense(_uniform(a + extra, b, rng, last=i == len(hidden)), softplus_inputs=a)
+        dense(uniform(a + extra, b, rng, last=i == len(hidden)), softplus_inputs=a)
         for i, (a, b) in enumerate(itertools.pairwise(sizes), start=1)
     ]
 
 
-def _dense(
-    kernel: tf.Tensor, softplus_inputs: int = 0, use_bias: bool = True
-) -> keras.layers.Dense:
+def dense(kernel: tf.Tensor, softplus_inputs: int = 0, use_bias: bool = True) -> keras.layers.Dense:
     """A layer with this initial kernel, whose first `softplus_inputs` inputs are softplus units.
 
     At the start softplus units have a mean of about log 2 each. The initial bias cancels
@@ -63,12 +61,12 @@ def softplus(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]
 
 # Layers see matrices only: given more axes Keras may use TensorFlow's batched product,
 # whose oneDNN kernel corrupted the heap (TensorFlow 2.18 to 2.21, Keras 3.6 to 3.12).
-def _flat(x: tf.Tensor) -> tf.Tensor:
+def flat(x: tf.Tensor) -> tf.Tensor:
     """`[..., D] -> [N, D]`."""
     return tf.reshape(x, [-1, x.shape[-1]])
 
 
-def _unflat(h: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+def unflat(h: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """`[N, D] -> [..., D]` with the leading axes of `like`."""
     return tf.reshape(h, tf.concat([tf.shape(like)[:-1], [h.shape[-1]]], axis=0))
 
@@ -86,16 +84,16 @@ class MLP(keras.layers.Layer):
         self, inputs: int, hidden: Sequence[int], outputs: int, rng: np.random.Generator
     ) -> None:
         super().__init__()
-        self.first_layer = _dense(_uniform(inputs, hidden[0], rng))
+        self.first_layer = dense(uniform(inputs, hidden[0], rng))
         self.later_layers = _layers_after(hidden, outputs, 0, rng)
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        h = self.first_layer(_flat(x))
+        h = self.first_layer(flat(x))
         for layer in self.later_layers:
             h = layer(softplus(h))
-        return _unflat(h, like=x)
+        return unflat(h, like=x)
 
 
 class ConditionedMLP(keras.layers.Layer):
@@ -127,20 +125,20 @@ class ConditionedMLP(keras.layers.Layer):
         self.reinject = reinject
         # Drawn as the one kernel of [x, u] that these two stand for: with a scale of its
         # own u would drown x at the start.
-        kernel = _uniform(x_dim + u_dim, hidden[0], rng)
-        self.x_layer = _dense(kernel[:x_dim])
-        self.u_layer = _dense(kernel[x_dim:], use_bias=False)
+        kernel = uniform(x_dim + u_dim, hidden[0], rng)
+        self.x_layer = dense(kernel[:x_dim])
+        self.u_layer = dense(kernel[x_dim:], use_bias=False)
         self.later_layers = _layers_after(hidden, outputs, u_dim if reinject else 0, rng)
         self.built = True
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
-        flat_u = _flat(u)
-        h = _flat(self.x_layer(x) + _unflat(self.u_layer(flat_u), like=u))
+        flat_u = flat(u)
+        h = flat(self.x_layer(x) + unflat(self.u_layer(flat_u), like=u))
         for layer in self.later_layers:
             h = softplus(h)
             h = _dense_of_pair(layer, h, flat_u) if self.reinject else layer(h)
-        return _unflat(h, like=u)
+        return unflat(h, like=u)
 
 
 def gaussian_head(outputs: tf.Tensor) -> tfd.Distribution:

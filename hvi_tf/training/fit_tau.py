@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any
 
 from hvi_tf import config as config_lib
+from hvi_tf import settings
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE, make_vae
@@ -20,7 +21,7 @@ _OWN_SETTINGS = {
     *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "batch_size", "learning_rate"),
     *("annealing_factor", "annealing_epochs", "seed", "checkpoint_every", "eval_every"),
     *("jit_compile", "steps_per_call", "data_dir", "manual_dir"),
-    *(field.name for field in dataclasses.fields(config_lib.EvaluationConfig)),
+    *(field.name for field in dataclasses.fields(settings.EvaluationConfig)),
 }
 
 
