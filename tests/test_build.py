@@ -29,6 +29,7 @@ TEST_DATA = {
         'glob(["tests/*.py"])',
     ],
     "test_main": ['glob(["flags/*.cfg"])'],
+    "test_inference": ["README.md"],
 }
 
 

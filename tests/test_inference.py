@@ -1,5 +1,7 @@
 """The library on models of one's own: both examples, and errors that name argument and shapes."""
 
+import pathlib
+import re
 import subprocess
 import sys
 
@@ -15,6 +17,15 @@ from hvi_tf.checks import check_model
 from hvi_tf.examples import laplace, logistic_regression
 from hvi_tf.methods import METHODS
 from tests.analytic import HierarchicalPrior, LinearGaussian, normal
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def test_the_readme_example_runs():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if "import hvi_tf as hvi" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    exec(compile(code, "README.md", "exec"), {})
 
 
 def test_everything_public_is_there_and_import_is_cheap():
