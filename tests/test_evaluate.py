@@ -9,6 +9,7 @@ from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation import summary as summaries
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.interrupts import Interrupted, StopRequest
@@ -99,6 +100,17 @@ def test_annealing_brackets_and_is_resumed(run, monkeypatch):
     assert abs(summary["log_likelihood"]["mean"] - by_diwhvi) < 0.2
     monkeypatch.setattr(annealing, "anneal_images", None)  # nothing is left to do
     assert run(**settings, eval_images=64) == summary
+
+
+def test_a_collapsed_tau_is_warned_of(run):
+    """At initial weights the gate holds tau at q(psi); without it tau is elsewhere."""
+    assert not summaries.warnings(run(eval_images=50))
+    gated = make_vae(settings(tau_gate_bias=-12.0), 12)
+    scores = evaluate.evaluate(
+        settings(tau_gate_bias=-12.0, eval_images=50), gated, TEST, run.workdir, 2
+    )
+    (warning,) = summaries.warnings(scores)
+    assert "tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is 0.000 nats" in warning
 
 
 def test_one_image_has_no_error(run):
