@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from hvi_tf import sampling
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
@@ -113,8 +114,8 @@ class _Checker:
 
     def _check_prior(self, prior: Hierarchy, z: tf.Tensor) -> None:
         B, shape = self._B, [_L, _M, self._B]
-        zeta = prior.mixing.sample([_L, _M, B], seed=self._seed)
-        self._expect("prior.mixing.sample([L, M, B])", zeta, [*shape, None])
+        zeta = sampling.draw_unconditional_zeta(prior, _L, [_M, B], self._seed)
+        self._expect("prior.mixing: draws", zeta, [*shape, None])
         if self._method.zeta == "rho":
             if prior.inverse is None:
                 raise ValueError(

@@ -24,7 +24,7 @@ class Model(NamedTuple):
     distributions.
 
     Attributes:
-        prior: p(z), batch shape `[]`; or p(z) = int p(z|zeta) p(zeta) dzeta.
+        prior: p(z), batch shape `[]` or `[B]`; or p(z) = int p(z|zeta) p(zeta) dzeta.
         likelihood: z `[M, B, Dz]` -> p(x|z), batch shape `[M, B]`.
         conditional: (psi `[..., B, Dpsi]`, x) -> q(z|psi,x), batch shape `[..., B]`.
             For an explicit proposal: (None, x) -> q(z|x), batch shape `[B]`.
@@ -137,9 +137,17 @@ def draw_zeta(
     if method.zeta == "psi_0" and psi_0 is not None:
         return psi_0[tf.newaxis]
     if method.zeta == "prior":
-        shape = tf.concat([[L], tf.shape(z)[:2]], axis=0)
-        return model.prior.mixing.sample(shape, seed=seed)
+        return draw_unconditional_zeta(model.prior, L, tf.shape(z)[:2], seed)
     return hierarchy.inverse(model.prior, z).sample(L, seed=seed)
+
+
+def draw_unconditional_zeta(
+    prior: Hierarchy, L: int | tf.Tensor, counts: tf.Tensor | list, seed: tf.Tensor
+) -> tf.Tensor:
+    """Draws from p(zeta), `[L, M, B, Dzeta]` for `counts` (M, B), whether it has B or not."""
+    has_batch = len(getattr(prior.mixing, "batch_shape", ())) > 0
+    shape = [L, counts[0]] if has_batch else [L, counts[0], counts[1]]
+    return prior.mixing.sample(shape, seed=seed)
 
 
 def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSample) -> LogDensities:

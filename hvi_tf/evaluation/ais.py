@@ -218,7 +218,7 @@ def _anneal(
     for i in tf.range(num_steps):
         log_weights += gaps[i] * target.log_likelihood(*state)
         jitter_seed, hmc_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, i)))
-        jitter = tf.random.stateless_uniform([], jitter_seed, 0.5, 1.0, dtype)
+        jitter = tf.random.stateless_uniform([], jitter_seed, 0.5, 1.5, dtype)
         kernel = _hmc(target, betas[i + 1], jitter * step_size, leapfrog_steps)
         state, results = _transition(kernel, state, hmc_seed)
         accepted += tf.exp(tf.minimum(results.log_accept_ratio, 0.0))

@@ -117,10 +117,10 @@ def warnings(scores: dict[str, Any]) -> list[str]:
     if scores["estimator"] == "ais":
         return found
     row = METHODS[scores["estimator"]]
-    kl = scores.get("kl_tau_mixing", {"mean": math.inf})["mean"]
+    kl = max(0.0, scores.get("kl_tau_mixing", {"mean": math.inf})["mean"])
     if row.inverse == "tau" and kl < diagnostics.COLLAPSED_NATS:
         found.append(
-            f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {max(kl, 0.0):.3f} nats, so psi tells "
+            f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {kl:.3f} nats, so psi tells "
             "hardly anything about z and q(z|x) is as good as explicit"
         )
     return found
