@@ -39,7 +39,8 @@ def log_mean_exp(values: tf.Tensor) -> tf.Tensor:
     return tf.reduce_logsumexp(values, axis=0) - tf.math.log(count)
 
 
-def _as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+def as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
+    """A warm-up weight in the dtype of the densities."""
     # tf.cast would send a Python float through float32.
     return tf.cast(value, dtype) if tf.is_tensor(value) else tf.constant(value, dtype)
 
@@ -47,7 +48,7 @@ def _as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 def inner_log_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
     """Beta `[K+1, M, B]`: log q(z,psi_k|x) - log tau(psi_k|z,x), warmed up by `inner`."""
     auxiliary = densities.log_q_psi - densities.log_tau
-    return densities.log_q_z + _as_weight(inner, auxiliary.dtype) * auxiliary
+    return densities.log_q_z + as_weight(inner, auxiliary.dtype) * auxiliary
 
 
 def log_marginal_upper(log_ratios: tf.Tensor) -> tf.Tensor:
@@ -86,7 +87,7 @@ def outer_log_weights(
     """Alpha `[M, B]`: log p(x|z_m) + c_out (P[m] - U[m]), the logs of the outer weights."""
     log_q = log_marginal_upper(inner_log_ratios(densities, inner))
     log_p = log_mean_exp(densities.log_prior)
-    return densities.log_likelihood + _as_weight(outer, log_q.dtype) * (log_p - log_q)
+    return densities.log_likelihood + as_weight(outer, log_q.dtype) * (log_p - log_q)
 
 
 def bound(
@@ -138,8 +139,8 @@ def tau_path_factor(
     log_ratios = inner_log_ratios(densities, inner)
     v = normalised_weights(log_ratios)
     w = normalised_weights(outer_log_weights(densities, inner, outer))
-    inner = _as_weight(inner, v.dtype)
-    outer = _as_weight(outer, v.dtype)
+    inner = as_weight(inner, v.dtype)
+    outer = as_weight(outer, v.dtype)
     return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))
 
 
@@ -160,7 +161,7 @@ def rho_path_factor(
     """
     u = normalised_weights(densities.log_prior)
     w = normalised_weights(outer_log_weights(densities, inner, outer))
-    return u * (1.0 - _as_weight(outer, w.dtype) * (1.0 - w))
+    return u * (1.0 - as_weight(outer, w.dtype) * (1.0 - w))
 
 
 def swap_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:

@@ -38,7 +38,8 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
         raise ValueError(
             f"gradient={gradient!r}: bound={method.name!r} takes {', '.join(method.gradients)}"
         )
-    tf.function(lambda: _Checker(model, method, x, gradient).run()).get_concrete_function()
+    checker = _Checker(model, method, x, gradient)
+    tf.function(checker.run, autograph=False).get_concrete_function()
 
 
 class _Checker:
@@ -59,7 +60,7 @@ class _Checker:
             raise ValueError(f"prior: bound={name!r} is for a Hierarchy, got {prior}")
         else:
             self._log_prob("prior", model.prior, z, [_M, B])
-        self._log_prob("likelihood(z)", model.likelihood(z), x, [_M, B])
+        self._log_prob("likelihood(z)", self._call("likelihood", z), x, [_M, B])
 
     def _check_explicit(self) -> tf.Tensor:
         q = self._call("conditional", None, self._x)
@@ -70,10 +71,19 @@ class _Checker:
             )
         name = "conditional(None, x)"
         self._reparameterized(name, q, "phi")
-        z, log_q_z = q.experimental_sample_and_log_prob(_M, seed=self._seed)
-        self._expect(f"{name}.sample(M)", z, [_M, self._B, None])
+        z = self._draw(name, q, _M, [_M, self._B, None])
+        if not hasattr(q, "experimental_sample_and_log_prob"):
+            raise TypeError(f"{name}: neither a TFP distribution nor hvi.Callables")
+        try:
+            _, log_q_z = q.experimental_sample_and_log_prob(_M, seed=self._seed)
+        except NotImplementedError as error:
+            raise TypeError(
+                f"{name}: no log_prob ({error}); bound={self._method.name!r} needs its density"
+            ) from error
         self._expect(f"{name}.log_prob(z)", log_q_z, [_M, self._B])
-        inner = q.distribution if isinstance(q, tfd.Independent) else q
+        inner = q
+        while hasattr(inner, "distribution") and not isinstance(inner, tfd.TransformedDistribution):
+            inner = inner.distribution  # Independent and others of its kind
         if self._gradient in ("stl", "iwae-dreg") and isinstance(
             inner, tfd.TransformedDistribution
         ):
@@ -116,6 +126,8 @@ class _Checker:
         B, shape = self._B, [_L, _M, self._B]
         zeta = sampling.draw_unconditional_zeta(prior, _L, [_M, B], self._seed)
         self._expect("prior.mixing: draws", zeta, [*shape, None])
+        if self._method.zeta == "prior":
+            self._reparameterized("prior.mixing", prior.mixing, "theta")
         if self._method.zeta == "rho":
             if prior.inverse is None:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """The configuration of a run: frozen, validated once, and stored as JSON in its workdir."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from typing import Any
@@ -158,6 +159,17 @@ def resolve_jit(config: Config, has_gpu: bool) -> Config:
 def with_digest(config: Config, digest: str) -> Config:
     """The configuration of a run on the file with this digest."""
     return dataclasses.replace(config, data=dataclasses.replace(config.data, data_digest=digest))
+
+
+def fit_name(config: Config, step: int) -> str:
+    """The folder of a fit to the model of this step: fits with other settings have others."""
+    identity = {
+        name: value
+        for name, value in flatten(config).items()
+        if name not in _NOT_IDENTITY and name not in ("epochs", "jit_compile", "frozen")
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"fit_tau_step{step}_{digest[:8]}"
 
 
 def with_frozen(config: Config, step: int) -> Config:

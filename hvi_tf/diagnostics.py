@@ -9,6 +9,8 @@ import tensorflow as tf
 
 # Below this KL(tau||q(psi)), in nats, tau proposes what q(psi|x) would have proposed.
 COLLAPSED_NATS = 0.05
+# Above this shape the variance of the weights' mean is infinite for all practical purposes.
+RELIABLE_PARETO_K = 0.7
 # Fewer exceedances than this tell nothing about a tail.
 MIN_TAIL = 5
 
@@ -60,7 +62,10 @@ def pareto_k(largest: tf.Tensor) -> tf.Tensor:
     grid = tf.reshape(grid, [-1, *[1] * (excess.shape.rank - 1)])
     theta = 1.0 / scale + grid / (3.0 * quartile)  # [points, ...]
     shape = tf.reduce_mean(tf.math.log1p(-theta[:, tf.newaxis] * excess), axis=1)
-    log_profile = n * (tf.math.log(-theta / shape) - shape - 1.0)
+    # Where theta is 0 the distribution is exponential: theta / shape tends to -1 / mean.
+    mean = tf.maximum(tf.reduce_mean(excess, axis=0), 1e-300)
+    slope = tf.where(theta == 0.0, 1.0 / mean, -theta / tf.where(theta == 0.0, 1.0, shape))
+    log_profile = n * (tf.math.log(slope) - shape - 1.0)
     posterior = tf.exp(log_profile - tf.reduce_logsumexp(log_profile, axis=0))
     theta = tf.reduce_sum(posterior * theta, axis=0)
     k = tf.reduce_mean(tf.math.log1p(-theta * excess), axis=0)

@@ -85,12 +85,16 @@ def value_and_gradients(
         estimator: a key of `ESTIMATORS`.
         inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
         outer: warm-up c_out in [0, 1]; likewise.
+
+    Returns:
+        What was drawn and its value, and the ascent direction of each group; None for a
+        variable that no gradient reaches.
     """
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
         densities = sampling.log_densities(model, method, x, sample)
-        inner, outer = (tf.cast(c, densities.log_q_z.dtype) for c in (inner, outer))
+        inner, outer = (bounds.as_weight(c, densities.log_q_z.dtype) for c in (inner, outer))
         value = tf.reduce_mean(bounds.bound(densities, inner, outer))
     objective = Objective(value, method, sample, densities, inner, outer)
     return objective, ESTIMATORS[estimator](tape, objective, variables)

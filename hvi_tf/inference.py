@@ -74,7 +74,8 @@ def evidence(
         jit_compile: whether to use XLA.
 
     Raises:
-        ValueError: for a count that the row fixes, or a model of the wrong shapes.
+        ValueError: for a count that the row fixes, a model of the wrong shapes, or a bound
+            that is NaN.
         TypeError: if a distribution lacks what the row needs of it.
     """
     if replicates < 2:
@@ -95,6 +96,10 @@ def evidence(
         name: np.stack([getattr(s, name).numpy() for s in scores]) for name in scores[0]._fields
     }
     values = stacked.pop("log_likelihood").astype(np.float64)
+    if np.isnan(values).any():
+        raise ValueError(
+            f"x[{int(np.argmax(np.isnan(values).any(axis=0)))}]: the bound is NaN; a density is"
+        )
     return Evidence(
         mean=values.mean(axis=0),
         standard_error=values.std(axis=0, ddof=1) / np.sqrt(replicates),
@@ -177,14 +182,21 @@ def fit(
         values = tf.TensorArray(tf.float64, size=steps)
         for step in tf.range(steps, dtype=tf.int64):
             value, ascents = ascent(batch(step), step)
-            optimizer.apply([-g for g in ascents], flat)
+            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in (value, *ascents)])
+            value = tf.where(finite, value, value + float("nan"))
             values = values.write(tf.cast(step, tf.int32), tf.cast(value, tf.float64))
+            if not finite:
+                break
+            optimizer.apply([-g for g in ascents], flat)
         return values.stack()
 
     course = run().numpy()
     if not np.isfinite(course).all():
         step = int(np.argmin(np.isfinite(course)))
-        raise ValueError(f"step {step}: the bound is {course[step]}; try a smaller step size")
+        raise ValueError(
+            f"step {step}: the bound or its gradient is not finite; the variables are those of the "
+            "step before; try a smaller step size"
+        )
     return course
 
 

@@ -142,7 +142,8 @@ def _run(mode: str) -> None:
     trained = None
     if mode == "fit_tau":
         trained, step = fit_tau.load_trained(found, x_dim)
-        config, path = config_lib.with_frozen(config, step), path / f"fit_tau_step{step}"
+        path /= config_lib.fit_name(config, step)
+        config = config_lib.with_frozen(config, step)
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)

@@ -114,7 +114,8 @@ def draw_psi(
     """
     if method.inverse == "tau":
         return model.tau(z, x).sample(n, seed=seed)
-    # Where tau := p(zeta) no psi is drawn: n is 0.
+    if method.inverse == "prior":
+        return draw_unconditional_zeta(model.prior, n, tf.shape(z)[:2], seed)
     own_or_shared = tf.shape(z)[0] if method.shared == "no" else 1
     return model.mixing(x).sample([n, own_or_shared], seed=seed)
 

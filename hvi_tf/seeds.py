@@ -20,6 +20,8 @@ class Purpose(enum.IntEnum):
     EVALUATE = 5
     SAMPLE_IMAGES = 6
     SIMULATE = 7
+    ANNEAL = 8
+    BRACKET = 9
 
 
 def fold(seed: int, purpose: Purpose, *indices: int | tf.Tensor) -> tf.Tensor:

@@ -78,7 +78,7 @@ def test_reverse_weights_are_unbiased_for_the_inverse_evidence(num_steps, seed):
 
 def test_forward_approaches_the_evidence_from_below(seed):
     gaps = []
-    for num_steps in (5, 20, 80):
+    for num_steps in (5, 50):
         run = compiled(ais.forward, target_of(X), num_steps)
         result = run([normal([seed, 1], 4_000, 3, 2)], tf.constant([seed, num_steps]))
         gap, error = mean_and_error(
@@ -86,15 +86,14 @@ def test_forward_approaches_the_evidence_from_below(seed):
         )
         assert np.all(gap > -5.0 * error)
         gaps.append(gap)
-    assert np.all(gaps[0] > 1.5 * gaps[1])
-    assert np.all(gaps[1] > 1.5 * gaps[2])
-    assert np.all(gaps[2] < 0.05)
+    assert np.all(gaps[0] > 2.0 * gaps[1])
+    assert np.all(gaps[1] < 0.05)
     assert np.all((result.acceptance > 0.4) & (result.acceptance < 1.0))
 
 
 def test_reverse_approaches_the_evidence_from_above(seed):
     gaps = []
-    for num_steps in (5, 20, 80):
+    for num_steps in (5, 50):
         x, z = posterior_draws([seed, 1], observations=2_000, chains=4)
         result = compiled(ais.reverse, target_of(x), num_steps)([z], tf.constant([seed, num_steps]))
         exact = LG.log_evidence(x)
@@ -103,57 +102,63 @@ def test_reverse_approaches_the_evidence_from_above(seed):
         # Worth having, though all chains share their start.
         assert np.mean(-result.log_weights - exact) > gap
         gaps.append(gap)
-    assert gaps[0] > 1.5 * gaps[1] > 2.25 * gaps[2]
-    assert gaps[2] < 0.05
+    assert gaps[0] > 2.0 * gaps[1]
+    assert gaps[1] < 0.05
     assert np.all((result.acceptance > 0.4) & (result.acceptance < 1.0))
 
 
-def test_a_hierarchical_prior_is_annealed_over_both_parts(seed):
-    rng = np.random.default_rng(5)
-    G, g, chains = 0.5 * rng.normal(size=(2, 3)), 0.6, 400
-    scale = tf.constant([g, g], tf.float64)
+class Hierarchy:
+    """p(zeta) = N(0, I), p(z|zeta) = N(G zeta, g^2 I), and p(x|z) of `LG`."""
 
-    def log_prior(z, zeta):
-        p_zeta = tfd.Sample(tfd.Normal(tf.zeros([], tf.float64), 1.0), 3)
-        p_z = tfd.MultivariateNormalDiag(tf.linalg.matvec(G, zeta), scale)
-        return p_zeta.log_prob(zeta) + p_z.log_prob(z)
+    G, g = 0.5 * np.random.default_rng(5).normal(size=(2, 3)), 0.6
 
-    def log_likelihood(z, zeta):
-        del zeta  # p(x|z,zeta) = p(x|z)
-        return LG.likelihood(z).log_prob(x)
+    def draw(self, seed, *shape):
+        zeta_seed, z_seed = tf.unstack(tf.random.split(seed, 2))
+        zeta = normal(zeta_seed, *shape, 3)
+        return [tf.linalg.matvec(self.G, zeta) + self.g * normal(z_seed, *shape, 2), zeta]
 
-    def draw(draws, observations):
-        zeta = normal([seed, 1], draws, observations, 3)
-        z = tf.linalg.matvec(G, zeta) + g * normal([seed, 2], draws, observations, 2)
-        return [z, zeta]
+    def target(self, x):
+        def log_prior(z, zeta):
+            noise = z - tf.linalg.matvec(self.G, zeta)
+            p_zeta, p_noise = tfd.Normal(np.zeros(3), 1.0), tfd.Normal(np.zeros(2), self.g)
+            return tf.reduce_sum(p_zeta.log_prob(zeta), -1) + tf.reduce_sum(
+                p_noise.log_prob(noise), -1
+            )
 
-    posterior = [tf.repeat(part, 4, axis=0) for part in draw(1, 300)]
-    x = LG.likelihood(posterior[0][0]).mean() + LG.s * normal([seed, 3], 300, 3)
-    cov = LG.W @ (G @ G.T + g**2 * np.eye(2)) @ LG.W.T + LG.s**2 * np.eye(3)
-    exact = scipy.stats.multivariate_normal(LG.b, cov).logpdf(x)
-    target = Target(log_prior, log_likelihood)
-    upper = compiled(ais.reverse, target, 100, leapfrog_steps=5)(
-        posterior, tf.constant([seed, 4])
-    ).log_evidence
-    gap, error = mean_and_error(upper - exact)
-    assert -5.0 * error < gap < 0.05
+        return Target(log_prior, lambda z, _: LG.likelihood(z).log_prob(x))
 
-    x, exact = x[:3], exact[:3]
-    run = compiled(ais.forward, target, 100)
-    result = run(draw(chains, 3), tf.constant([seed, 5]))
-    gap, error = mean_and_error(exact - bounds_of_runs(result.log_weights, chains=4))
+    def log_evidence(self, x):
+        cov_z = self.G @ self.G.T + self.g**2 * np.eye(2)
+        cov = LG.W @ cov_z @ LG.W.T + LG.s**2 * np.eye(3)
+        return scipy.stats.multivariate_normal(LG.b, cov).logpdf(x)
+
+
+def test_forward_anneals_both_parts_of_a_hierarchical_prior(seed):
+    h = Hierarchy()
+    run = compiled(ais.forward, h.target(X), num_steps=100)
+    result = run(h.draw([seed, 1], 400, 3), tf.constant([seed, 2]))
+    runs = bounds_of_runs(result.log_weights, chains=4)
+    gap, error = mean_and_error(h.log_evidence(X) - runs)
     assert np.all(gap > -5.0 * error)
     assert np.all(gap < 0.05)
 
 
-@pytest.mark.parametrize("first", [1e-3, 0.1, 10.0])
+def test_reverse_anneals_both_parts_of_a_hierarchical_prior(seed):
+    h = Hierarchy()
+    state = h.draw([seed, 1], 1, 300)
+    x = (LG.likelihood(state[0]).mean() + LG.s * normal([seed, 2], 1, 300, 3))[0]
+    run = compiled(ais.reverse, h.target(x), num_steps=100)
+    result = run([tf.repeat(part, 4, axis=0) for part in state], tf.constant([seed, 3]))
+    gap, error = mean_and_error(result.log_evidence - h.log_evidence(x))
+    assert -5.0 * error < gap < 0.05
+
+
+@pytest.mark.parametrize("first", [1e-3, 10.0])
 def test_step_sizes_follow_the_scale_of_each_posterior(first, seed):
     noise = tf.constant([1.0, 0.1, 0.01], tf.float64)  # of x given z, one per observation
 
     def log_likelihood(z):
-        return tfd.MultivariateNormalDiag(
-            z, noise[:, tf.newaxis] * tf.ones(2, tf.float64)
-        ).log_prob(tf.ones([3, 2], tf.float64))
+        return tf.reduce_sum(tfd.Normal(z, noise[:, tf.newaxis]).log_prob(1.0), axis=-1)
 
     target = Target(LG.prior.log_prob, log_likelihood)
 

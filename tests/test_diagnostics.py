@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import bounds, diagnostics, sampling
+from hvi_tf.evaluation import log_likelihood
 from hvi_tf.methods import METHODS
 from tests.analytic import LinearGaussian, gaussian_kl
 
@@ -37,6 +38,31 @@ def test_equal_weights_and_one_dominating_weight():
     log_weights = np.full((21, 1), -1e4)
     log_weights[0] = 0.0
     assert diagnostics.pareto_k(tf.constant(log_weights)).numpy()[0] > 0.7
+
+
+def test_ties_are_no_trouble():
+    """Equal excesses put a grid point of the fit at exactly 0."""
+    for ties in (99, 100, 110, 120):
+        log_weights = np.zeros((ties + 1, 1))
+        log_weights[-1] = -1.0
+        assert np.isfinite(diagnostics.pareto_k(tf.constant(log_weights)))
+
+
+def test_kl_of_the_mixing_is_the_exact_one(seed):
+    """KL(q(psi|x) || q(psi|z,x)) in expectation over z, with the true tau: L_K is exact."""
+    lg = LinearGaussian()
+    x = tf.constant(lg.observations(1))
+    plan = log_likelihood.make_plan(20_000, 1)
+    score = log_likelihood.make_scorer(lg.model, METHODS["diwhvi"], plan)
+    found = score(x, tf.constant([seed, 3])).kl_mixing_posterior.numpy()[0]
+    z_cov = lg.q_cov
+    exact = np.mean(
+        [
+            gaussian_kl(np.zeros(2), np.eye(2), lg.inverse.map @ z, lg.inverse.cov)
+            for z in np.random.default_rng(seed).multivariate_normal(np.zeros(2), z_cov, 20_000)
+        ]
+    )
+    assert abs(found - exact) < 0.05 * exact
 
 
 def test_too_few_weights_have_no_tail():

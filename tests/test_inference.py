@@ -186,6 +186,53 @@ def test_rho_of_another_zeta():
         hvi.evidence(LG.model, X, bound="dsivi")
 
 
+def test_what_is_missing_is_named():
+    silent = LG.model._replace(
+        conditional=lambda psi, x: hvi.Callables(sample_fn=lambda n, seed: tf.zeros([*n, 4, 2]))
+    )
+    with pytest.raises(TypeError, match=r"conditional\(None, x\): no log_prob .* 'vae' needs its"):
+        hvi.evidence(silent, X, bound="vae")
+    with pytest.raises(ValueError, match="likelihood=None: bound='vae' needs it"):
+        hvi.evidence(LG.model._replace(likelihood=None), X, bound="vae")
+
+
+def test_whole_numbers_can_be_observed():
+    counts = tf.constant([[1, 0, 4], [2, 2, 0]])
+    model = LG.model._replace(
+        likelihood=lambda z: tfd.Independent(tfd.Poisson(tf.exp(z @ tf.ones([2, 3], z.dtype))), 1),
+        conditional=lambda psi, x: normal(tf.zeros([len(x), 2], tf.float64), ONES2),
+    )
+    model = model._replace(
+        likelihood=lambda z: hvi.Callables(
+            log_prob_fn=lambda x: tf.reduce_sum(
+                tfd.Poisson(tf.ones([], z.dtype)).log_prob(tf.cast(x, z.dtype)) + 0.0 * z[..., :1],
+                -1,
+            )
+        )
+    )
+    found = hvi.evidence(model, counts, bound="vae", replicates=5)
+    assert np.all(np.isfinite(found.mean))
+
+
+def test_a_draw_of_zero_density_is_no_nan():
+    model = LG.model._replace(prior=tfd.Independent(tfd.Uniform(-3.0 * ONES2, 3.0 * ONES2), 1))
+    found = hvi.evidence(model, X, bound="iwae", M=20, replicates=5)
+    assert np.all(np.isfinite(found.mean))
+
+
+def test_a_diverged_fit_keeps_the_last_good_variables():
+    loc = tf.Variable(ONES2)
+    model = LG.model._replace(conditional=lambda psi, x: normal(loc + 0.0 * x[:, :2], ONES2))
+    x = tf.constant(np.where(np.arange(6) < 5, 1.0, np.nan)[:, None, None] * X)
+    with pytest.raises(ValueError, match="step 5: the bound or its gradient is not finite"):
+        hvi.fit(
+            *(model, lambda step: tf.gather(x, step), hvi.ParameterGroups(phi=[loc])),
+            **dict(bound="vae", steps=6),
+        )
+    assert np.all(np.isfinite(loc))
+    assert np.any(loc.numpy() != 1.0)
+
+
 def test_draws_that_are_not_reparameterized():
     model = LG.model._replace(
         conditional=lambda psi, x: tfd.Independent(tfd.Poisson(tf.exp(psi)), 1)

@@ -99,8 +99,9 @@ def test_the_tail_is_that_of_all_weights():
 
 
 def test_streamed_sums_survive_extremes():
-    values = np.array([[-1e4, 3.0], [1e4, -1e4], [9_999.0, 2.0], [-np.inf, 0.0]])
-    streamed = Streamed.empty(tf.zeros(2, tf.float64))
+    inf = np.inf
+    values = np.array([[-1e4, 3.0, -inf], [1e4, -1e4, -inf], [9_999.0, 2.0, 5.0], [-inf, 0.0, 1.0]])
+    streamed = Streamed.empty(tf.zeros(3, tf.float64))
     for row in values:
         streamed = streamed.add(tf.constant(row[None]))
     np.testing.assert_allclose(streamed.log_mean(4), bounds.log_mean_exp(tf.constant(values)))

@@ -160,7 +160,10 @@ def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir):
     result = run(*fit, "--tau_epochs=2")
     assert result.returncode == 0, result.stderr[-2000:]
     assert "test log-likelihood (DIWHVI, M=4, K=30)" in result.stdout
-    fitted = workdir / "fit_tau_step214"
+    (fitted,) = workdir.glob("fit_tau_step214_*")
+    validation = [float(v) for v in re.findall(r"validation (-[\d.]+)", result.stdout)]
+    assert len(validation) == 2
+    assert validation[1] > validation[0]  # U_K came down: nothing else is trained
     before, after = (final_weights(w) for w in (workdir, fitted))
     for name, value in before.items():
         if name.startswith(("decoder", "encoder")):
@@ -169,6 +172,9 @@ def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir):
     # The same command goes on with it; the fit is a run that other processes can evaluate.
     again = run(*fit, "--tau_epochs=3")
     assert "Resuming from step 428 of 642." in again.stdout
+    other = run(*fit, "--tau_epochs=1", "--learning_rate=1e-3")  # the last --flag counts
+    assert other.returncode == 0, other.stderr[-2000:]
+    assert len(list(workdir.glob("fit_tau_step214_*"))) == 2
     scores = [
         run("--mode=evaluate", f"--workdir={fitted}", data, f"--estimator={name}").stdout
         for name in ("auto", "sivi")

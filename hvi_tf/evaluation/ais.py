@@ -51,8 +51,8 @@ def inverse_temperatures(num_steps: int) -> np.ndarray:
 
     Where the data dominate, the variance of log p(x|z) under f_t falls like 1 / beta^2,
     so equally good steps are spaced like beta itself, down to where the prior takes over.
-    On a 32-dimensional MNIST decoder the linear schedule needs 1.6 times as many steps
-    for the same variance of the log-weights, the sigmoidal one of Wu et al. 1.15 times.
+    On a 32-dimensional MNIST decoder, at 500 steps, the variance of the log-weights was 3
+    times as large with equal gaps, and 1.3 times with the sigmoidal schedule of Wu et al.
 
     Args:
         num_steps: T >= 1.
@@ -65,7 +65,7 @@ def inverse_temperatures(num_steps: int) -> np.ndarray:
     """
     if num_steps < 1:
         raise ValueError(f"annealing needs at least one step, got num_steps={num_steps}")
-    # The last gap is e^4 = 55 times the first; 3 to 5 make no difference to speak of.
+    # The last gap is nearly e^4 = 55 times the first.
     return np.expm1(np.linspace(0.0, 4.0, num_steps + 1)) / np.expm1(4.0)
 
 
@@ -86,10 +86,11 @@ def forward(
     Args:
         target: p(x, z).
         state: independent exact draws from the prior, parts `[C, B, D_i]`.
-        step_size: of the leapfrog integrator; broadcasts with every part. It may depend
-            on x but not on these chains: see `tune_step_size`.
-        num_steps: temperatures T; run time grows with it, memory does not.
-        leapfrog_steps: gradients per transition, besides one at its start.
+        step_size: of the leapfrog integrator, jittered by up to a half; broadcasts with
+            every part. It may depend on x but not on these chains: see `tune_step_size`.
+        num_steps: temperatures T; run time grows with it, memory does not. For a given
+            time T counts for more than `leapfrog_steps`.
+        leapfrog_steps: gradients per transition, besides one at its start; 5 will do.
         seed: int32 `[2]`; the result is a pure function of it.
 
     Returns:
@@ -153,9 +154,8 @@ def tune_step_size(
     and a transition of any fixed step size leaves its f_t invariant: AIS with it stays
     unbiased. A step size adapted on the way would depend on the very states it moves.
 
-    One size serves all temperatures: the larger ones that would be accepted near the
-    prior take HMC around its orbits and back, which trebled the variance of the
-    log-weights on an MNIST decoder.
+    One size serves all temperatures: sizes tuned at each were no better on an MNIST
+    decoder.
 
     Args:
         target: p(x, z).
@@ -218,6 +218,7 @@ def _anneal(
     for i in tf.range(num_steps):
         log_weights += gaps[i] * target.log_likelihood(*state)
         jitter_seed, hmc_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, i)))
+        # A length fixed near half an orbit would bring every chain back to its energy.
         jitter = tf.random.stateless_uniform([], jitter_seed, 0.5, 1.5, dtype)
         kernel = _hmc(target, betas[i + 1], jitter * step_size, leapfrog_steps)
         state, results = _transition(kernel, state, hmc_seed)

@@ -41,7 +41,8 @@ def estimator_row(config: Config) -> Method:
 def counts(config: Config) -> Counts:
     """The configured eval_M, eval_K and eval_L, where the estimator has a use for them."""
     e, row = config.evaluation, estimator_row(config)
-    draws_psi = row.inverse in ("tau", "mixing")
+    # A run of hvm is scored with eval_K as the paper does; --estimator=hvm asks for K=0.
+    draws_psi = row.inverse in ("tau", "mixing") and (e.estimator == "auto" or row.K.free)
     draws_zeta = config.method.prior == "hierarchical" and row.zeta != "psi_0"
     return Counts(e.eval_M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
 
@@ -93,6 +94,7 @@ def evaluate(
         path=scores_path(workdir, config),
         identity=_identity(config, step) | {"estimator": row.name, "plan": plan._asdict()},
         names=ImageScores._fields,
+        purpose=seeds.Purpose.EVALUATE,
         images=plan.images,
         available=len(test),
         score=lambda rows, seed: score(tf.gather(x, rows), seed),
@@ -119,6 +121,7 @@ def _evaluate_by_annealing(
         path=workdir.evaluation / f"test_{name}.npz",
         identity=identity,
         names=AnnealedScores._fields,
+        purpose=seeds.Purpose.ANNEAL,
         images=images,
         available=len(x),
         score=lambda rows, seed: anneal(tf.gather(x, rows), seed),
@@ -134,6 +137,7 @@ def _evaluate_by_annealing(
         title="annealing, simulated",
         path=workdir.evaluation / f"simulated_{name}.npz",
         names=BracketScores._fields,
+        purpose=seeds.Purpose.BRACKET,
         available=MAX_SIMULATED,
         score=lambda rows, seed: bracket(simulated.take(rows), seed),
     )

@@ -103,7 +103,7 @@ def score_images(
     Returns:
         Scores `[B]`; `log_likelihood` is at most log p(x) in expectation.
     """
-    zeros = tf.zeros(tf.shape(x)[:1], x.dtype)
+    zeros = tf.zeros(tf.shape(x)[:1], _dtype(model, method, x))
     outer = Streamed.empty(zeros)
     tail = diagnostics.tail_length(plan.M)
     largest = no_largest(tail + 1 if tail else 0, zeros)
@@ -131,6 +131,12 @@ def score_images(
         pareto_k_outer=diagnostics.pareto_k(largest) if tail else _nothing(zeros),
         pareto_k_inner=means.pareto_k_inner,
     )
+
+
+def _dtype(model: sampling.Model, method: Method, x: tf.Tensor) -> tf.DType:
+    """That of the densities; x may be whole numbers."""
+    q = model.mixing(x) if method.hierarchical else model.conditional(None, x)
+    return q.sample(1, seed=tf.constant([0, 0])).dtype
 
 
 def _nothing(like: tf.Tensor) -> tf.Tensor:

@@ -30,6 +30,7 @@ class Job(NamedTuple):
         path: of the scores, an npz file.
         identity: what the scores are a function of; scores of another identity are dropped.
         names: of the scores; the first is shown as it goes, and must be finite.
+        purpose: of the seeds, that no other job's draws share.
         images: per call.
         available: number of images that there are.
         score: (rows int32 `[images]`, seed) -> the scores `[images]` of these images.
@@ -39,6 +40,7 @@ class Job(NamedTuple):
     path: pathlib.Path
     identity: dict[str, Any]
     names: tuple[str, ...]
+    purpose: seeds.Purpose
     images: int
     available: int
     score: Callable[[tf.Tensor, tf.Tensor], tuple]
@@ -71,7 +73,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
             # Batches begin at multiples of job.images and are always full, so an image's
             # score does not depend on how many images are scored.
             rows = tf.range(done, done + job.images) % job.available
-            new = job.score(rows, seeds.fold(seed, seeds.Purpose.EVALUATE, done))
+            new = job.score(rows, seeds.fold(seed, job.purpose, done))
             kept = (s.numpy()[: job.available - done] for s in new)
             batch = dict(zip(job.names, kept, strict=True))
             _check_finite(batch, headline, done)

@@ -21,8 +21,10 @@ class Streamed(NamedTuple):
     def add(self, log_weights: tf.Tensor) -> "Streamed":
         """Adds `[chunk, ...]`; an entry of -inf adds nothing."""
         largest = tf.maximum(self.log_largest, tf.reduce_max(log_weights, axis=0))
-        shrink = tf.exp(self.log_largest - largest)
-        weights = tf.exp(log_weights - largest)
+        # Where every weight so far is 0, -inf - (-inf) would be NaN.
+        reference = tf.where(tf.math.is_inf(largest), tf.zeros_like(largest), largest)
+        shrink = tf.exp(self.log_largest - reference)
+        weights = tf.exp(log_weights - reference)
         return Streamed(
             largest,
             shrink * self.total + tf.reduce_sum(weights, axis=0),

@@ -123,6 +123,12 @@ def warnings(scores: dict[str, Any]) -> list[str]:
             f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {kl:.3f} nats, so psi tells "
             "hardly anything about z and q(z|x) is as good as explicit"
         )
+    tail = scores.get("pareto_k_outer", {"mean": 0.0})["mean"]
+    if tail > diagnostics.RELIABLE_PARETO_K:
+        found.append(
+            f"Pareto k of the outer weights is {tail:.2f}, above {diagnostics.RELIABLE_PARETO_K}: "
+            "few draws dominate, so the bound is still well below log p(x); raise --eval_M"
+        )
     return found
 
 
