@@ -74,6 +74,10 @@ _HOME_OF = {
 }
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
         return getattr(importlib.import_module(f"hvi_tf.{_HOME_OF[name]}"), name)

@@ -16,7 +16,7 @@ from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
 
 _M, _K, _L = 2, 3, 5
-_EVENT_HINT = "is the last axis part of the event, as by tfd.Independent(..., 1)?"
+_EVENT_HINT = "is the batch axis of x there, and the last axis part of the event (tfd.Independent)?"
 
 
 def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None = None) -> None:
@@ -38,6 +38,8 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
         raise ValueError(
             f"gradient={gradient!r}: bound={method.name!r} takes {', '.join(method.gradients)}"
         )
+    if x.shape.rank < 2:
+        raise ValueError(f"x: shape {tuple(x.shape)}, wanted (B, ...), one row per observation")
     checker = _Checker(model, method, x, gradient)
     tf.function(checker.run, autograph=False).get_concrete_function()
 
@@ -149,7 +151,14 @@ class _Checker:
         function = getattr(self._model, name)
         if function is None:
             raise ValueError(f"{name}=None: bound={self._method.name!r} needs it")
-        return function(*arguments)
+        try:
+            return function(*arguments)
+        except TypeError as error:
+            given = ", ".join("None" if a is None else a.dtype.name for a in arguments)
+            raise ValueError(
+                f"{name}: failed on arguments of type {given} ({error}); use one dtype throughout, "
+                "and psi=None only with an explicit q(z|x), that is bound='vae' or 'iwae'"
+            ) from error
 
     def _draw(self, name: str, distribution: Any, count: Any, wanted: Sequence) -> tf.Tensor:
         try:
@@ -176,11 +185,11 @@ class _Checker:
             raise TypeError(
                 f"{name}: no log_prob ({error}); bound={self._method.name!r} needs its density"
             ) from error
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
             reason = (str(error).splitlines() or [""])[0]
             raise ValueError(
                 f"{name}: a {_describe(distribution)} cannot score values of shape "
-                f"{tuple(value.shape)} ({reason})"
+                f"{tuple(value.shape)} and {value.dtype.name} ({reason}); use one dtype throughout"
             ) from error
         self._expect(f"{name}.log_prob", log_prob, wanted)
 

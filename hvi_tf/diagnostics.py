@@ -64,7 +64,8 @@ def pareto_k(largest: tf.Tensor) -> tf.Tensor:
     shape = tf.reduce_mean(tf.math.log1p(-theta[:, tf.newaxis] * excess), axis=1)
     # Where theta is 0 the distribution is exponential: theta / shape tends to -1 / mean.
     mean = tf.maximum(tf.reduce_mean(excess, axis=0), 1e-300)
-    slope = tf.where(theta == 0.0, 1.0 / mean, -theta / tf.where(theta == 0.0, 1.0, shape))
+    flat = theta == 0.0
+    slope = tf.where(flat, 1.0 / mean, -theta / tf.where(flat, tf.ones_like(shape), shape))
     log_profile = n * (tf.math.log(slope) - shape - 1.0)
     posterior = tf.exp(log_profile - tf.reduce_logsumexp(log_profile, axis=0))
     theta = tf.reduce_sum(posterior * theta, axis=0)

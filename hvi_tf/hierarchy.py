@@ -60,10 +60,38 @@ def inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
     return q.inverse(z)
 
 
+def _check_count(name: str, count: int | tf.Tensor, lowest: int) -> None:
+    if isinstance(count, int) and count < lowest:
+        raise ValueError(f"{name}={count}: must be at least {lowest}")
+
+
+def _score(name: str, distribution: tfd.Distribution, z: tf.Tensor, lead: tf.Tensor) -> tf.Tensor:
+    """log_prob(z), which must have the shape of `lead` without its event axis.
+
+    Raises:
+        ValueError: naming the distribution and the shapes.
+    """
+    wanted = lead.shape[:-1]
+    event = getattr(distribution, "event_shape", None)
+    if event is not None and not event.is_compatible_with(z.shape[-1:]):
+        raise ValueError(
+            f"{name}: event shape {tuple(event)}, but it has to score draws of shape "
+            f"{tuple(z.shape)}; is the last axis part of the event, as by tfd.Independent(..., 1)?"
+        )
+    log_prob = distribution.log_prob(z)
+    if not log_prob.shape.is_compatible_with(wanted):
+        raise ValueError(
+            f"{name}: log_prob has shape {tuple(log_prob.shape)}, wanted {tuple(wanted)} for "
+            f"draws of shape {tuple(lead.shape)}"
+        )
+    return log_prob
+
+
 def log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
     """Log q(z,psi) - log tau(psi|z) for psi `[K, ..., Dpsi]` and z `[..., Dz]`: `[K, ...]`."""
-    joint = q.conditional(psi).log_prob(z) + q.mixing.log_prob(psi)
-    return joint - inverse(q, z).log_prob(psi)
+    joint = _score("conditional(psi)", q.conditional(psi), z, psi)
+    joint += _score("mixing", q.mixing, psi, psi)
+    return joint - _score("inverse(z)", inverse(q, z), psi, psi)
 
 
 def log_density_upper(
@@ -82,9 +110,26 @@ def log_density_upper(
 
     Returns:
         `[...]`, nats.
+
+    Raises:
+        ValueError: if K is negative, a shape is wrong or there is no inverse.
     """
-    psi = tf.concat([psi_0[tf.newaxis], inverse(q, z).sample(K, seed=seed)], axis=0)
+    _check_count("K", K, 0)
+    psi = tf.concat([psi_0[tf.newaxis], _propose(q, z, psi_0, K, seed)], axis=0)
     return bounds.log_marginal_upper(log_ratios(q, z, psi))
+
+
+def _propose(
+    q: Hierarchy, z: tf.Tensor, psi_0: tf.Tensor, K: int | tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """K draws from tau, of the shape of psi_0 each."""
+    psi = inverse(q, z).sample(K, seed=seed)
+    if psi.shape[1:].rank != psi_0.shape.rank or not psi.shape[1:].is_compatible_with(psi_0.shape):
+        raise ValueError(
+            f"inverse(z): draws of shape {tuple(psi.shape[1:])} for each of K, but mixing drew psi "
+            f"of shape {tuple(psi_0.shape)}"
+        )
+    return psi
 
 
 def log_density_lower(
@@ -100,7 +145,11 @@ def log_density_lower(
 
     Returns:
         `[...]`, nats.
+
+    Raises:
+        ValueError: if K is not positive, a shape is wrong or there is no inverse.
     """
+    _check_count("K or L", K, 1)
     return bounds.log_marginal_lower(log_ratios(q, z, inverse(q, z).sample(K, seed=seed)))
 
 
@@ -125,17 +174,21 @@ def kl_upper(
 
     Returns:
         `[n, ...]`, nats, one value per draw of z.
+
+    Raises:
+        ValueError: if a count is too small, a shape is wrong or an inverse is missing.
     """
+    _check_count("n", n, 1)
     z_seed, psi_seed, zeta_seed = tf.unstack(tf.random.split(seed, 3))
     if isinstance(q, Hierarchy):
         z, psi_0 = sample(q, n, z_seed)
         log_q = log_density_upper(q, z, psi_0, K=K, seed=psi_seed)
     else:
         z = q.sample(n, seed=z_seed)
-        log_q = q.log_prob(z)
+        log_q = _score("q", q, z, z)
     if isinstance(p, Hierarchy):
         return log_q - log_density_lower(p, z, K=L, seed=zeta_seed)
-    return log_q - p.log_prob(z)
+    return log_q - _score("p", p, z, z)
 
 
 def kl_lower(
@@ -164,17 +217,19 @@ def kl_lower(
         `[n, ...]`, nats, one value per draw of z.
 
     Raises:
-        ValueError: if p is a hierarchy and `posterior` is None.
+        ValueError: if p is a hierarchy and `posterior` is None, a count is too small, a
+            shape is wrong or an inverse is missing.
     """
+    _check_count("n", n, 1)
     z_seed, psi_seed, zeta_0_seed, zeta_seed = tf.unstack(tf.random.split(seed, 4))
     if isinstance(q, Hierarchy):
         z, _ = sample(q, n, z_seed)
         log_q = log_density_lower(q, z, K=K, seed=psi_seed)
     else:
         z = q.sample(n, seed=z_seed)
-        log_q = q.log_prob(z)
+        log_q = _score("q", q, z, z)
     if not isinstance(p, Hierarchy):
-        return log_q - p.log_prob(z)
+        return log_q - _score("p", p, z, z)
     if posterior is None:
         raise ValueError(
             "posterior=None: a hierarchical p needs draws from p(zeta|z); pass a function "
@@ -199,10 +254,12 @@ def mutual_information(q: Hierarchy, *, n: int, K: int, seed: tf.Tensor) -> Sand
     Returns:
         Arrays `[n, ...]`, one value per draw.
     """
+    _check_count("n", n, 1)
+    _check_count("K", K, 1)
     draw_seed, psi_seed = tf.unstack(tf.random.split(seed, 2))
     z, psi_0 = sample(q, n, draw_seed)
-    log_q_z = q.conditional(psi_0).log_prob(z)
-    psi = inverse(q, z).sample(K, seed=psi_seed)
+    log_q_z = _score("conditional(psi)", q.conditional(psi_0), z, z)
+    psi = _propose(q, z, psi_0, K, psi_seed)
     beta = log_ratios(q, z, tf.concat([psi_0[tf.newaxis], psi], axis=0))
     return Sandwich(
         lower=log_q_z - bounds.log_marginal_upper(beta),

@@ -147,8 +147,11 @@ def fit(
         ValueError: for a count that the row fixes, a model of the wrong shapes, draws
             that are not reparameterized, a variable that no gradient reaches, or a bound
             that is not finite.
-        TypeError: if a distribution lacks what the row needs of it.
+        TypeError: if a distribution lacks what the row needs of it, or `variables` is not made
+            of lists.
     """
+    if steps < 1:
+        raise ValueError(f"steps={steps}: must be at least 1")
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
     if callable(x):
@@ -157,6 +160,9 @@ def fit(
         whole = tf.convert_to_tensor(x)
         batch = lambda step: whole  # noqa: E731
     check_model(model, row, batch(tf.constant(0, tf.int64)), gradient)
+    for name, group in zip(ParameterGroups._fields, variables, strict=False):
+        if not (isinstance(variables, ParameterGroups) and isinstance(group, list | tuple)):
+            raise TypeError(f"variables: {name} is no list in hvi.ParameterGroups({name}=[...])")
     flat = [v for group in variables for v in group]
     if not flat:
         raise ValueError("variables: no group holds a variable; there is nothing to fit")

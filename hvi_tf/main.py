@@ -138,6 +138,9 @@ def _run(mode: str) -> None:
     data = datasets.load(config.data)
     config = config_lib.with_digest(config, data.digest)
     loop.check_batch_size(config, data)
+    described = datasets.describe(config.data.dataset, data.digest)
+    if described != config.data.dataset:
+        print(f"Data: {described}", flush=True)
     x_dim = data.train.shape[1]
     trained = None
     if mode == "fit_tau":

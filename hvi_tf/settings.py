@@ -188,4 +188,4 @@ class EvaluationConfig:
     eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
     ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
     ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)
-    ais_leapfrog_steps: int = _flag(10, "Leapfrog steps per temperature.", 1, MAX_COUNT)
+    ais_leapfrog_steps: int = _flag(5, "Leapfrog steps per temperature.", 1, MAX_COUNT)

@@ -83,7 +83,7 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert values["hvm"]["log_likelihood"]["mean"] < values["auto"]["log_likelihood"]["mean"]
     assert len({v["scores"] for v in values.values()}) == len(values)
     assert values["sivi"]["kl_mixing_posterior"]["mean"] > 0
-    means = [v["log_likelihood"]["mean"] for v in values.values()]
+    means = [v["log_likelihood"]["mean"] for name, v in values.items() if name != "hvm"]
     assert np.ptp(means) < 0.5
 
 

@@ -24,6 +24,7 @@ from tests.analytic import (
     gaussian_kl,
     laplace,
     normal,
+    standard_normal,
 )
 from tests.test_closed_forms import log_normal, mean_and_error, z_of_mean
 
@@ -605,3 +606,47 @@ def test_a_hierarchical_p_needs_a_posterior():
 def test_a_bound_needs_an_inverse(compute):
     with pytest.raises(ValueError, match="inverse=None: this bound needs an inverse model"):
         compute(LG.proposal(X)._replace(inverse=None))
+
+
+BAD_HIERARCHIES = {
+    "p has no event": (
+        dict(),
+        tfd.Normal(tf.zeros(2, tf.float64), 1.0),
+        r"p: event shape \(\), but",
+    ),
+    "p of another z": (dict(), standard_normal(3), r"p: event shape \(3,\), but .* shape \(5, 2\)"),
+    "inverse of another psi": (
+        dict(inverse=lambda z: standard_normal(2)),
+        standard_normal(2),
+        r"inverse\(z\): draws of shape \(2,\) for each of K, but mixing drew psi of shape \(5, 2\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_HIERARCHIES)
+def test_wrong_shapes_are_named(case):
+    parts, p, message = BAD_HIERARCHIES[case]
+    q = hierarchy.Hierarchy(
+        mixing=standard_normal(2),
+        conditional=lambda psi: normal(psi, tf.ones_like(psi)),
+        inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
+    )._replace(**parts)
+    with pytest.raises(ValueError, match=message):
+        hierarchy.kl_upper(q, p, n=5, K=2, seed=tf.constant([0, 1]))
+
+
+def test_counts_are_checked():
+    q = hierarchy.Hierarchy(
+        mixing=standard_normal(2),
+        conditional=lambda psi: normal(psi, tf.ones_like(psi)),
+        inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
+    )
+    p, seed = standard_normal(2), tf.constant([0, 1])
+    with pytest.raises(ValueError, match="K=-1: must be at least 0"):
+        hierarchy.kl_upper(q, p, n=5, K=-1, seed=seed)
+    with pytest.raises(ValueError, match="K or L=0: must be at least 1"):
+        hierarchy.kl_lower(q, p, n=5, K=0, seed=seed)
+    with pytest.raises(ValueError, match="n=0: must be at least 1"):
+        hierarchy.kl_upper(q, p, n=0, seed=seed)
+    with pytest.raises(ValueError, match="K=0: must be at least 1"):
+        hierarchy.mutual_information(q, n=5, K=0, seed=seed)

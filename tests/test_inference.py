@@ -25,7 +25,8 @@ def test_the_readme_example_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     (code,) = [block for block in blocks if "import hvi_tf as hvi" in block]
     assert len([line for line in code.splitlines() if line.strip()]) < 20
-    exec(compile(code, "README.md", "exec"), {})
+    (sandwich,) = [block for block in blocks if "hvi.Hierarchy(" in block]
+    exec(compile(code + sandwich, "README.md", "exec"), {})
 
 
 def test_everything_public_is_there_and_import_is_cheap():
@@ -190,7 +191,7 @@ def test_what_is_missing_is_named():
     silent = LG.model._replace(
         conditional=lambda psi, x: hvi.Callables(sample_fn=lambda n, seed: tf.zeros([*n, 4, 2]))
     )
-    with pytest.raises(TypeError, match=r"conditional\(None, x\): no log_prob .* 'vae' needs its"):
+    with pytest.raises(TypeError, match=r"conditional\(None, x\): no log_prob .*'vae' needs its"):
         hvi.evidence(silent, X, bound="vae")
     with pytest.raises(ValueError, match="likelihood=None: bound='vae' needs it"):
         hvi.evidence(LG.model._replace(likelihood=None), X, bound="vae")
@@ -277,6 +278,20 @@ def test_fit_says_what_no_gradient_reaches():
         hvi.fit(model, X, hvi.ParameterGroups(), bound="vae")
     with pytest.raises(ValueError, match="gradient='dreg': bound='vae' takes reparameterized, stl"):
         hvi.fit(model, X, hvi.ParameterGroups(phi=[scale]), bound="vae", gradient="dreg")
+
+
+def test_mistaken_arguments_of_fit():
+    v = tf.Variable(ONES2)
+    with pytest.raises(TypeError, match=r"is no list in hvi.ParameterGroups\(eta=\[...\]\)"):
+        hvi.fit(LG.model, X, hvi.ParameterGroups(eta=v), bound="iwhvi", K=2)
+    with pytest.raises(TypeError, match="variables: theta is no list"):
+        hvi.fit(LG.model, X, [v], bound="iwhvi", K=2)
+    with pytest.raises(ValueError, match="steps=0: must be at least 1"):
+        hvi.fit(LG.model, X, hvi.ParameterGroups(eta=[v]), bound="iwhvi", K=2, steps=0)
+    with pytest.raises(ValueError, match=r"x: shape \(3,\), wanted \(B, ...\)"):
+        hvi.evidence(LG.model, X[0], bound="iwhvi", K=2)
+    with pytest.raises(ValueError, match=r"float32.*use one dtype throughout"):
+        hvi.evidence(LG.model, tf.cast(X, tf.float32), bound="iwhvi", K=2)
 
 
 def test_fit_takes_minibatches_and_tf_variables():
