@@ -273,9 +273,11 @@ def signal_to_noise():
         ("iwhvi", "K", "eta", ("reparameterized", "dreg", "dreg-biased", "gdreg")),
         ("iwhvi", "K", "phi", ("reparameterized", "stl", "gdreg")),
         ("iwae", "M", "phi", ("reparameterized", "stl", "iwae-dreg")),
+        ("vae", "L", "rho", ("reparameterized", "iwae-dreg")),
     ):
+        prior = {"prior": True} if symbol == "L" else {}
         values = [
-            test_closed_forms.snr(method, estimators, group, SEED, **{symbol: count})
+            test_closed_forms.snr(method, estimators, group, SEED, **{symbol: count}, **prior)
             for count in COUNTS
         ]
         header = [f"`{method}`, {group}", *(f"{symbol}={count}" for count in COUNTS)]
