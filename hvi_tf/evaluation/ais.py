@@ -88,9 +88,9 @@ def forward(
         state: independent exact draws from the prior, parts `[C, B, D_i]`.
         step_size: of the leapfrog integrator, jittered by up to a half; broadcasts with
             every part. It may depend on x but not on these chains: see `tune_step_size`.
-        num_steps: temperatures T; run time grows with it, memory does not. For a given
-            time T counts for more than `leapfrog_steps`.
-        leapfrog_steps: gradients per transition, besides one at its start; 5 will do.
+        num_steps: temperatures T; run time grows with it, memory does not.
+        leapfrog_steps: gradients per transition, besides one at its start. In the same
+            time 5 did no worse than 10 with fewer temperatures.
         seed: int32 `[2]`; the result is a pure function of it.
 
     Returns:
