@@ -254,7 +254,7 @@ def assert_one_line_error(result, *parts):
         ("--batch_size=90000", "--batch_size=90000"),
         ("--epochs=-3", "--epochs=-3: must be"),
         ("--hidden=300,many", "--hidden=300,many: must be whole numbers"),
-        ("--mode=dance", "--mode=dance: choose one of train, evaluate, export"),
+        ("--mode=dance", "--mode=dance: choose one of train, fit_tau, evaluate, export"),
         ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
         ("--epoch=3", "epoch"),
         ("stray", "stray: not a flag"),
@@ -312,7 +312,7 @@ def test_help_does_not_wait_for_tensorflow():
 def test_every_flagfile_is_valid():
     files = sorted(os.listdir("flags"))
     assert "mnist_iwhvi.cfg" in files
-    code = "import sys; from hvi_tf import main; main.FLAGS(sys.argv); main._config_from_flags()"
+    code = "import sys; from hvi_tf import main; main.FLAGS(sys.argv); main.config_lib.make(**main._flag_values())"
     for file in files:
         command = [sys.executable, "-c", code, f"--flagfile=flags/{file}"]
         subprocess.run(command, check=True)
