@@ -11,8 +11,8 @@ A state is a list of parts: [z], or [z, zeta] for a hierarchical prior. C counts
 
 The loop is not `tfp.mcmc.sample_annealed_importance_chain`: that hands the kernel the
 log-density and gradient of the temperature before (TFP 0.25), so its transitions leave
-no f_t invariant and its weights are biased: 15% low at 20 temperatures on a linear
-Gaussian model. Its temperatures are equally spaced, too; see `inverse_temperatures`.
+no f_t invariant and its weights are biased. They came out 4 to 20% low on a linear
+Gaussian model at 20 temperatures, and 119 nats low on an MNIST decoder at 300.
 """
 
 from collections.abc import Callable, Sequence
