@@ -14,9 +14,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import gradients, sampling, seeds
+from hvi_tf import gradients, log_likelihood, sampling, seeds
 from hvi_tf.checks import check_model
-from hvi_tf.evaluation import log_likelihood
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import METHODS, Count, Method

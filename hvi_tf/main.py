@@ -22,7 +22,7 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
-from hvi_tf.training.interrupts import Interrupted
+from hvi_tf.interrupts import Interrupted
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, sampling
-from hvi_tf.evaluation import log_likelihood
+from hvi_tf import bounds, diagnostics, log_likelihood, sampling
 from hvi_tf.methods import METHODS
 from tests.analytic import LinearGaussian, gaussian_kl
 

@@ -10,9 +10,9 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation import summary as summaries
+from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training.interrupts import Interrupted, StopRequest
 
 TEST = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
 

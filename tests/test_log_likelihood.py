@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, sampling
+from hvi_tf import bounds, diagnostics, log_likelihood, sampling
 from hvi_tf.bounds import LogDensities
-from hvi_tf.evaluation import log_likelihood
-from hvi_tf.evaluation.log_likelihood import Plan
-from hvi_tf.evaluation.streaming import Streamed
+from hvi_tf.log_likelihood import Plan
 from hvi_tf.methods import METHODS
+from hvi_tf.streaming import Streamed
 from tests.analytic import HierarchicalPrior, LinearGaussian
 
 
@@ -141,7 +140,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 from hvi_tf import config as config_lib
-from hvi_tf.evaluation import log_likelihood
+from hvi_tf import log_likelihood
 from hvi_tf.models.vae import make_vae
 
 def peak():

@@ -2,8 +2,8 @@
 
 import sys
 
-from hvi_tf.training import progress
-from hvi_tf.training.progress import Progress
+from hvi_tf import progress
+from hvi_tf.progress import Progress
 
 
 def run(total=20):

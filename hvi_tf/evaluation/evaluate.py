@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import sampling, seeds
+from hvi_tf import log_likelihood, sampling, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
-from hvi_tf.evaluation import annealing, log_likelihood, resumable
+from hvi_tf.evaluation import annealing, resumable
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
-from hvi_tf.evaluation.log_likelihood import ImageScores, Plan
 from hvi_tf.evaluation.resumable import Job
+from hvi_tf.log_likelihood import ImageScores, Plan
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.models.vae import VAE
 from hvi_tf.workdir import Workdir

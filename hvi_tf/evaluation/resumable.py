@@ -14,8 +14,8 @@ import tensorflow as tf
 from hvi_tf import seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
-from hvi_tf.training.interrupts import Interrupted, StopRequest
-from hvi_tf.training.progress import Progress
+from hvi_tf.interrupts import Interrupted, StopRequest
+from hvi_tf.progress import Progress
 
 SAVE_EVERY_SECONDS = 10.0
 

@@ -6,12 +6,11 @@ import keras
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, gradients, hierarchy, sampling, seeds
+from hvi_tf import bounds, gradients, hierarchy, log_likelihood, sampling, seeds
 from hvi_tf.config import Config
-from hvi_tf.evaluation import log_likelihood
-from hvi_tf.evaluation.log_likelihood import ImageScores
 from hvi_tf.gradients import Objective, ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.methods import METHODS
 from hvi_tf.models import distributions, networks
 from hvi_tf.models.flows import Flow

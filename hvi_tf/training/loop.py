@@ -12,11 +12,11 @@ from hvi_tf.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation.log_likelihood import ImageScores
+from hvi_tf.interrupts import Interrupted, StopRequest
+from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
+from hvi_tf.progress import Progress
 from hvi_tf.training.checkpoints import Checkpoints
-from hvi_tf.training.interrupts import Interrupted, StopRequest
-from hvi_tf.training.progress import Progress
 from hvi_tf.training.summaries import GRID, MAX_IMAGE_SUMMARIES, Summaries
 from hvi_tf.workdir import Workdir
 

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from hvi_tf import diagnostics, seeds
 from hvi_tf.config import Config
-from hvi_tf.evaluation.log_likelihood import ImageScores
+from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import Workdir, write_error

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from hvi_tf import bounds, diagnostics, sampling
-from hvi_tf.evaluation.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
+from hvi_tf.streaming import Streamed, add_to_largest, no_largest
 
 # Rows of the conditional network per call: enough to fill the machine, some 20 MB an
 # activation.
