@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from hvi_tf import methods
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS, Count, Method
 from hvi_tf.settings import (
@@ -27,6 +28,20 @@ _SECTIONS: dict[str, type] = {
     "evaluation": EvaluationConfig,
 }
 
+# Fields that hold several numbers.
+TUPLES = ("hidden", "flow_hidden", "resnet_channels", "pixelcnn_kernels")
+
+_CHOICES = {
+    "jit_compile": ("auto", "on", "off"),
+    "pi": ("uniform", "learned"),
+    "encoder_objective": ("elbo", "kl"),
+    "scale": ("softplus", "log_variance"),
+    "likelihood": ("bernoulli", "discretized_logistic"),
+    "encoder": ("mlp", "resnet"),
+    "decoder": ("mlp", "pixelcnn"),
+    "optimizer": ("adam", "amsgrad"),
+}
+
 # What may change between two commands on one workdir without making another run of it.
 _NOT_IDENTITY = {
     "data_dir",
@@ -34,6 +49,8 @@ _NOT_IDENTITY = {
     "checkpoint_every",
     "steps_per_call",
     "tau_epochs",
+    "max_steps",
+    "patience",
     *(field.name for field in dataclasses.fields(EvaluationConfig)),
 }
 
@@ -55,7 +72,7 @@ class Config:
     @property
     def row(self) -> Method:
         """The method's row of the table."""
-        return METHODS[self.method.bound]
+        return methods.row(self.method.bound, self.method.posterior)
 
     def schedule(self, epoch: int) -> schedules.ScheduleValues:
         """The values of all schedules at `epoch`."""
@@ -108,7 +125,7 @@ def make(**values: Any) -> Config:
     for name in values:
         if name not in known:
             raise UserError(f"unknown setting {name!r}")
-    for name in ("hidden", "flow_hidden"):
+    for name in TUPLES:
         if name in values:
             values[name] = tuple(values[name])
     config = Config(
@@ -120,6 +137,9 @@ def make(**values: Any) -> Config:
         }
     )
     config = dataclasses.replace(config, method=_resolve(config.method))
+    if config.model.scale is None:
+        scale = "log_variance" if config.row.refines else "softplus"
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, scale=scale))
     _validate(config)
     return config
 
@@ -182,7 +202,8 @@ def _resolve(method: MethodConfig) -> MethodConfig:
     """Fills in what the method's row leaves to it."""
     if method.bound not in METHODS:
         raise UserError(f"--bound={method.bound}: unknown; choose one of {', '.join(METHODS)}")
-    row = METHODS[method.bound]
+    _validate_posterior(method)
+    row = methods.row(method.bound, method.posterior)
     prior = method.prior or ("hierarchical" if row.needs_hierarchical_prior else "normal")
     if prior not in ("normal", "hierarchical"):
         raise UserError(f"--prior={prior}: choose normal or hierarchical")
@@ -199,7 +220,26 @@ def _resolve(method: MethodConfig) -> MethodConfig:
     if gradient not in row.gradients:
         others = ", ".join(row.gradients)
         raise UserError(f"--gradient={gradient}: --bound={row.name} takes {others}")
+    if row.refines and method.svi_steps is None:
+        # The same number of draws: the refined one after 10 steps, or a buffer of 10.
+        values["svi_steps"] = 10 if row.buffer == "last" else 9
     return dataclasses.replace(method, gradient=gradient, prior=prior, **values)
+
+
+def _validate_posterior(m: MethodConfig) -> None:
+    row, posterior = METHODS[m.bound], m.posterior
+    known = ("gaussian", "iaf", "realnvp", "hierarchical")
+    if posterior not in known:
+        raise UserError(f"--posterior={posterior}: choose {', '.join(known[:-1])} or {known[-1]}")
+    if posterior == "hierarchical" and not row.refines:
+        hint = "leave --posterior out" if row.hierarchical else "choose --bound=iwhvi, svi or bsvi"
+        raise UserError(f"--posterior=hierarchical: for --bound=svi and bsvi; {hint}")
+    if posterior != "gaussian" and row.hierarchical:
+        explicit = "|".join(r.name for r in METHODS.values() if not r.hierarchical)
+        raise UserError(
+            f"--posterior={posterior}: --bound={m.bound} has a hierarchical q(z|x); choose "
+            f"--bound={explicit}, or leave --posterior out"
+        )
 
 
 def _fixed_count_message(name: str, given: int, row: Method, prior: str) -> str:
@@ -224,13 +264,15 @@ def _validate(config: Config) -> None:
         if field.metadata["low"] is not None and value is not None:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(field, number)
-    for name in ("hidden", "flow_hidden"):
+    for name in TUPLES:
         if not values[name]:
             raise UserError(f"--{name}=: give at least one layer, such as 300,300")
-    jit = config.training.jit_compile
-    if jit not in ("auto", "on", "off"):
-        raise UserError(f"--jit_compile={jit}: choose auto, on or off")
+    for name, choices in _CHOICES.items():
+        if values[name] not in choices:
+            listed = ", ".join(choices[:-1])
+            raise UserError(f"--{name}={values[name]}: choose {listed} or {choices[-1]}")
     _validate_model(config)
+    _validate_svi(config)
     _validate_estimator(config)
     _validate_k_schedule(config)
 
@@ -240,20 +282,13 @@ def _validate_model(config: Config) -> None:
     gate, posterior = config.model.tau_gate_bias, m.posterior
     if gate is not None and row.inverse != "tau":
         raise UserError(f"--tau_gate_bias={gate}: --bound={m.bound} trains no tau; leave it out")
-    if posterior not in ("gaussian", "iaf", "realnvp"):
-        raise UserError(f"--posterior={posterior}: choose gaussian, iaf or realnvp")
-    if posterior != "gaussian" and row.hierarchical:
-        explicit = "|".join(r.name for r in METHODS.values() if not r.hierarchical)
-        raise UserError(
-            f"--posterior={posterior}: --bound={m.bound} has a hierarchical q(z|x); choose "
-            f"--bound={explicit}, or leave --posterior out"
-        )
-    if posterior != "gaussian" and m.gradient != "reparameterized":
+    flow = posterior in ("iaf", "realnvp")
+    if flow and m.gradient != "reparameterized":
         # A flow knows the density of its own draws by their noise, not as a function of z.
         raise UserError(
             f"--gradient={m.gradient}: --posterior={posterior} takes reparameterized only"
         )
-    if posterior != "gaussian" and config.model.latent_dim < 2:
+    if flow and config.model.latent_dim < 2:
         raise UserError(
             f"--latent_dim=1: --posterior={posterior} conditions dimensions on others; give 2"
         )
@@ -264,9 +299,44 @@ def _validate_model(config: Config) -> None:
         )
 
 
+def _validate_svi(config: Config) -> None:
+    m, t, row = config.method, config.training, config.row
+    asked = {"sir": m.sir, "double_sampling": m.double_sampling}
+    asked |= {"pi": m.pi != "uniform", "encoder_objective": m.encoder_objective != "elbo"}
+    asked |= {"svi_steps": m.svi_steps is not None}
+    for name, is_asked in asked.items():
+        needed = "bsvi" if name in ("pi", "sir", "double_sampling") else "svi or bsvi"
+        fits = row.buffer == "all" if needed == "bsvi" else row.refines
+        if is_asked and not fits:
+            value = str(getattr(m, name)).lower()
+            raise UserError(
+                f"--{name}={value}: for --bound={needed}, not --bound={m.bound}; leave it out"
+            )
+    if m.encoder_objective == "kl" and m.posterior != "gaussian":
+        raise UserError(
+            f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose elbo"
+        )
+    if row.refines and t.inner_warmup_epochs:
+        raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")
+    if t.kl_annealing_steps and t.outer_warmup_epochs:
+        raise UserError(
+            f"--kl_annealing_steps={t.kl_annealing_steps}: --outer_warmup_epochs="
+            f"{t.outer_warmup_epochs} is the same weight by epochs; choose one of them"
+        )
+    even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
+    if even:
+        raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
+
+
 def _validate_estimator(config: Config) -> None:
     name, row = config.evaluation.estimator, config.row
-    if name in ("auto", "ais"):
+    steps = config.evaluation.eval_steps
+    takes_steps = ("bsvi", "svi", "iwae", "diwhvi")
+    if steps is not None and name not in takes_steps and not (name == "auto" and row.refines):
+        raise UserError(
+            f"--eval_steps={steps}: for --estimator={'|'.join(takes_steps)}, not {name}"
+        )
+    if name in ("auto", "ais", "bsvi", "svi"):
         return
     if name not in METHODS:
         raise UserError(

@@ -25,13 +25,16 @@ class ExportedModel(tf.Module):
         def encode(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"z": model.encode(x, seed)}
 
-        @tf.function(input_signature=[tf.TensorSpec(latents, tf.float32, "z")])
-        def decode(z: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"mean": model.decode(z)}
+        z = tf.TensorSpec(latents, tf.float32, "z")
+        kind = "image" if model.autoregressive else "mean"
+
+        @tf.function(input_signature=[z, seed] if model.autoregressive else [z])
+        def decode(z: tf.Tensor, seed: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+            return {kind: model.picture(z, seed)}
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int32, "n"), seed])
         def sample(n: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"mean": model.sample_means(n, seed)}
+            return {kind: model.sample_images(n, seed)}
 
         @tf.function(
             input_signature=[
@@ -57,11 +60,13 @@ def export(model: VAE, path: pathlib.Path) -> None:
 
     Signatures, each returning one named tensor:
         encode(x `[B, Dx]`, seed) -> z `[B, Dz]`, a draw from q(z|x).
-        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z).
-        sample(n, seed) -> mean `[n, Dx]` of p(x|z) at draws z from the prior.
+        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z). An autoregressive decoder has none:
+            there it is decode(z, seed) -> image `[B, Dx]`, a draw.
+        sample(n, seed) -> likewise `[n, Dx]`, at draws z from the prior.
         log_weights(x, M, K, seed) -> `[M, B]`; their log-mean-exp over axis 0 is the
-            (D)IWHVI lower bound on log p(x), in nats. K is ignored by an explicit q(z|x).
-            Memory grows with M (K + 1) B.
+            row's lower bound on log p(x), in nats, for svi and bsvi that of the encoder
+            before it is refined. K is ignored by an explicit q(z|x). Memory grows with
+            M (K + 1) B.
 
     Raises:
         UserError: if it cannot be written.

@@ -35,6 +35,7 @@ class ParameterGroups(NamedTuple):
     phi: Sequence[Any] = ()  # the proposal q(z,psi|x)
     eta: Sequence[Any] = ()  # its inverse tau(psi|z,x)
     rho: Sequence[Any] = ()  # the prior's inverse rho(zeta|z)
+    pi: Sequence[Any] = ()  # the weights of a buffer of proposals
 
 
 class Objective(NamedTuple):

@@ -39,6 +39,8 @@ def _define_flags() -> None:
         kinds = typing.get_args(field.type) or (field.type,)
         if tuple in (field.type, typing.get_origin(field.type)):
             flags.DEFINE_list(field.name, [str(n) for n in field.default], text)  # type: ignore
+        elif bool in kinds:
+            flags.DEFINE_boolean(field.name, field.default, text)
         elif int in kinds:
             flags.DEFINE_integer(field.name, field.default, text)
         elif float in kinds:
@@ -137,7 +139,7 @@ def _run(mode: str) -> None:
     config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
     data = datasets.load(config.data)
     config = config_lib.with_digest(config, data.digest)
-    loop.check_batch_size(config, data)
+    loop.check_data(config, data)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
         print(f"Data: {described}", flush=True)

@@ -14,16 +14,26 @@ class Count(NamedTuple):
     free: bool
 
 
+def _fixed(count: int) -> Count:
+    return Count(count, free=False)
+
+
+def _free(count: int) -> Count:
+    return Count(count, free=True)
+
+
 class Method(NamedTuple):
     """One row of the table (Sobolev & Vetrov 2019, section 2 and appendix B).
 
     Attributes:
         name: the value of `--bound`.
+        summary: one line for `--help`.
         inverse: what proposes psi_1:K given z and stands for tau in the formula:
             `tau`: a trained tau(psi|z,x);
             `mixing`: tau := q(psi|x);
             `prior`: tau := p(zeta), of a prior whose zeta is q's psi;
             `none`: q(z|x) is explicit, there is no psi.
+        gradients: the estimators that apply (`gradients.ESTIMATORS`), the default first.
         shared: whether psi_1:K are drawn for each z (`no`), or drawn once and used for
             every z: K of them (`K`), or M K of them (`MK`).
         zeta: what proposes zeta_1:L given z and stands for rho, under a hierarchical prior:
@@ -33,19 +43,22 @@ class Method(NamedTuple):
         K: draws of psi besides the psi_0 that generated z.
         M: draws of z in the multisample bound.
         L: draws of zeta per z under a hierarchical prior; 1 with an explicit prior.
-        gradients: the estimators that apply (`gradients.ESTIMATORS`), the default first.
-        summary: one line for `--help`.
+        buffer: which proposals of an inner SVI loop enter the bound (Shu et al. 2019):
+            `none`: there is no such loop;
+            `last`: the refined one alone;
+            `all`: every one on the way, as weighted by pi.
     """
 
     name: str
-    inverse: Literal["none", "tau", "mixing", "prior"]
-    shared: Literal["no", "K", "MK"]
-    zeta: Literal["rho", "prior", "psi_0"]
-    K: Count
-    M: Count
-    L: Count
-    gradients: tuple[str, ...]
     summary: str
+    inverse: Literal["none", "tau", "mixing", "prior"]
+    gradients: tuple[str, ...]
+    shared: Literal["no", "K", "MK"] = "no"
+    zeta: Literal["rho", "prior", "psi_0"] = "rho"
+    K: Count = _fixed(0)
+    M: Count = _fixed(1)
+    L: Count = _free(50)
+    buffer: Literal["none", "last", "all"] = "none"
 
     @property
     def hierarchical(self) -> bool:
@@ -57,13 +70,10 @@ class Method(NamedTuple):
         """Whether the row is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
         return self.zeta != "rho"
 
-
-def _fixed(count: int) -> Count:
-    return Count(count, free=False)
-
-
-def _free(count: int) -> Count:
-    return Count(count, free=True)
+    @property
+    def refines(self) -> bool:
+        """Whether an inner SVI loop refines the proposal for each observation."""
+        return self.buffer != "none"
 
 
 # In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
@@ -75,47 +85,73 @@ _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _TAU = (*_TAU_AT_K_0, "dreg-biased")
 
 _ROWS = (
-    # name, tau is, shared psi, rho is, K, M, L, gradients, summary
+    Method("vae", "explicit q(z|x), one sample: the ELBO", "none", _EXPLICIT),
+    Method("iwae", "explicit q(z|x), M samples", "none", _EXPLICIT, M=_free(5)),
+    Method("hvm", "auxiliary variables: tau scores psi_0 alone", "tau", _TAU_AT_K_0),
     Method(
-        *("vae", "none", "no", "rho", _fixed(0), _fixed(1), _free(50), _EXPLICIT),
-        "explicit q(z|x), one sample: the ELBO",
-    ),
-    Method(
-        *("iwae", "none", "no", "rho", _fixed(0), _free(5), _free(50), _EXPLICIT),
-        "explicit q(z|x), M samples",
-    ),
-    Method(
-        *("hvm", "tau", "no", "rho", _fixed(0), _fixed(1), _free(50), _TAU_AT_K_0),
-        "auxiliary variables: tau scores psi_0 alone",
-    ),
-    Method(
-        *("sivi", "mixing", "no", "rho", _free(50), _free(1), _free(50), _NO_TAU),
+        "sivi",
         "semi-implicit: K more psi from q(psi|x), no tau",
+        "mixing",
+        _NO_TAU,
+        K=_free(50),
+        M=_free(1),
     ),
     Method(
-        *("sivi-equicomp", "mixing", "K", "rho", _free(50), _free(5), _free(50), _SHARED),
+        "sivi-equicomp",
         "sivi with the same K psi for all M z",
+        "mixing",
+        _SHARED,
+        shared="K",
+        K=_free(50),
+        M=_free(5),
     ),
     Method(
-        *("sivi-equisample", "mixing", "MK", "rho", _free(50), _free(5), _free(50), _SHARED),
+        "sivi-equisample",
         "sivi with the same M K psi for all M z",
+        "mixing",
+        _SHARED,
+        shared="MK",
+        K=_free(50),
+        M=_free(5),
     ),
     Method(
-        *("dsivi", "mixing", "no", "prior", _free(50), _fixed(1), _free(50), _NO_TAU),
+        "dsivi",
         "sivi under a hierarchical prior, L zeta from p(zeta)",
+        "mixing",
+        _NO_TAU,
+        zeta="prior",
+        K=_free(50),
     ),
     Method(
-        *("joint", "prior", "no", "psi_0", _fixed(0), _fixed(1), _fixed(1), _NO_TAU),
+        "joint",
         "p(x,z,psi_0) against q(z,psi_0|x), for a prior with q's structure",
+        "prior",
+        _NO_TAU,
+        zeta="psi_0",
+        L=_fixed(1),
     ),
+    Method("iwhvi", "K more psi from tau(psi|z,x)", "tau", _TAU, K=_free(50)),
+    Method("diwhvi", "iwhvi inside an M-sample bound", "tau", _TAU, K=_free(50), M=_free(5)),
+    Method("svi", "the ELBO after --svi_steps of SVI for each x", "none", _SHARED, buffer="last"),
     Method(
-        *("iwhvi", "tau", "no", "rho", _free(50), _fixed(1), _free(50), _TAU),
-        "K more psi from tau(psi|z,x)",
-    ),
-    Method(
-        *("diwhvi", "tau", "no", "rho", _free(50), _free(5), _free(50), _TAU),
-        "iwhvi inside an M-sample bound",
+        "bsvi",
+        "all proposals on the way of --svi_steps of SVI in one bound",
+        "none",
+        _SHARED,
+        buffer="all",
     ),
 )
 
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
+
+
+def row(bound: str, posterior: str = "gaussian") -> Method:
+    """The row of a bound; svi and bsvi refine an explicit posterior or a hierarchical one.
+
+    Around a hierarchical posterior log q(z|x) is estimated by iwhvi's U_K.
+    """
+    found = METHODS[bound]
+    if found.refines and posterior == "hierarchical":
+        inner = METHODS["iwhvi"]
+        return found._replace(inverse=inner.inverse, gradients=inner.gradients, K=inner.K)
+    return found

@@ -16,6 +16,9 @@ MAX_EPOCHS = 10_000_000
 MAX_ROWS = 2_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
 MAX_WIDTH = 100_000
 
+# Of the inner SVI loop, per image; chosen by measurement (docs/bsvi.md).
+DEFAULT_SVI_LEARNING_RATE = 0.1
+
 
 def _flag(
     default: Any, help_text: str | None, low: float | None = None, high: float = math.inf
@@ -34,12 +37,19 @@ class DataConfig:
 
     dataset: str = _flag(
         "mnist",
-        "Data set: mnist (in the package), fashion_mnist or omniglot (28x28, Burda et al.).",
+        "Data set: mnist (in the package), fashion_mnist, omniglot (28x28, Burda et al.) or "
+        "svhn (32x32, gray).",
     )
     split: str = _flag(
         "sobolev",
-        "Which training images are held out for validation: sobolev (5,000), and for "
-        "omniglot also burda (1,345) or shu (2,000).",
+        "Which training images are held out for validation: sobolev (5,000; not for svhn), "
+        "shu (2,000 at random), and for omniglot also burda (1,345 at random).",
+    )
+    split_seed: int = _flag(
+        2015,
+        "Which images --split=shu or burda draws. Not --seed: runs of several seeds share a split.",
+        0,
+        2**31 - 1,
     )
     data_dir: str = _flag(
         "", "Folder of prepared TFDS data sets. Default: TFDS's own (~/tensorflow_datasets)."
@@ -95,7 +105,41 @@ class MethodConfig:
     )
     posterior: str = _flag(
         "gaussian",
-        "Explicit q(z|x) of vae and iwae: gaussian, or that followed by flows: iaf or realnvp.",
+        "Explicit q(z|x) of vae, iwae, svi and bsvi: gaussian, or that followed by flows: iaf or "
+        "realnvp. svi and bsvi also take hierarchical: q and tau of iwhvi, refined for each x.",
+    )
+    svi_steps: int = _flag(
+        None,
+        "Steps k of the inner SVI loop of svi (default 10) and bsvi (9: a buffer of 10).",
+        1,
+        MAX_COUNT,
+    )
+    svi_learning_rate: float = _flag(
+        DEFAULT_SVI_LEARNING_RATE,
+        "Learning rate of the inner loop, on the ELBO of one image. A loop on the mean of 50 "
+        "images at rate 1 is one at 0.02 here.",
+        0.0,
+    )
+    svi_momentum: float = _flag(0.5, "Momentum of the inner loop.", 0.0, 0.999)
+    svi_clip_norm: float = _flag(
+        1.0, "Largest gradient norm of one image in the inner loop; 0 does not clip.", 0.0
+    )
+    pi: str = _flag(
+        "uniform",
+        "Weights of bsvi's proposals: uniform, or learned (k+1 logits that all images share).",
+    )
+    sir: bool = _flag(
+        False,
+        "bsvi: the gradient of p(x,z) from one proposal, drawn in proportion to its weight "
+        "(sampling importance resampling), in place of all k+1.",
+    )
+    double_sampling: bool = _flag(
+        False, "bsvi: a draw of its own drives each step of SVI; the buffer has another."
+    )
+    encoder_objective: str = _flag(
+        "elbo",
+        "svi, bsvi: what trains the encoder: elbo (at its own output), or kl (from that to the "
+        "refined Gaussian).",
     )
 
 
@@ -112,6 +156,31 @@ class ModelConfig:
     num_flows: int = _flag(2, "Flow transformations under --posterior=iaf|realnvp.", 1, 100)
     flow_hidden: tuple[int, ...] = _flag(
         (300, 300), "Units of the hidden layers of each flow's network.", 1, MAX_WIDTH
+    )
+    scale: str = _flag(
+        None,
+        "What the encoder's output for the scale of q(z|.) is: softplus (its inverse), or "
+        "log_variance. Default: log_variance for svi and bsvi, softplus for the others.",
+    )
+    likelihood: str = _flag(
+        "bernoulli",
+        "p(x|z) of a pixel: bernoulli (images are binarized at every visit), or "
+        "discretized_logistic (the 256 levels of 8-bit images).",
+    )
+    encoder: str = _flag("mlp", "Encoder: mlp, or resnet (square images).")
+    resnet_channels: tuple[int, ...] = _flag(
+        (64, 64, 64),
+        "Channels of the stages of --encoder=resnet; each stage halves the image.",
+        1,
+        MAX_WIDTH,
+    )
+    decoder: str = _flag("mlp", "Decoder: mlp, or pixelcnn (autoregressive, square images).")
+    pixelcnn_channels: int = _flag(32, "Channels of --decoder=pixelcnn.", 1, MAX_WIDTH)
+    pixelcnn_kernels: tuple[int, ...] = _flag(
+        (9, 9, 9, 7, 7, 7, 5, 5, 5, 3, 3, 3),
+        "Kernel sizes of the layers of --decoder=pixelcnn; odd numbers.",
+        3,
+        99,
     )
     tau_gate_bias: float | None = _flag(
         None,
@@ -133,7 +202,21 @@ class TrainingConfig:
         1,
         MAX_EPOCHS,
     )
+    max_steps: int = _flag(
+        0, "Ends training after this many steps, though epochs may be left; 0: never.", 0
+    )
+    patience: int = _flag(
+        0,
+        "Ends training after this many epochs without a better validation bound; 0: never. "
+        "The best checkpoint is what is evaluated in any case.",
+        0,
+        MAX_EPOCHS,
+    )
     batch_size: int = _flag(256, "Images per step.", 1, MAX_COUNT)
+    optimizer: str = _flag("adam", "Optimizer of the networks: adam or amsgrad.")
+    clip_norm: float = _flag(
+        0.0, "Largest norm of the gradient of all networks together; 0 does not clip.", 0.0
+    )
     learning_rate: float = _flag(
         2e-3, "Adam's step size at epoch 0. The published recipes start at 1e-3.", 0.0
     )
@@ -152,6 +235,13 @@ class TrainingConfig:
     outer_warmup_epochs: float = _flag(
         0.0, "Epochs over which log p(z) - log q(z|x) is phased in.", 0.0
     )
+    kl_annealing_steps: int = _flag(
+        0,
+        "Training steps over which the weight of log p(z) - log q(z|x) rises to 1, in the inner "
+        "SVI loop too; 0: none. Validation and test always have 1.",
+        0,
+    )
+    kl_annealing_start: float = _flag(0.1, "That weight at step 0.", 0.0, 1.0)
     seed: int = _flag(0, "The one seed from which every draw is folded.", 0, 2**31 - 1)
     checkpoint_every: int = _flag(1, "Epochs between checkpoints.", 1, MAX_EPOCHS)
     eval_every: int = _flag(
@@ -176,9 +266,22 @@ class EvaluationConfig:
     estimator: str = _flag(
         "auto",
         "What bounds log p(x): auto (the trained bound's own), the name of a bound, such as "
-        "sivi-equicomp for a run of iwhvi, or ais (annealed importance sampling).",
+        "sivi-equicomp for a run of iwhvi, or bsvi or svi for any run, or ais (annealed "
+        "importance sampling).",
     )
-    eval_M: int = _flag(100, "Draws of z in the evaluation.", 1, MAX_EVAL_COUNT)
+    eval_steps: int = _flag(
+        None,
+        "Steps k of SVI of --estimator=bsvi|svi (default 500). With --estimator=iwae|diwhvi: the "
+        "bounds of k, 2k, ..., 5k draws of z in one table.",
+        1,
+        MAX_EVAL_COUNT,
+    )
+    eval_M: int = _flag(
+        100,
+        "Draws of z in the evaluation; of --estimator=bsvi|svi those from the refined q(z|x) alone.",
+        1,
+        MAX_EVAL_COUNT,
+    )
     eval_K: int = _flag(
         20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
     )
@@ -186,6 +289,9 @@ class EvaluationConfig:
         20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT
     )
     eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
+    eval_svi_learning_rate: float = _flag(
+        None, "Learning rate of that loop. Default: the run's --svi_learning_rate.", 0.0
+    )
     ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
     ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)
     ais_leapfrog_steps: int = _flag(5, "Leapfrog steps per temperature.", 1, MAX_COUNT)

@@ -20,6 +20,7 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import sampling
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.sampling import LatentSample
+from hvi_tf.svi import LocalModel
 
 
 def normal(loc, scale):
@@ -125,6 +126,52 @@ class LinearGaussian:
 
     def observations(self, count, seed=2):
         return np.random.default_rng(seed).normal(size=(count, len(self.b)))
+
+
+class Refinable(LinearGaussian):
+    """W has orthogonal columns, so a diagonal Gaussian can be the exact posterior.
+
+    lambda is that Gaussian's mean and log-variance; around a hierarchical proposal, a shift
+    of the mean and log-variance of q(z|psi,x).
+    """
+
+    def __init__(self, hierarchical=False, **values):
+        super().__init__(**values)
+        self.W = 1.3 * np.linalg.qr(self.W)[0]
+        self.hierarchical = hierarchical
+
+    def localize(self, x):
+        mean = tf.linalg.matvec(self.A, x)
+        log_variance = tf.broadcast_to(2.0 * np.log(self.d), tf.shape(mean))
+        start = tf.concat([mean, log_variance], axis=-1)
+
+        def explicit(lam):
+            return self.model._replace(conditional=lambda psi, x: _from_moments(lam))
+
+        def shifted(shift):
+            def conditional(psi, x):
+                psi_shift = tf.linalg.matvec(self.C, psi)
+                moments = tf.concat([psi_shift, tf.zeros_like(psi_shift)], axis=-1)
+                return _from_moments(moments + start + shift)
+
+            return self.model._replace(
+                conditional=conditional,
+                tau=lambda z, x: self.tau(z - shift[..., : self.z_dim], x),
+            )
+
+        if self.hierarchical:
+            return LocalModel(tf.zeros_like(start), shifted)
+        return LocalModel(start, explicit)
+
+    def posterior(self, x):
+        """Mean `[B, Dz]` and variance `[Dz]` of p(z|x)."""
+        variance = 1.0 / (1.0 + np.sum(self.W**2, axis=0) / self.s**2)
+        return variance * ((x - self.b) @ self.W) / self.s**2, variance
+
+
+def _from_moments(moments):
+    mean, log_variance = tf.split(moments, 2, axis=-1)
+    return normal(mean, tf.exp(0.5 * log_variance))
 
 
 class HierarchicalPrior(LinearGaussian):

@@ -64,7 +64,7 @@ BAD = [
     (dict(bound="dsivi", prior="normal"), "--prior=normal: --bound=dsivi needs --prior=hier"),
     (dict(bound="joint", L=4), "--L=4: --bound=joint fixes L=1; leave --L out"),
     (dict(bound="joint", aux_dim=7), "--prior_dim=32: --bound=joint takes psi for zeta, so it"),
-    (dict(posterior="maf"), "--posterior=maf: choose gaussian, iaf or realnvp"),
+    (dict(posterior="maf"), "--posterior=maf: choose gaussian, iaf, realnvp or hierarchical"),
     (dict(posterior="iaf"), "--posterior=iaf: --bound=iwhvi has a hierarchical q(z|x); choose"),
     (dict(bound="vae", posterior="iaf", gradient="stl"), "--gradient=stl: --posterior=iaf takes"),
     (dict(bound="vae", posterior="iaf", latent_dim=1), "--latent_dim=1: --posterior=iaf"),

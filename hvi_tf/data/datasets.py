@@ -17,6 +17,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.settings import DataConfig
 
 _PACKAGED_FILES = pathlib.Path(__file__).parent
+_READ_BATCH = 1_000
 
 
 class Dataset(NamedTuple):
@@ -30,7 +31,10 @@ class Dataset(NamedTuple):
 
 
 def _open_registered(
-    config: DataConfig, name: str, packaged: pathlib.Path | None = None
+    config: DataConfig,
+    name: str,
+    packaged: pathlib.Path | None = None,
+    needs: preparation.Needs = preparation.SMALL,
 ) -> tuple[Any, str]:
     """The prepared builder of one of TFDS's own data sets, whose files TFDS knows."""
     import tensorflow_datasets as tfds
@@ -46,7 +50,7 @@ def _open_registered(
         else:
             files = ", ".join(f"{u} (SHA-256 {i.checksum})" for u, i in infos.items())
             preparation.require_network(next(iter(infos)), files, config)
-        preparation.prepare(builder, config, manual_dir)
+        preparation.prepare(builder, config, manual_dir, needs)
     return builder, ""
 
 
@@ -58,15 +62,18 @@ def _open_omniglot(config: DataConfig) -> tuple[Any, str]:
 
 
 class Source(NamedTuple):
-    """How a data set is opened, and its named splits."""
+    """How a data set is opened and read, and its named splits."""
 
     open: Callable[[DataConfig], tuple[Any, str]]  # -> prepared TFDS builder, digest
     splits: dict[str, splits.Split]
+    train: str = "train"  # the training images, as TFDS names its splits
+    gray: bool = False  # whether colours become gray while they are read
 
 
+_SHU = splits.hold_out_drawn(2_000)
 # TFDS shuffles once when it prepares these, so the last 5,000 are a fixed pseudo-random
 # subset.
-_MNIST_SPLITS = {"sobolev": splits.hold_out_last(5_000)}
+_MNIST_SPLITS = {"sobolev": splits.hold_out_last(5_000), "shu": _SHU}
 
 SOURCES: dict[str, Source] = {
     "mnist": Source(
@@ -81,8 +88,19 @@ SOURCES: dict[str, Source] = {
         {
             "sobolev": splits.hold_out_first(5_000),
             "burda": splits.hold_out_drawn(1_345),
-            "shu": splits.hold_out_drawn(2_000),
+            "shu": _SHU,
         },
+    ),
+    # Shu et al. (2019, appendix D) merge "train" and "extra" and gray-scale all images.
+    "svhn": Source(
+        functools.partial(
+            _open_registered,
+            name="svhn_cropped:3.1.0",
+            needs=preparation.Needs("some 5 min and 4 GB of memory", "3 GB"),
+        ),
+        {"shu": _SHU},
+        train="train+extra",
+        gray=True,
     ),
 }
 
@@ -100,6 +118,11 @@ def check(config: DataConfig) -> None:
     if config.split not in source.splits:
         raise UserError(
             f"--split={config.split}: --dataset={config.dataset} has {', '.join(source.splits)}"
+        )
+    if config.split_seed != DataConfig.split_seed and not source.splits[config.split].drawn:
+        raise UserError(
+            f"--split_seed={config.split_seed}: --split={config.split} of "
+            f"--dataset={config.dataset} is not drawn; leave it out"
         )
     if not re.fullmatch("([0-9a-f]{32})?", config.data_digest):  # it becomes part of a path
         raise UserError(f"data_digest={config.data_digest!r}: must be an md5 digest, or empty")
@@ -119,14 +142,16 @@ def load(config: DataConfig) -> Dataset:
     import tensorflow as tf
 
     try:
-        images, test = _read(builder, "train"), _read(builder, "test")
+        num_images = builder.info.splits[source.train].num_examples
+        held_out = source.splits[config.split].held_out(num_images, config.split_seed)
+        train, validation = _read(builder, source.train, source.gray, held_out)
+        test, _ = _read(builder, "test", source.gray)
     except (tf.errors.OpError, ValueError, AssertionError) as error:
         raise UserError(
             f"{builder.data_dir}: the prepared data set is damaged "
             f"({preparation.first_line(error)}); delete that folder and it will be prepared anew"
         ) from error
-    train, validation = source.splits[config.split](images.reshape(len(images), -1))
-    return Dataset(train, validation, test.reshape(len(test), -1), images.shape[1:], digest)
+    return Dataset(_flat(train), _flat(validation), _flat(test), train.shape[1:], digest)
 
 
 def describe(dataset_name: str, digest: str) -> str:
@@ -136,11 +161,49 @@ def describe(dataset_name: str, digest: str) -> str:
     return f"{dataset_name} (rebuilt, not the original file: md5 {digest[:8]}...)"
 
 
-def _read(builder: Any, split: str) -> np.ndarray:
+def _flat(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1)
+
+
+def _read(
+    builder: Any, name: str, gray: bool = False, held_out: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a TFDS split that are kept, and those held out, in the order stored.
+
+    Reads by batches into one array made in advance, so that at no time there is more than
+    the result and a few batches.
+
+    Args:
+        builder: a prepared TFDS builder.
+        name: of the split, such as "train+extra".
+        gray: whether colours become gray, by `tf.image.rgb_to_grayscale`: the luma 0.2989 R
+            + 0.5870 G + 0.1140 B. Shu et al. (2019) do not say which weights they took.
+        held_out: bool `[N]`, which of the images are held out; None for none.
+
+    Returns:
+        Two views of one array, `[kept, H, W, C]` and `[held out, H, W, C]`.
+    """
+    import tensorflow as tf
     import tensorflow_datasets as tfds
 
     options = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    images = builder.as_dataset(
-        split=split, batch_size=-1, shuffle_files=False, read_config=options
+    batches = (
+        builder.as_dataset(split=name, shuffle_files=False, read_config=options)
+        .map(lambda example: example["image"])
+        .batch(_READ_BATCH)
     )
-    return images["image"].numpy()
+    if gray:
+        batches = batches.map(tf.image.rgb_to_grayscale)
+    num_images = builder.info.splits[name].num_examples
+    if held_out is None:
+        held_out = np.zeros(num_images, bool)
+    place = np.empty(num_images, np.int64)  # of each image in the result: first those kept
+    place[np.argsort(held_out, kind="stable")] = np.arange(num_images)
+    spec = batches.element_spec
+    images = np.empty((num_images, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
+    done = 0
+    for batch in batches.as_numpy_iterator():  # TFDS asserts that they are as many as it says
+        images[place[done : done + len(batch)]] = batch
+        done += len(batch)
+    kept = num_images - np.count_nonzero(held_out)
+    return images[:kept], images[kept:]

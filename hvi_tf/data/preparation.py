@@ -12,12 +12,22 @@ import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
 from hvi_tf.errors import UserError
 from hvi_tf.settings import DataConfig
+
+
+class Needs(NamedTuple):
+    """What a preparation takes, for those who have to wait for it and make room."""
+
+    time: str = "some 15 s"
+    disk: str = "200 MB"  # downloads included
+
+
+SMALL = Needs()
 
 
 @contextlib.contextmanager
@@ -43,13 +53,19 @@ def construct(make: Callable[[], Any], config: DataConfig) -> Any:
         ) from error
 
 
-def prepare(builder: Any, config: DataConfig, manual_dir: pathlib.Path | None = None) -> None:
+def prepare(
+    builder: Any,
+    config: DataConfig,
+    manual_dir: pathlib.Path | None = None,
+    needs: Needs = SMALL,
+) -> None:
     """Lets TFDS prepare a data set.
 
     Args:
         builder: its TFDS builder. Without registered digests it verifies its files itself.
         config: for the messages.
         manual_dir: the folder of the original files; None downloads them.
+        needs: for the messages.
 
     Raises:
         UserError: if the folder cannot be written or the download fails.
@@ -60,7 +76,7 @@ def prepare(builder: Any, config: DataConfig, manual_dir: pathlib.Path | None = 
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
     target = pathlib.Path(builder.data_dir_root)
-    print(f"Preparing {config.dataset} in {target} (once, some 15 s) ...", flush=True)
+    print(f"Preparing {config.dataset} in {target} (once, {needs.time}) ...", flush=True)
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     temporary = None
@@ -90,7 +106,7 @@ def prepare(builder: Any, config: DataConfig, manual_dir: pathlib.Path | None = 
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
             f"--data_dir={target}: cannot prepare {config.dataset} there "
-            f"({first_line(error)}); name a folder with room for 200 MB that you may write to"
+            f"({first_line(error)}); name a folder with room for {needs.disk} that you may write to"
         ) from error
     finally:
         if temporary:
@@ -110,12 +126,20 @@ def verify_files(folder: pathlib.Path, infos: dict[str, Any]) -> None:
             raise UserError(
                 f"{flag}: {path} is missing (expected SHA-256 {info.checksum}, {info.size})"
             )
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = _sha256(path)
         if found != info.checksum:
             raise UserError(
                 f"{flag}: {path} is damaged or another file: expected SHA-256 "
                 f"{info.checksum}, found {found} ({path.stat().st_size} bytes); fetch it again"
             )
+
+
+def _sha256(path: pathlib.Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):  # a file of SVHN has 1.3 GB
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def require_network(url: str, files: str, config: DataConfig) -> None:

@@ -1,12 +1,14 @@
 """Evaluates a run on its test split by the estimator that its configuration names."""
 
+import math
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, sampling, seeds
+from hvi_tf import log_likelihood, sampling, seeds, svi_scores
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
@@ -16,8 +18,16 @@ from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores, Plan
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.models.vae import VAE
+from hvi_tf.svi import SVI
+from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.workdir import Workdir
 
+# Steps of SVI in the published scores.
+REFINEMENT_STEPS = 500
+# IWAE is published beside BSVI with up to 5 times as many draws as BSVI has steps.
+MULTIPLES = 5
+# What SVI tells without a buffer; the bound comes first.
+_REFINED_ALONE = ("elbo", "kl", "reconstruction", "elbo_start")
 # Annealed states per call: enough to fill the machine.
 ANNEALED_STATES = 256
 # Simulated images tell the bracket's width to 0.1 nats or so; their number need not grow.
@@ -34,31 +44,63 @@ class Counts(NamedTuple):
 
 def estimator_row(config: Config) -> Method:
     """The row that bounds log p(x): the one that was trained, unless another was asked for."""
+    return METHODS.get(estimator(config), config.row)
+
+
+def estimator(config: Config) -> str:
+    """The estimator's name; a run of svi is scored by bsvi, which tells its own bound too."""
     name = config.evaluation.estimator
-    return METHODS.get(name, config.row)
+    if name == "auto":
+        return "bsvi" if config.row.refines else config.row.name
+    return name
 
 
 def counts(config: Config) -> Counts:
     """The configured eval_M, eval_K and eval_L, where the estimator has a use for them."""
     e, row = config.evaluation, estimator_row(config)
+    M = e.eval_M
+    if row.refines:  # around whatever proposal the run has
+        row = config.row
+    elif e.eval_steps:
+        M = e.eval_steps
     # A run of hvm is scored with eval_K as the paper does; --estimator=hvm asks for K=0.
-    draws_psi = row.inverse in ("tau", "mixing") and (e.estimator == "auto" or row.K.free)
+    asked_for = e.estimator not in ("auto", "bsvi", "svi")
+    draws_psi = row.inverse in ("tau", "mixing") and (row.K.free or not asked_for)
     draws_zeta = config.method.prior == "hierarchical" and row.zeta != "psi_0"
-    return Counts(e.eval_M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
+    return Counts(M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
 
 
-def make_plan(config: Config) -> Plan:
+def make_plan(config: Config, rows: int = log_likelihood.ROWS) -> Plan:
     """The plan for these counts."""
     M, K, L = counts(config)
-    return log_likelihood.make_plan(M, sampling.psi_per_z(estimator_row(config), K, M), max(L, 1))
+    per_z = sampling.psi_per_z(estimator_row(config), K, M)
+    return log_likelihood.make_plan(M, per_z, max(L, 1), rows=rows)
+
+
+def refinement(config: Config, model: VAE) -> SVI:
+    """The inner loop of the evaluation: that of the run, but longer and with one draw a step."""
+    e, (_, K, L) = config.evaluation, counts(config)
+    settings = model.svi_settings(K, e.eval_steps or REFINEMENT_STEPS)
+    rate = e.eval_svi_learning_rate
+    return settings._replace(
+        L=max(L, 1),
+        double_sampling=False,
+        learning_rate=settings.learning_rate if rate is None else rate,
+    )
 
 
 def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
     """Where the per-image scores of an evaluation lie."""
-    M, K, L = counts(config)
     name = config.evaluation.estimator
-    parts = ["test", *([] if name == "auto" else [name]), f"M{M}", f"K{K}", *([f"L{L}"] * (L > 0))]
+    parts = ["test", *([] if name == "auto" else [name])]
+    parts += [f"{n}{c}" for n, c in _shown_counts(config).items() if c or n in "MK"]
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
+
+
+def _shown_counts(config: Config) -> dict[str, int]:
+    e, refines = config.evaluation, estimator_row(config).refines
+    steps = {"steps": e.eval_steps or REFINEMENT_STEPS} if refines else {}
+    return {**steps, **counts(config)._asdict()}
 
 
 def evaluate(
@@ -82,28 +124,80 @@ def evaluate(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if a score is not finite, or the disk is full.
     """
-    x = pipeline.fixed_binarization(test, config.training.seed, seeds.Purpose.EVALUATE)
+    x = pipeline.fixed_observation(
+        test, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
+    )
     num_images = min(config.evaluation.eval_images, len(test))
     if config.evaluation.estimator == "ais":
         return _evaluate_by_annealing(config, model, x, workdir, step, num_images)
-    plan, row = make_plan(config), estimator_row(config)
-    score = log_likelihood.make_scorer(model.callables, row, plan, _jit(config))
-    job = Job(
-        title="evaluation "
-        + " ".join(f"{name}={n}" for name, n in counts(config)._asdict().items() if n),
-        path=scores_path(workdir, config),
-        identity=_identity(config, step) | {"estimator": row.name, "plan": plan._asdict()},
-        names=ImageScores._fields,
-        purpose=seeds.Purpose.EVALUATE,
-        images=plan.images,
-        available=len(test),
-        score=lambda rows, seed: score(tf.gather(x, rows), seed),
-    )
+    job, told = _job(config, model, x, workdir, step)
     scores, seconds = resumable.score_all(job, num_images, config.training.seed)
-    summary = _summary(config, job, num_images, seconds, step)
-    summary |= {"estimator": row.name, **counts(config)._asdict(), **resumable.means(scores)}
+    summary = _summary(config, job, num_images, seconds, step) | told | resumable.means(scores)
     workdirs.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
     return summary
+
+
+def _job(
+    config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int
+) -> tuple[Job, dict[str, Any]]:
+    """How the configured estimator scores the images, and what the summary says of it."""
+    name, row = estimator(config), estimator_row(config)
+    M, K, L = counts(config)
+    told: dict[str, Any] = {"estimator": name, "M": M, "K": K, "L": L}
+    if row.refines:
+        settings = refinement(config, model)
+        score = svi_scores.make_scorer(
+            model.localize, model.method, settings, draws=M, jit_compile=_jit(config)
+        )
+        names, images = RefinedScores._fields, svi_scores.IMAGES
+        identity: dict[str, Any] = {"svi": settings._asdict(), "draws": M}
+        told |= {"steps": settings.steps, "svi_learning_rate": settings.learning_rate}
+        if row.buffer == "last":
+            score, names = _only_refined(score), _REFINED_ALONE
+    else:
+        multiples = MULTIPLES if config.evaluation.eval_steps else 1
+        plan = make_plan(config, model.rows_per_call)
+        score = log_likelihood.make_scorer(model.callables, row, plan, _jit(config))
+        names, images = ImageScores._fields, plan.images
+        identity = {"plan": plan._asdict()}
+        if multiples > 1:
+            score, names = _at_multiples(score, M), tuple(multiple_names(M))
+            told["multiples"] = multiples
+    job = Job(
+        title="evaluation " + " ".join(f"{n}={c}" for n, c in _shown_counts(config).items() if c),
+        path=scores_path(workdir, config),
+        identity=_identity(config, step) | {"estimator": name} | identity,
+        names=names,
+        purpose=seeds.Purpose.EVALUATE,
+        images=images,
+        available=len(x),
+        score=lambda rows, seed: score(tf.gather(x, rows), seed),
+    )
+    return job, told
+
+
+def _only_refined(score: Callable) -> Callable:
+    def refined(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        scores = score(x, seed)
+        return tuple(getattr(scores, name) for name in _REFINED_ALONE)
+
+    return refined
+
+
+def multiple_names(M: int) -> list[str]:
+    """The scores of M, 2 M, ..., 5 M draws."""
+    return [f"log_likelihood_{M * (j + 1)}" for j in range(MULTIPLES)]
+
+
+def _at_multiples(score: Callable, M: int) -> Callable:
+    """The bounds of M, 2 M, ..., 5 M draws: means of the weights of independent M."""
+
+    def at_multiples(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        parts = [score(x, tf.random.fold_in(seed, j)).log_likelihood for j in range(MULTIPLES)]
+        sums = tf.math.cumulative_logsumexp(tf.stack(parts), axis=0)
+        return tuple(s - math.log(j + 1) for j, s in enumerate(tf.unstack(sums)))
+
+    return at_multiples
 
 
 def _evaluate_by_annealing(

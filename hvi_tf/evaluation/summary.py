@@ -73,6 +73,13 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
         return _annealing_rows(scores)
     M, K, L = scores["M"], scores["K"], scores["L"]
     row = METHODS[scores["estimator"]]
+    if row.refines:
+        return _refined_rows(scores)
+    if "multiples" in scores:
+        return [
+            (f"test log-likelihood ({_estimate(row)}, M={M * (j + 1)})", _nats(scores[name]))
+            for j, name in enumerate(evaluate.multiple_names(M))
+        ]
     inner = "".join(f", {name}={count}" for name, count in (("K", K), ("L", L)) if count)
     if row.inverse == "tau":
         inner = inner or f", K={K}"
@@ -97,6 +104,23 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
+def _refined_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    """The terms of equation 59 of Shu et al. 2019, KL* and Reconstruction* as costs."""
+    k = scores["steps"]
+    rows = []
+    if "log_likelihood" in scores:
+        rows.append((f"test log-likelihood (BSVI-{k})", _nats(scores["log_likelihood"])))
+    rows += [
+        (f"ELBO* (SVI-{k})", _nats(scores["elbo"])),
+        ("KL*", _nats(scores["kl"])),
+        ("Reconstruction*", _nats(scores["reconstruction"])),
+        ("ELBO of the encoder alone", _nats(scores["elbo_start"])),
+    ]
+    if "ess_buffer" in scores:
+        rows.append(("effective sample size of the buffer", _of(scores["ess_buffer"], k + 1)))
+    return rows
+
+
 def _annealing_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     simulated, n = scores["simulated"], scores["simulated_images"]
     settings = f"{scores['chains']} chains, {scores['steps']} temperatures"
@@ -114,7 +138,7 @@ def _annealing_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
 def warnings(scores: dict[str, Any]) -> list[str]:
     """What a careful reader of these scores has to know."""
     found: list[str] = []
-    if scores["estimator"] == "ais":
+    if "kl_tau_mixing" not in scores and "pareto_k_outer" not in scores:
         return found
     row = METHODS[scores["estimator"]]
     kl = max(0.0, scores.get("kl_tau_mixing", {"mean": math.inf})["mean"])

@@ -133,17 +133,44 @@ class ConditionedMLP(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
         """The output layer's linear activations."""
+        return self.of_code(self.code(x), u)
+
+    def code(self, x: tf.Tensor) -> tf.Tensor:
+        """All that the outputs need of x: `[B, Dx] -> [B, hidden[0]]`."""
+        return self.x_layer(x)
+
+    def of_code(self, code: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+        """The outputs for x of this code."""
         flat_u = flat(u)
-        h = flat(self.x_layer(x) + unflat(self.u_layer(flat_u), like=u))
+        h = flat(code + unflat(self.u_layer(flat_u), like=u))
         for layer in self.later_layers:
             h = softplus(h)
             h = _dense_of_pair(layer, h, flat_u) if self.reinject else layer(h)
         return unflat(h, like=u)
 
 
-def gaussian_head(outputs: tf.Tensor) -> tfd.Distribution:
-    """Splits `[..., 2D]` into the mean and the softplus-positive scale of a Gaussian."""
+class Logits(keras.layers.Layer):
+    """The logits of a categorical distribution that no input changes; uniform at first."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.logits = self.add_weight(shape=(count,), initializer="zeros", name="logits")
+        self.built = True
+
+    def log_probabilities(self) -> tf.Tensor:
+        """`[count]`."""
+        return tf.nn.log_softmax(self.logits)
+
+
+def gaussian_head(outputs: tf.Tensor, scale: str = "softplus") -> tfd.Distribution:
+    """Splits `[..., 2D]` into the mean and the raw scale of a Gaussian.
+
+    The raw scale is that of a softplus (Sobolev & Vetrov 2019), or the log of the variance
+    (Shu et al. 2019), on which steps of SVI do not depend on how wide the Gaussian is.
+    """
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
+    if scale == "log_variance":
+        return distributions.diagonal_normal(loc, tf.exp(0.5 * raw_scale))
     return distributions.diagonal_normal(loc, tf.nn.softplus(raw_scale) + MIN_SCALE)
 
 

@@ -1,26 +1,42 @@
-"""The variational autoencoder of Sobolev & Vetrov 2019, section 6.2 and appendix F."""
+"""The variational autoencoder of both papers.
 
+Sobolev & Vetrov 2019, section 6.2 and appendix F; Shu et al. 2019, appendix D.
+"""
+
+import functools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, gradients, hierarchy, log_likelihood, sampling, seeds
+from hvi_tf import (
+    gradients,
+    hierarchy,
+    log_likelihood,
+    methods,
+    sampling,
+    seeds,
+    svi,
+    svi_scores,
+)
 from hvi_tf.config import Config
-from hvi_tf.gradients import Objective, ParameterGroups
+from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.methods import METHODS
-from hvi_tf.models import distributions, networks
-from hvi_tf.models.flows import Flow
+from hvi_tf.models import architecture, distributions, likelihoods, metrics, networks
+from hvi_tf.models.architecture import GROUPS
+from hvi_tf.models.metrics import Metrics
 from hvi_tf.settings import MethodConfig, ModelConfig
-
-Metrics = dict[str, tf.Tensor]
+from hvi_tf.svi import SVI, LocalModel
+from hvi_tf.svi_scores import RefinedScores
 
 
 class VAE(keras.Model):
-    """A Bernoulli decoder of z with an explicit, flow or hierarchical encoder.
+    """A decoder of z with an explicit, flow or hierarchical encoder.
 
     `train_step` is the one definition of a training step; `keras.Model.fit` and the
     command line both run it. The schedule values are attributes (`set_schedule`).
@@ -43,7 +59,8 @@ class VAE(keras.Model):
         frozen: bool = False,
     ) -> None:
         super().__init__(name="vae")
-        self.method, self.method_config = METHODS[method_config.bound], method_config
+        self.method = methods.row(method_config.bound, method_config.posterior)
+        self.method_config = method_config
         self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
         self.x_dim, self.model_config, self.seed = x_dim, model_config, seed
         self.training_K = self.K
@@ -52,46 +69,60 @@ class VAE(keras.Model):
         self._build_networks(seeds.initializer_seeds(seed))
         if frozen:
             for name, layer in self.networks.items():
-                layer.trainable = _GROUPS[name] in ("eta", "rho")
+                layer.trainable = GROUPS[name] in ("eta", "rho")
         self.built = True
 
-    def _build_networks(self, rng: Any) -> None:
-        c, x_dim, row = self.model_config, self.x_dim, self.method
-        mlp, conditioned = networks.MLP, networks.ConditionedMLP
-        self.decoder = mlp(c.latent_dim, c.hidden, x_dim, rng)
-        self.inverse: Any = None
-        self.flow: Any = None
-        self.prior_decoder: Any = None
-        self.prior_inverse: Any = None
-        if row.hierarchical:
-            outputs = 2 * c.latent_dim
-            self.encoder = conditioned(x_dim, c.aux_dim, c.hidden, outputs, rng, reinject=True)
-        elif self.method_config.posterior == "gaussian":
-            self.encoder = mlp(x_dim, c.hidden, 2 * c.latent_dim, rng)
-        else:  # a third head is the flows' context
-            self.encoder = mlp(x_dim, c.hidden, 3 * c.latent_dim, rng)
-            kind = self.method_config.posterior
-            self.flow = Flow(c.latent_dim, c.latent_dim, kind, c.num_flows, c.flow_hidden, rng)
-        if row.inverse == "tau":
-            outputs = (2 if c.tau_gate_bias is None else 3) * c.aux_dim
-            self.inverse = conditioned(x_dim, c.latent_dim, c.hidden, outputs, rng, reinject=False)
-        if self.method_config.prior == "hierarchical":
-            self.prior_decoder = mlp(c.prior_dim, c.hidden, 2 * c.latent_dim, rng)
-            if row.zeta == "rho":
-                self.prior_inverse = mlp(c.latent_dim, c.hidden, 2 * c.prior_dim, rng)
+    def _build_networks(self, rng: np.random.Generator) -> None:
+        built: dict[str, Any] = architecture.build(
+            self.method, self.method_config, self.model_config, self.x_dim, rng
+        )
+        self.decoder, self.pixels = built["decoder"], built["pixels"]
+        self.encoder, self.features = built["encoder"], built.get("features")
+        self.flow, self.inverse = built.get("flow"), built.get("inverse")
+        self.prior_decoder = built.get("prior_decoder")
+        self.prior_inverse = built.get("prior_inverse")
+        self.buffer_weights = built.get("buffer_weights")
 
     # The callables of `sampling.Model`.
 
     def conditional(self, psi: tf.Tensor | None, x: tf.Tensor) -> tfd.Distribution:
         """q(z|psi,x), or q(z|x) if psi is None."""
-        if psi is not None:
-            return networks.gaussian_head(self.encoder(x, psi))
-        outputs = self.encoder(x)
+        return self._posterior(psi, self._code(x))
+
+    def _code(self, x: tf.Tensor) -> tf.Tensor:
+        """All that the posterior needs of x, computed once however many psi there are."""
+        if self.features is not None:
+            x = networks.softplus(self.features(x))
+        return self.encoder.code(x) if self.method.hierarchical else self.encoder(x)
+
+    def _posterior(
+        self, psi: tf.Tensor | None, code: tf.Tensor, shift: tf.Tensor | float = 0.0
+    ) -> tfd.Distribution:
+        outputs = (code if psi is None else self.encoder.of_code(code, psi)) + shift
+        head = functools.partial(networks.gaussian_head, scale=self.model_config.scale)
         if self.flow is None:
-            return networks.gaussian_head(outputs)
+            return head(outputs)
         latents = self.model_config.latent_dim
-        base = networks.gaussian_head(outputs[..., : 2 * latents])
-        return self.flow.distribution(base, outputs[..., 2 * latents :])
+        return self.flow.distribution(head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :])
+
+    def localize(self, x: tf.Tensor) -> LocalModel:
+        """The posterior of each observation with local parameters of its own.
+
+        lambda shifts the encoder's output, the same for every psi where q is hierarchical,
+        and begins at 0; to SVI that is the same as beginning at the output. tau, which knows
+        of x and not of lambda, is asked about z less the shift of its mean: were the shift
+        in the mean alone, that would be exact.
+        """
+        code = self._code(x)
+        local_dim = architecture.local_dim(self.method_config, self.model_config)
+
+        def at(shift: tf.Tensor) -> sampling.Model:
+            return self.callables._replace(
+                conditional=lambda psi, x: self._posterior(psi, code, shift),
+                tau=lambda z, x: self.tau(z - shift[..., : self.model_config.latent_dim], x),
+            )
+
+        return LocalModel(tf.zeros([tf.shape(x)[0], local_dim]), at)
 
     def mixing(self, x: tf.Tensor) -> tfd.Distribution:
         """q(psi|x) = N(0, I), with batch shape `[B]`."""
@@ -106,8 +137,15 @@ class VAE(keras.Model):
         return networks.gated_gaussian_head(outputs, bias)
 
     def likelihood(self, z: tf.Tensor) -> tfd.Distribution:
-        """p(x|z), independent Bernoulli pixels."""
-        return tfd.Independent(tfd.Bernoulli(logits=self.decoder(z)), 1)
+        """p(x|z): independent pixels, or each given those before it."""
+        if self.autoregressive:
+            return likelihoods.Autoregressive(self.decoder, self.pixels, z)
+        return self.pixels(self.decoder(z))
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether p(x|z) is a PixelCNN, from which images are drawn pixel by pixel."""
+        return self.model_config.decoder == "pixelcnn"
 
     @property
     def prior(self) -> tfd.Distribution | Hierarchy:
@@ -134,14 +172,14 @@ class VAE(keras.Model):
     @property
     def networks(self) -> dict[str, keras.layers.Layer]:
         """The layers that hold all weights, by name."""
-        return {name: getattr(self, name) for name in _GROUPS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in GROUPS if getattr(self, name) is not None}
 
     @property
     def parameter_groups(self) -> ParameterGroups:
-        """theta, phi, eta and rho; what is frozen is in none."""
-        groups = ParameterGroups([], [], [], [])
+        """theta, phi, eta, rho and pi; what is frozen is in none."""
+        groups = ParameterGroups([], [], [], [], [])
         for name, layer in self.networks.items():
-            getattr(groups, _GROUPS[name]).extend(layer.trainable_variables)
+            getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
         return groups
 
     # Training.
@@ -151,15 +189,25 @@ class VAE(keras.Model):
         optimizer: keras.optimizers.Optimizer,
         gradient: str = "reparameterized",
         jit_compile: bool = False,
+        kl_annealing_start: float = 1.0,
+        kl_annealing_steps: int = 0,
     ) -> None:
-        """Chooses the optimizer, the gradient estimator and XLA for the heavy part."""
+        """Chooses the optimizer, the gradient estimator and XLA for the heavy part.
+
+        Args:
+            optimizer: of all networks.
+            gradient: a key of `gradients.ESTIMATORS` that the row takes.
+            jit_compile: whether to use XLA for the forward and backward pass.
+            kl_annealing_start: weight of log p(z) - log q(z|x) at step 0.
+            kl_annealing_steps: after which that weight, having risen linearly, is 1.
+        """
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
         self.estimator = gradient
-        self._ascend = tf.function(self._metrics_and_gradients, jit_compile=jit_compile)
-        self._score = log_likelihood.make_scorer(
-            self.callables, self.method, self.validation_plan, jit_compile
-        )
+        self._kl_annealing = kl_annealing_start, kl_annealing_steps
+        compute = self._refine_and_differentiate if self.method.refines else self._differentiate
+        self._ascend = tf.function(compute, jit_compile=jit_compile)
+        self._score = self._make_scorer(jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -179,8 +227,9 @@ class VAE(keras.Model):
         """
         step = self.optimizer.iterations
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
-        metrics, ascent = self._ascend(data, seed, self.inner, self.outer, self.training_K)
-        finite = tf.reduce_all([tf.math.is_finite(m) for m in metrics.values()])
+        outer = self.outer * self._kl_weight(step)
+        reported, ascent = self._ascend(data, seed, self.inner, outer, self.training_K)
+        finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
 
         def apply() -> tf.Tensor:
             variables = [v for group in self.parameter_groups for v in group]
@@ -188,9 +237,14 @@ class VAE(keras.Model):
             return finite
 
         tf.cond(finite, apply, lambda: finite)
-        return metrics
+        return reported
 
-    def _metrics_and_gradients(
+    def _kl_weight(self, step: tf.Tensor) -> tf.Tensor:
+        start, steps = self._kl_annealing
+        done = tf.cast(step, tf.float32) / max(steps, 1) if steps else tf.constant(1.0)
+        return start + (1.0 - start) * tf.minimum(done, 1.0)
+
+    def _differentiate(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
         objective, ascent = gradients.value_and_gradients(
@@ -206,7 +260,52 @@ class VAE(keras.Model):
             inner=inner,
             outer=outer,
         )
-        return {**_metrics(objective, K), **_gradient_norms(ascent)}, ascent
+        return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
+
+    def _refine_and_differentiate(
+        self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
+    ) -> tuple[Metrics, ParameterGroups]:
+        del inner  # the configuration refuses an inner warm-up here
+        log_pi = self.log_pi
+        refined, ascent = svi.value_and_gradients(
+            self.localize,
+            self.method,
+            x,
+            self.parameter_groups,
+            settings=self.svi_settings(K),
+            seed=seed,
+            log_pi=log_pi,
+            # All of pi on one proposal leaves one to draw.
+            sir=self.method_config.sir or self.method.buffer == "last",
+            encoder_objective=self.method_config.encoder_objective,
+            estimator=self.estimator,
+            kl_weight=outer,
+        )
+        reported = metrics.of_refined(refined, log_pi, outer)
+        return {**reported, **metrics.gradient_norms(ascent)}, ascent
+
+    def svi_settings(self, K: int | None = None, steps: int | None = None) -> SVI:
+        """The inner loop as configured, but for these."""
+        c = self.method_config
+        return SVI(
+            steps=steps or c.svi_steps,
+            learning_rate=c.svi_learning_rate,
+            momentum=c.svi_momentum,
+            clip_norm=c.svi_clip_norm,
+            double_sampling=c.double_sampling,
+            K=self.K if K is None else K,
+            L=self.L,
+        )
+
+    @property
+    def log_pi(self) -> tf.Tensor:
+        """Log pi `[k+1]` of the inner loop's proposals."""
+        count = self.method_config.svi_steps + 1
+        if self.method.buffer == "last":
+            return tf.math.log(tf.one_hot(count - 1, count))
+        if self.buffer_weights is None:
+            return tf.fill([count], -math.log(count))
+        return self.buffer_weights.log_probabilities()
 
     # Validation.
 
@@ -215,15 +314,25 @@ class VAE(keras.Model):
         seed = seeds.fold(self.seed, seeds.Purpose.VALIDATE)
         return {"bound": tf.reduce_mean(self.validation_scores(data, seed).log_likelihood)}
 
-    @property
-    def validation_plan(self) -> log_likelihood.Plan:
-        """The fixed counts of validation."""
-        return log_likelihood.make_plan(
-            self.M, sampling.psi_per_z(self.method, self.K, self.M), self.L
+    def _make_scorer(self, jit_compile: bool) -> Callable[[tf.Tensor, tf.Tensor], Any]:
+        if not self.method.refines:
+            M, K, L = self.M, sampling.psi_per_z(self.method, self.K, self.M), self.L
+            plan = log_likelihood.make_plan(M, K, L, rows=self.rows_per_call)
+            self.validation_images = plan.images
+            return log_likelihood.make_scorer(self.callables, self.method, plan, jit_compile)
+        self.validation_images = svi_scores.IMAGES
+        score = svi_scores.make_scorer(
+            self.localize, self.method, self.svi_settings(), jit_compile=jit_compile
         )
+        return lambda x, seed: score(x, seed, self.log_pi)
 
-    def validation_scores(self, x: tf.Tensor, seed: tf.Tensor) -> ImageScores:
-        """The bound and its diagnostics at the fixed K, M and L, without warm-ups, `[B]`."""
+    @property
+    def rows_per_call(self) -> int:
+        """Rows of z that the decoder takes at once when it scores images."""
+        return 500 if self.autoregressive else log_likelihood.ROWS
+
+    def validation_scores(self, x: tf.Tensor, seed: tf.Tensor) -> ImageScores | RefinedScores:
+        """The bound and its diagnostics at the fixed counts, without warm-ups, `[B]`."""
         return self._score(x, seed)
 
     # Pictures.
@@ -233,70 +342,57 @@ class VAE(keras.Model):
         return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """The mean of p(x|z): `[..., Dz] -> [..., Dx]`."""
+        """The mean of p(x|z): `[..., Dz] -> [..., Dx]`; not of an autoregressive one."""
         return self.likelihood(z).mean()
 
     def reconstruct(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The decoder's mean at a draw from q(z|x): `[B, Dx] -> [B, Dx]`."""
-        return self.decode(self.encode(x, seed))
+        """An image of a draw from q(z|x), see `picture`: `[B, Dx] -> [B, Dx]`."""
+        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
+        return self.picture(self.encode(x, z_seed), x_seed)
 
-    def sample_means(self, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """The decoder's means at `n` draws from the prior: `[n, Dx]`."""
+    def sample_images(
+        self, n: int | tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
+    ) -> tf.Tensor:
+        """Images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
+        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
         prior = self.prior
         if isinstance(prior, Hierarchy):
-            z, _ = hierarchy.sample(prior, n, seed)
+            z, _ = hierarchy.sample(prior, n, z_seed)
         else:
-            z = prior.sample(n, seed=seed)
+            z = prior.sample(n, seed=z_seed)
+        return self.picture(z, x_seed, progress)
+
+    def picture(
+        self, z: tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
+    ) -> tf.Tensor:
+        """The mean of p(x|z); of an autoregressive one, which has none, a draw `[B, Dx]`.
+
+        Args:
+            z: `[B, Dz]`.
+            seed: int32 `[2]`, of the draw.
+            progress: called with the number of rows drawn so far.
+        """
+        if self.autoregressive:
+            return self.likelihood(z).sample(seed, progress)
         return self.decode(z)
-
-
-# Of which group of parameters each network is.
-_GROUPS = {
-    "decoder": "theta",
-    "prior_decoder": "theta",
-    "encoder": "phi",
-    "flow": "phi",
-    "inverse": "eta",
-    "prior_inverse": "rho",
-}
 
 
 def make_vae(config: Config, x_dim: int) -> VAE:
     """The compiled model that a configuration describes, for observations of `x_dim` pixels."""
     m, t = config.method, config.training
     model = VAE(m, config.model, x_dim, t.seed, frozen=bool(t.frozen))
-    optimizer = keras.optimizers.Adam(t.learning_rate, beta_1=0.9, beta_2=0.999)
-    model.compile(optimizer, gradient=m.gradient, jit_compile=t.jit_compile == "on")
+    optimizer = keras.optimizers.Adam(
+        t.learning_rate,
+        beta_1=0.9,
+        beta_2=0.999,
+        amsgrad=t.optimizer == "amsgrad",
+        global_clipnorm=t.clip_norm or None,
+    )
+    model.compile(
+        optimizer,
+        gradient=m.gradient,
+        jit_compile=t.jit_compile == "on",
+        kl_annealing_start=t.kl_annealing_start,
+        kl_annealing_steps=t.kl_annealing_steps,
+    )
     return model
-
-
-def _metrics(objective: Objective, K: int) -> Metrics:
-    """Batch means of the terms, in nats; effective sample sizes as counts."""
-    densities = objective.densities
-    log_ratios = bounds.inner_log_ratios(densities)
-    log_weights = bounds.outer_log_weights(densities)
-    log_prior = bounds.log_mean_exp(densities.log_prior)
-    terms = {
-        "objective": objective.value,
-        "bound": bounds.log_mean_exp(log_weights),
-        "log_likelihood": densities.log_likelihood,
-        "log_prior": log_prior,
-        "log_q_z_upper": bounds.log_marginal_upper(log_ratios),
-        "log_q_psi": densities.log_q_psi,
-        "log_tau": densities.log_tau,
-        "ess_outer": bounds.effective_sample_size(log_weights),
-        "ess_inner": bounds.effective_sample_size(log_ratios),
-    }
-    if K > 0 and objective.method.inverse == "tau":
-        terms["kl_tau_mixing"] = (densities.log_tau - densities.log_q_psi)[1:]
-    metrics = {name: tf.reduce_mean(term) for name, term in terms.items()}
-    metrics["kl_z"] = metrics["log_q_z_upper"] - metrics["log_prior"]
-    return metrics
-
-
-def _gradient_norms(ascent: ParameterGroups) -> Metrics:
-    return {
-        f"gradient_norm_{name}": tf.linalg.global_norm(group)
-        for name, group in zip(ascent._fields, ascent, strict=True)
-        if len(group)
-    }

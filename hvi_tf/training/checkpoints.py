@@ -28,6 +28,7 @@ class Checkpoints:
         self._workdir, self._warn = workdir, warn
         self._step = model.optimizer.iterations
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
+        self.best_step = tf.Variable(0, trainable=False, dtype=tf.int64)
         # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
         weights = {
             name: [v.value for v in layer.variables] for name, layer in model.networks.items()
@@ -36,6 +37,7 @@ class Checkpoints:
             **weights,
             optimizer=model.optimizer,
             best_bound=self.best_bound,
+            best_step=self.best_step,
         )
         self._latest = tf.train.CheckpointManager(
             self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
@@ -51,6 +53,7 @@ class Checkpoints:
         if not validation_bound > float(self.best_bound):
             return False
         self.best_bound.assign(validation_bound)
+        self.best_step.assign(tf.cast(self._step, tf.int64))
         self._save(self._best, self._workdir.best)
         return True
 
@@ -100,6 +103,8 @@ class Checkpoints:
                 status.assert_existing_objects_matched()
             except Exception as error:  # damaged bytes come to light in many ways
                 reason = (str(error).splitlines() or ["unknown"])[0][:120]
+                if isinstance(error, AssertionError):
+                    reason = "it lacks variables: another version of this package wrote it"
                 self._warn(f"warning: checkpoint {paths[step]} is damaged ({reason})")
                 continue
             if int(self._step) == step:

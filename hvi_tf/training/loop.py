@@ -16,8 +16,9 @@ from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.progress import Progress
+from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.checkpoints import Checkpoints
-from hvi_tf.training.summaries import GRID, MAX_IMAGE_SUMMARIES, Summaries
+from hvi_tf.training.summaries import MAX_IMAGE_SUMMARIES, Summaries
 from hvi_tf.workdir import Workdir
 
 
@@ -67,8 +68,9 @@ class StepRunner:
         return tf.stack(list(metrics.values()))
 
 
-def check_batch_size(config: Config, data: Dataset) -> None:
-    """Raises `UserError` if not even one full batch can be made."""
+def check_data(config: Config, data: Dataset) -> None:
+    """Raises `UserError` if these images cannot be trained on as configured."""
+    pipeline.check_likelihood(data.train.dtype, config.data.dataset, config.model.likelihood)
     if config.training.batch_size > len(data.train):
         raise UserError(
             f"--batch_size={config.training.batch_size}: {config.data.dataset} has only "
@@ -94,8 +96,11 @@ class Trainer:
         self._config, self._model, self._data, self._workdir = config, model, data, workdir
         self._per_epoch = pipeline.steps_per_epoch(len(data.train), t.batch_size)
         self._end = t.epochs * self._per_epoch
-        self._validation = pipeline.fixed_binarization(
-            data.validation, t.seed, seeds.Purpose.VALIDATE
+        if t.max_steps:
+            self._end = min(self._end, t.max_steps)
+        self._likelihood = config.model.likelihood
+        self._validation = pipeline.fixed_observation(
+            data.validation, self._likelihood, t.seed, seeds.Purpose.VALIDATE
         )
         self._checkpoints = Checkpoints(model, workdir)
         self._run_steps = StepRunner(model)
@@ -104,21 +109,39 @@ class Trainer:
         """See `train`."""
         t = self._config.training
         step = self._checkpoints.restore_latest()
-        if step >= self._end:
+        if step >= self._end or self._is_exhausted(step):
             return TrainingResult(step, None)
         if step:
             print(f"Resuming from step {step} of {self._end}.", flush=True)
         summaries = Summaries(self._workdir, self._config, self._data.image_shape)
         batches = iter(
-            pipeline.training_batches(self._data.train, t.batch_size, t.seed, step, self._end)
+            pipeline.training_batches(
+                self._data.train,
+                t.batch_size,
+                t.seed,
+                step,
+                self._end,
+                likelihood=self._likelihood,
+            )
         )
         rate = 0.0
         with StopRequest() as stop:
-            while step < self._end:
+            while step < self._end and not self._is_exhausted(step):
                 step, rate = self._epoch(step, batches, summaries, stop)
                 if stop.requested:
                     raise Interrupted
+        if step < self._end:
+            print(
+                f"No better validation bound in {t.patience} epochs: training ends early.",
+                flush=True,
+            )
         return TrainingResult(step, rate)
+
+    def _is_exhausted(self, step: int) -> bool:
+        """Whether --patience epochs have passed since the best validation bound."""
+        patience = self._config.training.patience
+        since = step - int(self._checkpoints.best_step)
+        return bool(patience and step and since >= patience * self._per_epoch)
 
     def _epoch(
         self, step: int, batches: Iterator[tf.Tensor], summaries: Summaries, stop: StopRequest
@@ -129,8 +152,9 @@ class Trainer:
         schedule = self._config.schedule(epoch)
         self._model.set_schedule(*schedule)
         title = f"epoch {epoch + 1}/{t.epochs}"
-        progress = Progress(title, "step", self._per_epoch, done=step % self._per_epoch)
-        epoch_end = (epoch + 1) * self._per_epoch
+        epoch_end = min((epoch + 1) * self._per_epoch, self._end)
+        first = epoch * self._per_epoch
+        progress = Progress(title, "step", epoch_end - first, done=step - first)
         means: dict[str, float] = {}
         tables = []
         while step < epoch_end and not stop.requested:
@@ -145,52 +169,62 @@ class Trainer:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
             return step, rate
-        scores = self._validate(epoch + 1)
+        scores = self._validate(step)
         shown = {} if scores is None else {"validation": scores.log_likelihood}
         progress.close(self._end - step, train=means["bound"], **shown)
         summaries.epoch(step, means, schedule, rate, scores)
-        if self._is_due(epoch + 1, math.ceil(t.epochs / MAX_IMAGE_SUMMARIES)):
-            summaries.images(step, self._model, self._validation[: GRID * GRID // 2])
-        if self._is_due(epoch + 1, t.checkpoint_every) or stop.requested:
+        if self._shows_images(step):
+            summaries.images(step, self._model, self._validation)
+        if self._is_due(step, t.checkpoint_every) or stop.requested or self._is_exhausted(step):
             self._checkpoints.save()
         return step, rate
 
-    def _validate(self, epochs_done: int) -> ImageScores | None:
+    def _shows_images(self, step: int) -> bool:
+        if self._model.autoregressive:  # whose images take long to draw
+            return step == self._end
+        epochs = math.ceil(self._end / self._per_epoch)
+        return self._is_due(step, math.ceil(epochs / MAX_IMAGE_SUMMARIES))
+
+    def _validate(self, step: int) -> ImageScores | RefinedScores | None:
         """The mean scores if validation is due; saves the checkpoint if it is the best."""
-        if not self._is_due(epochs_done, self._config.training.eval_every):
+        if not self._is_due(step, self._config.training.eval_every):
             return None
         scores = validate(self._model, self._validation, self._config.training.seed)
         bound = scores.log_likelihood
         if not math.isfinite(bound):
             raise UserError(
-                f"after epoch {epochs_done}: the validation bound is {bound}; training stopped and "
+                f"after step {step}: the validation bound is {bound}; training stopped and "
                 f"the checkpoints in {self._workdir.checkpoints} are from before; try a smaller "
                 "--learning_rate or a warm-up"
             )
         self._checkpoints.save_if_best(bound)
         return scores
 
-    def _is_due(self, epochs_done: int, every: int) -> bool:
-        return epochs_done % every == 0 or epochs_done == self._config.training.epochs
+    def _is_due(self, step: int, every: int) -> bool:
+        """Whether the epoch that ends at `step` is an `every`-th one or the last."""
+        return step == self._end or step // self._per_epoch % every == 0
 
 
-def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores:
-    """Mean scores over binarized `images` `[N, D]` at the model's fixed counts.
+def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedScores:
+    """Mean scores over observed `images` `[N, D]` at the model's fixed counts.
 
     The pixels and the draws are the same at every call, so two values compare.
     """
-    batch = model.validation_plan.images
+    batch = model.validation_images
     scores = [
         model.validation_scores(images[i : i + batch], seeds.fold(seed, seeds.Purpose.VALIDATE, i))
         for i in range(0, len(images), batch)
     ]
-    return ImageScores(
+    return type(scores[0])(
         *(float(tf.reduce_mean(tf.concat(s, axis=0))) for s in zip(*scores, strict=True))
     )
 
 
 # In the order in which one spoils the next.
-_CAUSES = ("log_q_psi", "log_q_z_upper", "log_tau", "log_prior", "log_likelihood", "bound")
+_CAUSES = (
+    *("log_q_psi", "log_q_z_upper", "log_tau", "log_prior", "log_likelihood"),
+    *("elbo_start", "elbo_end", "bound"),
+)
 
 
 def _check_finite(metrics: StepMetrics, first_step: int, workdir: Workdir) -> None:

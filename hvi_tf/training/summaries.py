@@ -9,10 +9,12 @@ from hvi_tf import diagnostics, seeds
 from hvi_tf.config import Config
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
+from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import Workdir, write_error
 
 GRID = 8  # images per side of an image grid
+AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel
 MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
 
 
@@ -43,7 +45,7 @@ class Summaries:
         means: dict[str, float],
         schedule: ScheduleValues,
         rate: float,
-        scores: ImageScores | None,
+        scores: ImageScores | RefinedScores | None,
     ) -> None:
         """Writes one epoch's scalars.
 
@@ -63,10 +65,11 @@ class Summaries:
         if scores is not None:
             scalars["validation/bound"] = scores.log_likelihood
             told = {n: s for n, s in scores._asdict().items() if math.isfinite(s)}
-            del told["log_likelihood"], told["bound"]
+            del told["log_likelihood"]
+            told.pop("bound", None)
             scalars |= {f"diagnostics/{name}": score for name, score in told.items()}
             if self._trains_tau and "kl_tau_mixing" in told:
-                collapsed = scores.kl_tau_mixing < diagnostics.COLLAPSED_NATS
+                collapsed = told["kl_tau_mixing"] < diagnostics.COLLAPSED_NATS
                 scalars["diagnostics/tau_collapsed"] = float(collapsed)
         with self._writer.as_default(step=step):
             for name, value in scalars.items():
@@ -75,13 +78,17 @@ class Summaries:
 
     def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
         """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
+        side = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
         seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
-        half = GRID * GRID // 2
+        half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
-        samples = model.sample_means(GRID * GRID, seed)
+        grids = {
+            "reconstructions": tf.reshape(rows, [-1, model.x_dim]),
+            "prior_samples": model.sample_images(side * side, seed),
+        }
         with self._writer.as_default(step=step):
-            tf.summary.image("reconstructions", self._grid(tf.reshape(rows, [-1, model.x_dim])))
-            tf.summary.image("prior_samples", self._grid(samples))
+            for name, images in grids.items():
+                tf.summary.image(name, image_grid(images.numpy(), self._image_shape)[np.newaxis])
 
     def flush(self) -> None:
         """Puts everything on disk.
@@ -94,7 +101,10 @@ class Summaries:
         except (tf.errors.OpError, OSError) as error:
             raise write_error(self._path, error) from error
 
-    def _grid(self, images: tf.Tensor) -> np.ndarray:
-        height, width, channels = self._image_shape
-        cells = images.numpy().reshape(GRID, GRID, height, width, channels)
-        return cells.transpose(0, 2, 1, 3, 4).reshape(1, GRID * height, GRID * width, channels)
+
+def image_grid(images: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
+    """n^2 images `[n^2, D]` as one, row by row: `[n H, n W, channels]`."""
+    side = math.isqrt(len(images))
+    height, width, channels = image_shape
+    cells = images.reshape(side, side, height, width, channels)
+    return cells.transpose(0, 2, 1, 3, 4).reshape(side * height, side * width, channels)

@@ -1,0 +1,101 @@
+"""The networks of the autoencoder: which there are, of which sizes, by name."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from hvi_tf.methods import Method
+from hvi_tf.models import likelihoods, networks, pixelcnn, resnet
+from hvi_tf.models.flows import Flow
+from hvi_tf.settings import MethodConfig, ModelConfig
+
+# Of which group of parameters each network is (`gradients.ParameterGroups`).
+GROUPS = {
+    "decoder": "theta",
+    "pixels": "theta",
+    "prior_decoder": "theta",
+    "features": "phi",
+    "encoder": "phi",
+    "flow": "phi",
+    "inverse": "eta",
+    "prior_inverse": "rho",
+    "buffer_weights": "pi",
+}
+
+# What a convolutional encoder tells the perceptron of a hierarchical posterior.
+_FEATURES = 128
+
+
+def build(
+    row: Method,
+    method: MethodConfig,
+    sizes: ModelConfig,
+    x_dim: int,
+    rng: np.random.Generator,
+) -> dict[str, keras.layers.Layer]:
+    """The networks that a configuration needs, keys of `GROUPS`, with initial weights.
+
+    Raises:
+        UserError: if the images are not what a convolutional network can take.
+    """
+    mlp = networks.MLP
+    built: dict[str, Any] = {"decoder": _decoder(sizes, x_dim, rng)}
+    built |= _encoder(row, method, sizes, x_dim, rng)
+    if method.posterior in ("iaf", "realnvp"):
+        latents, flow_sizes = sizes.latent_dim, (sizes.num_flows, sizes.flow_hidden)
+        built["flow"] = Flow(latents, latents, method.posterior, *flow_sizes, rng)
+    if row.inverse == "tau":
+        outputs = (2 if sizes.tau_gate_bias is None else 3) * sizes.aux_dim
+        built["inverse"] = networks.ConditionedMLP(
+            x_dim, sizes.latent_dim, sizes.hidden, outputs, rng, reinject=False
+        )
+    if method.prior == "hierarchical":
+        built["prior_decoder"] = mlp(sizes.prior_dim, sizes.hidden, 2 * sizes.latent_dim, rng)
+        if row.zeta == "rho":
+            built["prior_inverse"] = mlp(sizes.latent_dim, sizes.hidden, 2 * sizes.prior_dim, rng)
+    if sizes.likelihood == "discretized_logistic":
+        built["pixels"] = likelihoods.DiscretizedLogistic(x_dim)
+    else:
+        built["pixels"] = likelihoods.Bernoulli()
+    if method.pi == "learned":
+        built["buffer_weights"] = networks.Logits(method.svi_steps + 1)
+    return built
+
+
+def local_dim(method: MethodConfig, sizes: ModelConfig) -> int:
+    """P, how many local parameters the posterior of an observation has."""
+    # A third part of the encoder's output is the flows' context.
+    return (3 if method.posterior in ("iaf", "realnvp") else 2) * sizes.latent_dim
+
+
+def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.layers.Layer:
+    if sizes.decoder == "mlp":
+        return networks.MLP(sizes.latent_dim, sizes.hidden, x_dim, rng)
+    return pixelcnn.PixelCNN(
+        resnet.side_of(x_dim),
+        sizes.latent_dim,
+        channels=sizes.pixelcnn_channels,
+        kernels=sizes.pixelcnn_kernels,
+        rng=rng,
+    )
+
+
+def _encoder(
+    row: Method, method: MethodConfig, sizes: ModelConfig, x_dim: int, rng: np.random.Generator
+) -> dict[str, keras.layers.Layer]:
+    outputs, hidden = local_dim(method, sizes), sizes.hidden
+    if sizes.encoder == "resnet":
+        side = resnet.side_of(x_dim)
+        resnet.check_side(side, sizes.resnet_channels)
+        if not row.hierarchical:
+            return {"encoder": resnet.ResNet(side, sizes.resnet_channels, outputs, rng)}
+        features = resnet.ResNet(side, sizes.resnet_channels, _FEATURES, rng)
+        conditioned = networks.ConditionedMLP(
+            _FEATURES, sizes.aux_dim, hidden, outputs, rng, reinject=True
+        )
+        return {"features": features, "encoder": conditioned}
+    if not row.hierarchical:
+        return {"encoder": networks.MLP(x_dim, hidden, outputs, rng)}
+    conditioned = networks.ConditionedMLP(x_dim, sizes.aux_dim, hidden, outputs, rng, reinject=True)
+    return {"encoder": conditioned}

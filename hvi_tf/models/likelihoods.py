@@ -1,0 +1,154 @@
+"""Observation models p(x|z): what a decoder's outputs `[..., D]` say about D pixels."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+from tensorflow_probability import util as tfp_util
+
+from hvi_tf.models import networks, pixelcnn
+
+# In units of intensity, which is 0..1; neighbouring levels are 0.0039 apart.
+MIN_SCALE = 1e-3
+INITIAL_SCALE = 0.1
+MAX_LEVEL = 255
+
+
+class Bernoulli(keras.layers.Layer):
+    """Independent pixels in {0, 1} with the outputs as logits. It has no weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built = True
+
+    def call(self, outputs: tf.Tensor) -> tfd.Distribution:
+        """`[..., D]` -> batch shape `[...]`, event shape `[D]`."""
+        return tfd.Independent(tfd.Bernoulli(logits=outputs), reinterpreted_batch_ndims=1)
+
+
+class DiscretizedLogisticDistribution(tfd.Distribution):
+    """A logistic variable rounded to the 256 levels x = v/255, v = 0, ..., 255.
+
+    P(x) = sigmoid((x + 1/510 - loc) / s) - sigmoid((x - 1/510 - loc) / s), where the first
+    level reaches to -infinity and the last one to infinity: the probabilities sum to 1. The
+    likelihood of Kingma et al. 2016, section 5. Scalar events.
+
+    Args:
+        loc: location, in units of intensity; may lie outside of 0..1.
+        scale: s > 0, in the same units.
+    """
+
+    def __init__(self, loc: tf.Tensor, scale: tf.Tensor) -> None:
+        parameters = dict(locals())
+        self._loc, self._scale = tf.convert_to_tensor(loc), tf.convert_to_tensor(scale)
+        super().__init__(
+            dtype=self._loc.dtype,
+            reparameterization_type=tfd.NOT_REPARAMETERIZED,
+            validate_args=False,
+            allow_nan_stats=True,
+            parameters=parameters,
+            name="DiscretizedLogistic",
+        )
+
+    @classmethod
+    def _parameter_properties(cls, dtype: tf.DType, num_classes: int | None = None) -> dict:
+        return {name: tfp_util.ParameterProperties() for name in ("loc", "scale")}
+
+    def _event_shape(self) -> tf.TensorShape:
+        return tf.TensorShape([])
+
+    def _event_shape_tensor(self) -> tf.Tensor:
+        return tf.constant([], tf.int32)
+
+    def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        # In levels, which are integers: the rounding error of x = v/255 in float32 would
+        # change the probabilities by some 1e-5 at the smallest scale.
+        v = tf.round(MAX_LEVEL * x)
+        centred = (v - MAX_LEVEL * self._loc) / (MAX_LEVEL * self._scale)
+        width = 1.0 / (MAX_LEVEL * self._scale)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without a
+        # difference of numbers that are nearly equal. At an end one sigmoid is 1 or 0.
+        # Every term is finite, so that neither `where` hides a NaN in its gradient.
+        log_below = -networks.softplus(-centred - width / 2.0)
+        log_above = -networks.softplus(centred - width / 2.0)
+        log_between = tf.math.log(-tf.math.expm1(-width))
+        zero = tf.zeros([], x.dtype)
+        at_first, at_last = v <= 0.0, v >= MAX_LEVEL
+        return (
+            tf.where(at_last, zero, log_below)
+            + tf.where(at_first, zero, log_above)
+            + tf.where(at_first | at_last, zero, log_between)
+        )
+
+    def _sample_n(self, n: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+        shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
+        smallest = np.finfo(self.dtype.as_numpy_dtype).tiny  # never 0, whose log is infinite
+        u = tf.random.stateless_uniform(shape, seed, smallest, 1.0, self.dtype, alg="philox")
+        x = self._loc + self._scale * (tf.math.log(u) - tf.math.log1p(-u))
+        return tf.clip_by_value(tf.round(MAX_LEVEL * x), 0.0, MAX_LEVEL) / MAX_LEVEL
+
+    def _mean(self) -> tf.Tensor:
+        """Of the logistic clipped to 0..1 before it is rounded; off by less than 1/510."""
+        loc, scale = self._loc, self._scale
+        return scale * (networks.softplus(loc / scale) - networks.softplus((loc - 1.0) / scale))
+
+
+class DiscretizedLogistic(keras.layers.Layer):
+    """Independent pixels of 256 levels v/255, with one learned scale per pixel.
+
+    The location is output + 1/2. A sigmoid would keep it within 0..1, but saturates where
+    most pixels are: unbounded, the first and the last level can take all of the probability.
+
+    Args:
+        x_dim: D.
+    """
+
+    def __init__(self, x_dim: int) -> None:
+        super().__init__()
+        initial = np.log(np.expm1(INITIAL_SCALE - MIN_SCALE))
+        self.raw_scale = self.add_weight(
+            shape=(x_dim,), initializer=keras.initializers.Constant(initial), name="raw_scale"
+        )
+        self.built = True
+
+    @property
+    def scale(self) -> tf.Tensor:
+        """`[D]`, at least `MIN_SCALE`."""
+        return networks.softplus(tf.convert_to_tensor(self.raw_scale)) + MIN_SCALE
+
+    def call(self, outputs: tf.Tensor) -> tfd.Distribution:
+        """`[..., D]` -> batch shape `[...]`, event shape `[D]`."""
+        pixel = DiscretizedLogisticDistribution(outputs + 0.5, self.scale)
+        return tfd.Independent(pixel, reinterpreted_batch_ndims=1)
+
+
+class Autoregressive:
+    """p(x|z) = prod_t p(x_t | x_1:t-1, z) by a PixelCNN; of a TFP distribution what is needed.
+
+    There is no mean: it would take a sum over all images.
+
+    Args:
+        network: from x and z to one output per pixel.
+        pixels: from outputs to the distribution of the pixels.
+        z: `[..., B, Dz]`.
+    """
+
+    def __init__(
+        self,
+        network: pixelcnn.PixelCNN,
+        pixels: Callable[[tf.Tensor], tfd.Distribution],
+        z: tf.Tensor,
+    ) -> None:
+        self._network, self._pixels, self._z = network, pixels, z
+        self.batch_shape = z.shape[:-1]
+        self.event_shape = tf.TensorShape([network.side**2])
+
+    def log_prob(self, x: tf.Tensor) -> tf.Tensor:
+        """`[B, D] -> [..., B]`, nats."""
+        return self._pixels(self._network(x, self._z)).log_prob(x)
+
+    def sample(self, seed: tf.Tensor, progress: Callable[[int], None] | None = None) -> tf.Tensor:
+        """`[..., B, D]`, see `pixelcnn.sample`."""
+        return pixelcnn.sample(self._network, self._pixels, self._z, seed, progress)

@@ -1,0 +1,156 @@
+"""A residual network of images, the encoder of Shu et al. 2019, appendix D.
+
+Images are square, of one channel and flattened at every boundary, `[..., D]`.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf.errors import UserError
+from hvi_tf.models import networks
+
+# Of the last convolution of every block: the sum of blocks stays O(1) without batch norm.
+BLOCK_GAIN = 0.01
+
+Pad = tuple[tuple[int, int], tuple[int, int]]
+
+
+def side_of(x_dim: int) -> int:
+    """The side of a square image of `x_dim` pixels.
+
+    Raises:
+        UserError: if there is none.
+    """
+    side = math.isqrt(x_dim)
+    if side**2 != x_dim:
+        raise UserError(
+            f"images of {x_dim} pixels are not square; choose --encoder=mlp and --decoder=mlp"
+        )
+    return side
+
+
+def check_side(side: int, channels: Sequence[int]) -> None:
+    """Refuses more stages, one per entry of `channels`, than the side can be halved.
+
+    Raises:
+        UserError: if a stage would be left without a pixel.
+    """
+    most = side.bit_length() - 1
+    if len(channels) > most:
+        raise UserError(
+            f"--resnet_channels={','.join(map(str, channels))}: images of {side}x{side} pixels "
+            f"cannot be halved {len(channels)} times; give at most {most} stages"
+        )
+
+
+class Convolution(keras.layers.Layer):
+    """A convolution: `[N, H, W, inputs] -> [N, H', W', outputs]`.
+
+    Args:
+        size: height and width of the kernel.
+        inputs: channels.
+        outputs: channels.
+        rng: source of the initializer's seed.
+        gain: variance of an initial output where inputs have a mean square of 1.
+        pad: rows of zeros above and below, columns to the left and right.
+        stride: of both axes.
+        use_bias: whether there is a bias, initially 0.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        inputs: int,
+        outputs: int,
+        rng: np.random.Generator,
+        gain: float = 1.0,
+        pad: Pad = ((0, 0), (0, 0)),
+        stride: int = 1,
+        use_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        seed = int(rng.integers(2**31))
+        initializer = keras.initializers.VarianceScaling(gain, "fan_in", "uniform", seed=seed)
+        self.kernel = self.add_weight(
+            shape=(*size, inputs, outputs), initializer=initializer, name="kernel"
+        )
+        self.bias = None
+        if use_bias:
+            self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias")
+        self.pad, self.stride = pad, stride
+        self.built = True
+
+    def call(self, h: tf.Tensor) -> tf.Tensor:
+        """The linear outputs."""
+        if any(map(any, self.pad)):
+            h = tf.pad(h, [(0, 0), *self.pad, (0, 0)])
+        h = tf.nn.conv2d(h, self.kernel, self.stride, "VALID")
+        return h if self.bias is None else tf.nn.bias_add(h, self.bias)
+
+
+def _same(inputs: int, outputs: int, rng: np.random.Generator, gain: float) -> Convolution:
+    return Convolution((3, 3), inputs, outputs, rng, gain, pad=((1, 1), (1, 1)))
+
+
+class _Stage(keras.layers.Layer):
+    """A residual block, then half the side: `[N, S, S, inputs] -> [N, S//2, S//2, outputs]`.
+
+    Units are activated before each convolution (He et al. 2016b), so that the skip is linear.
+    """
+
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.first = _same(inputs, outputs, rng, gain=2.0)
+        self.second = _same(outputs, outputs, rng, gain=BLOCK_GAIN)
+        self.skip = None
+        if inputs != outputs:
+            self.skip = Convolution((1, 1), inputs, outputs, rng)
+        self.halve = Convolution((2, 2), outputs, outputs, rng, gain=2.0, stride=2)
+        self.built = True
+
+    def call(self, h: tf.Tensor) -> tf.Tensor:
+        block = self.second(tf.nn.elu(self.first(tf.nn.elu(h))))
+        return self.halve(tf.nn.elu((h if self.skip is None else self.skip(h)) + block))
+
+
+class ResNet(keras.layers.Layer):
+    """One residual block and one halving per stage, then a linear layer: `[..., D] -> [..., O]`.
+
+    A stage has a block of two 3x3 convolutions and a 2x2 convolution of stride 2, which
+    drops the last row and column of an odd side: 28, 14, 7, 3. There is no batch
+    normalisation, for it would couple the images of a batch.
+
+    Args:
+        side: D = side^2.
+        channels: of each stage.
+        outputs: O.
+        rng: source of the initializers' seeds.
+
+    Raises:
+        UserError: if the side cannot be halved that often.
+    """
+
+    def __init__(
+        self, side: int, channels: Sequence[int], outputs: int, rng: np.random.Generator
+    ) -> None:
+        super().__init__()
+        check_side(side, channels)
+        self.side = side
+        self.stages = [_Stage(a, b, rng) for a, b in itertools.pairwise([1, *channels])]
+        left = side >> len(channels)
+        units = left**2 * [1, *channels][-1]
+        self.output_layer = networks.dense(networks.uniform(units, outputs, rng, last=True))
+        self.built = True
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """The output layer's linear activations."""
+        h = tf.reshape(x, [-1, self.side, self.side, 1])
+        for stage in self.stages:
+            h = stage(h)
+        h = tf.reshape(h, [-1, self.output_layer.kernel.shape[0]])
+        return networks.unflat(self.output_layer(tf.nn.elu(h)), like=x)
