@@ -55,7 +55,7 @@ def test_the_mnist_split_is_the_slice_of_tfds(mnist_data, mnist_dir):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("mnist:3.0.1", data_dir=str(mnist_dir))
-    images = datasets._read(builder, "train[55000:]")
+    images, _ = datasets._read(builder, "train[55000:]")
     np.testing.assert_array_equal(mnist_data.validation, images.reshape(5_000, 784))
 
 
@@ -175,7 +175,9 @@ def timed(function):
     ("values", "message"),
     [
         (dict(dataset="imagenet"), "--dataset=imagenet: unknown; choose one of mnist, fash"),
-        (dict(split="burda"), "--split=burda: --dataset=mnist has sobolev"),
+        (dict(split="burda"), "--split=burda: --dataset=mnist has sobolev, shu"),
+        (dict(dataset="svhn"), "--split=sobolev: --dataset=svhn has shu"),
+        (dict(split_seed=1), "--split_seed=1: --split=sobolev of --dataset=mnist is not drawn"),
         (dict(dataset="omniglot", split="x"), "--dataset=omniglot has sobolev, burda, shu"),
         (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an md5"),
     ],
@@ -194,24 +196,62 @@ def test_checking_and_describing_import_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-IMAGES = np.arange(5_000)[:, None]
+SEED = DataConfig().split_seed
+
+
+def held_out(split, num_images=5_000, seed=SEED):
+    mask = split.held_out(num_images, seed)
+    assert (mask.shape, mask.dtype) == ((num_images,), bool)
+    return np.flatnonzero(mask).tolist()
 
 
 def test_held_out_first_and_last():
-    train, validation = splits.hold_out_first(2)(IMAGES)
-    assert (validation.ravel().tolist(), train[0, 0], len(train)) == ([0, 1], 2, 4_998)
-    train, validation = splits.hold_out_last(2)(IMAGES)
-    assert (validation.ravel().tolist(), train[-1, 0], len(train)) == ([4_998, 4_999], 4_997, 4_998)
+    assert held_out(splits.hold_out_first(2)) == [0, 1]
+    assert held_out(splits.hold_out_last(2)) == [4_998, 4_999]
 
 
 def test_held_out_by_a_draw_that_never_changes():
-    train, validation = splits.hold_out_drawn(1_345)(IMAGES)
+    validation = held_out(splits.hold_out_drawn(1_345))
     assert len(validation) == 1_345
-    assert np.all(np.diff(train, axis=0) > 0)
-    np.testing.assert_array_equal(np.sort(np.concatenate([train, validation]), axis=0), IMAGES)
-    assert set(validation.ravel()) < set(splits.hold_out_drawn(2_000)(IMAGES)[1].ravel())
+    assert set(validation) < set(held_out(splits.hold_out_drawn(2_000)))
     # Another NumPy must draw the same, or published scores would not compare.
-    assert validation.ravel()[:4].tolist() == [2, 5, 7, 12]
+    assert validation[:4] == [2, 5, 7, 12]
+
+
+@pytest.mark.parametrize(
+    ("split", "digest"),
+    [
+        ("burda", "dfed18bcb8c52bc0890c8296b171381e"),
+        ("shu", "ef8edf6206cc1403bd41d7cf7942e032"),
+    ],
+)
+def test_the_default_seed_draws_the_omniglot_images_that_it_always_drew(split, digest):
+    rule = datasets.SOURCES["omniglot"].splits[split]
+    numbers = np.array(held_out(rule, 24_345), "<i4")
+    assert hashlib.md5(numbers.tobytes()).hexdigest() == digest
+
+
+def test_a_draw_depends_on_the_seed_and_on_nothing_else():
+    shu = splits.hold_out_drawn(2_000)
+    assert held_out(shu, seed=3) == held_out(splits.hold_out_drawn(2_000), seed=3)
+    assert held_out(shu, seed=3) != held_out(shu, seed=4)
+    assert len(held_out(shu, seed=2**31 - 1)) == 2_000
+
+
+def test_shu_splits_every_data_set_alike():
+    for name, source in datasets.SOURCES.items():
+        datasets.check(DataConfig(dataset=name, split="shu", split_seed=7))
+        assert held_out(source.splits["shu"]) == held_out(splits.hold_out_drawn(2_000))
+
+
+def test_the_images_of_a_split_are_those_of_its_mask(mnist_data, mnist_dir):
+    """Read by batches, and each put into its place."""
+    data = datasets.load(DataConfig(data_dir=str(mnist_dir), split="shu", split_seed=7))
+    whole = np.concatenate([mnist_data.train, mnist_data.validation])
+    mask = splits.hold_out_drawn(2_000).held_out(60_000, 7)
+    np.testing.assert_array_equal(data.validation, whole[mask])
+    np.testing.assert_array_equal(data.train, whole[~mask])
+    np.testing.assert_array_equal(data.test, mnist_data.test)
 
 
 @pytest.mark.parametrize("file", ["mnist-test.tfrecord*", "dataset_info.json"])

@@ -1,10 +1,12 @@
 """The batch of a step is a pure function of (seed, step)."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from hvi_tf import seeds
 from hvi_tf.data import pipeline
+from hvi_tf.errors import UserError
 
 # Each image is constant and extreme, so that a binarized image still shows its row.
 IMAGES = np.where(np.arange(10)[:, None] >> np.arange(8)[None] & 1, 255, 0).astype(np.uint8)
@@ -58,7 +60,8 @@ def test_intensities_from_0_to_1_draw_like_those_from_0_to_255():
 def test_every_intensity_counts_not_only_256_of_them(seed):
     images = np.array([[0.0, 0.0015, 0.3333, 1.0]], np.float32)
     draws = 100_000
-    mean = pipeline.fixed_binarization(np.repeat(images, draws, axis=0), seed, 0).numpy().mean(0)
+    repeated = np.repeat(images, draws, axis=0)
+    mean = pipeline.fixed_observation(repeated, "bernoulli", seed, 0).numpy().mean(0)
     assert (mean[0], mean[3]) == (0.0, 1.0)
     inner = images[0, 1:3]
     np.testing.assert_array_less(
@@ -66,11 +69,11 @@ def test_every_intensity_counts_not_only_256_of_them(seed):
     )
 
 
-def test_fixed_binarization_is_fixed_and_per_purpose():
+def test_a_fixed_binarization_is_fixed_and_per_purpose():
     images = np.full((20, 30), 128, np.uint8)
-    first = pipeline.fixed_binarization(images, 0, seeds.Purpose.VALIDATE)
-    again = pipeline.fixed_binarization(images, 0, seeds.Purpose.VALIDATE)
-    other = pipeline.fixed_binarization(images, 0, seeds.Purpose.EVALUATE)
+    first = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
+    again = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
+    other = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.EVALUATE)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.dtype == tf.float32
@@ -80,3 +83,42 @@ def test_the_rest_of_an_epoch_is_dropped():
     assert pipeline.steps_per_epoch(55_000, 256) == 214
     batches = list(pipeline.training_batches(IMAGES, 4, 0, 0, 4))  # 2 steps an epoch
     assert all(len(set(rows_of(b))) == 4 for b in batches)
+
+
+LEVELS = np.arange(256, dtype=np.uint8)[None]
+
+
+def test_levels_are_observed_as_they_are_at_every_visit():
+    first, second = pipeline.training_batches(
+        LEVELS, 1, 0, 0, 2, likelihood="discretized_logistic"
+    ).as_numpy_iterator()
+    assert first.dtype == np.float32
+    np.testing.assert_array_equal(first, LEVELS / np.float32(255))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_level_is_found_again_in_its_observation():
+    seen = pipeline.fixed_observation(LEVELS, "discretized_logistic", 0, seeds.Purpose.VALIDATE)
+    assert (float(seen[0, 0]), float(seen[0, -1])) == (0.0, 1.0)
+    np.testing.assert_array_equal(np.rint(255 * seen.numpy()), LEVELS)
+
+
+def test_the_likelihood_does_not_change_which_images_are_visited():
+    numbers = np.arange(12, dtype=np.uint8)[:, None]
+    bits = np.where(numbers >> np.arange(4) & 1, 255, 0).astype(np.uint8)
+    levels = pipeline.training_batches(numbers, 4, 3, 0, 6, likelihood="discretized_logistic")
+    binary = pipeline.training_batches(bits, 4, 3, 0, 6)
+    for level, drawn in zip(levels.as_numpy_iterator(), binary.as_numpy_iterator(), strict=True):
+        visited = (drawn.astype(int) << np.arange(4)).sum(axis=1)
+        np.testing.assert_array_equal(np.rint(255 * level[:, 0]), visited)
+
+
+def test_images_without_levels_are_refused_by_the_name_of_the_flag():
+    message = "--likelihood=discretized_logistic: omniglot has no 8-bit levels; choose bernoulli"
+    with pytest.raises(UserError, match=message):
+        pipeline.check_likelihood(np.dtype("float32"), "omniglot", "discretized_logistic")
+    pipeline.check_likelihood(np.dtype("float32"), "omniglot", "bernoulli")
+    pipeline.check_likelihood(np.dtype("uint8"), "svhn", "discretized_logistic")
+    pipeline.check_likelihood(np.dtype("uint8"), "mnist", "bernoulli")
+    with pytest.raises(ValueError, match="images of float32: only uint8 has 256 levels"):
+        pipeline.fixed_observation(np.ones((2, 3), np.float32), "discretized_logistic", 0, 0)

@@ -141,8 +141,3 @@ def fixed_observation(
     """One observation `[N, D]` of a whole split, the same at every call."""
     folded = seeds.fold(seed, seeds.Purpose.BINARIZE, -1, purpose)
     return observe(tf.constant(images), likelihood, folded)
-
-
-def fixed_binarization(images: np.ndarray, seed: int, purpose: seeds.Purpose) -> tf.Tensor:
-    """`fixed_observation` under bernoulli."""
-    return fixed_observation(images, "bernoulli", seed, purpose)
