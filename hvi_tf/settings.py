@@ -290,7 +290,9 @@ class EvaluationConfig:
     )
     eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
     eval_svi_learning_rate: float = _flag(
-        None, "Learning rate of that loop. Default: the run's --svi_learning_rate.", 0.0
+        0.02,
+        "Learning rate of that loop, which is long enough for a smaller one than in training.",
+        0.0,
     )
     ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
     ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)

@@ -78,14 +78,11 @@ def make_plan(config: Config, rows: int = log_likelihood.ROWS) -> Plan:
 
 
 def refinement(config: Config, model: VAE) -> SVI:
-    """The inner loop of the evaluation: that of the run, but longer and with one draw a step."""
+    """The inner loop of the evaluation: longer and slower than the run's, one draw a step."""
     e, (_, K, L) = config.evaluation, counts(config)
     settings = model.svi_settings(K, e.eval_steps or REFINEMENT_STEPS)
-    rate = e.eval_svi_learning_rate
     return settings._replace(
-        L=max(L, 1),
-        double_sampling=False,
-        learning_rate=settings.learning_rate if rate is None else rate,
+        L=max(L, 1), double_sampling=False, learning_rate=e.eval_svi_learning_rate
     )
 
 

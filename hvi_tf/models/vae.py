@@ -103,7 +103,9 @@ class VAE(keras.Model):
         if self.flow is None:
             return head(outputs)
         latents = self.model_config.latent_dim
-        return self.flow.distribution(head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :])
+        return self.flow.distribution(
+            head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :]
+        )
 
     def localize(self, x: tf.Tensor) -> LocalModel:
         """The posterior of each observation with local parameters of its own.
