@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from hvi_tf import workdir as workdirs
-from hvi_tf.experiments.compare_methods import provenance
+from hvi_tf.experiments.provenance import provenance
 
 _OUT = flags.DEFINE_string("out", "runs/bsvi_table", "Folder of the runs and the table.")
 _DATASET = flags.DEFINE_string("dataset", "omniglot", "Data set, with its split shu.")

@@ -8,9 +8,7 @@ are paired: their standard error leaves out what makes an image easy or hard for
 """
 
 import json
-import os
 import pathlib
-import platform
 import subprocess
 import sys
 from typing import Any
@@ -19,6 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from hvi_tf import workdir as workdirs
+from hvi_tf.experiments.provenance import provenance
 
 _OUT = flags.DEFINE_string("out", "runs/compare_methods", "Folder of the runs and the table.")
 _EPOCHS = flags.DEFINE_integer("epochs", 20, "Epochs of each method.")
@@ -75,14 +74,6 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
         kl = f"{summary['kl_tau_mixing']['mean']:.2f}" if summary["K"] else ""
         lines.append(f"| {bound} | {mean:.2f} ± {error:.2f} | {paired} | {kl} |")
     return "\n".join(lines)
-
-
-def provenance() -> str:
-    """The commit and the machine that the numbers come from."""
-    git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
-    python = platform.python_version()
-    return f"Commit {commit}, {os.cpu_count()} cores of {platform.machine()}, Python {python}"
 
 
 def main(argv: list[str]) -> None:
