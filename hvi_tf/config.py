@@ -314,7 +314,8 @@ def _validate_svi(config: Config) -> None:
             )
     if m.encoder_objective == "kl" and m.posterior != "gaussian":
         raise UserError(
-            f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose elbo"
+            f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose "
+            "elbo"
         )
     if row.refines and t.inner_warmup_epochs:
         raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")

@@ -278,7 +278,7 @@ class EvaluationConfig:
     )
     eval_M: int = _flag(
         100,
-        "Draws of z in the evaluation; of --estimator=bsvi|svi those from the refined q(z|x) alone.",
+        "Draws of z in the evaluation; with --estimator=bsvi|svi, from the refined q(z|x).",
         1,
         MAX_EVAL_COUNT,
     )

@@ -308,20 +308,6 @@ def as_point(sample: LatentSample, densities: LogDensities) -> Point:
     return Point(sample.z[0], zeta, densities.log_likelihood[0], (log_p - log_q)[0])
 
 
-def draw_point(model: Model, row: Method, x: tf.Tensor, settings: SVI, seed: tf.Tensor) -> Point:
-    """A draw from the model's proposal, with the counts of `settings`."""
-    sample = sampling.draw(model, row, x, K=settings.K, M=1, L=settings.L, seed=seed)
-    return as_point(sample, sampling.log_densities(model, row, x, sample))
-
-
-def as_point(sample: LatentSample, densities: LogDensities) -> Point:
-    """A draw with M=1 as a point of the trajectory."""
-    log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
-    log_p = bounds.log_mean_exp(densities.log_prior)
-    zeta = None if sample.zeta is None else sample.zeta[:, 0]
-    return Point(sample.z[0], zeta, densities.log_likelihood[0], (log_p - log_q)[0])
-
-
 def _follow(
     loop: _Loop,
     first: tuple[tf.Tensor, tf.Tensor, Point],
@@ -414,7 +400,7 @@ def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Any]) -> list[tf.Te
 
 
 def _draw_index(r: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """i ~ r_i for each observation: `[k+1, B]` -> `[B]`."""
+    """Draws i ~ r_i for each observation: `[k+1, B]` -> `[B]`."""
     below = tf.random.stateless_uniform(tf.shape(r)[1:], seed, dtype=r.dtype, alg="philox")
     reached = tf.cumsum(r, axis=0) <= below
     # Rounding may leave the sum a little short of 1.

@@ -8,7 +8,7 @@ import tensorflow as tf
 from hvi_tf import svi
 from hvi_tf.methods import Method
 from hvi_tf.streaming import Streamed
-from hvi_tf.svi import SVI, LocalModel, Localize, Point
+from hvi_tf.svi import SVI, Localize, LocalModel, Point
 
 # Observations per call; so many fill the machine.
 IMAGES = 100

@@ -134,51 +134,63 @@ def evaluate(
     return summary
 
 
+class _Estimator(NamedTuple):
+    """A way to score images; what its scores are a function of, and what is told of it."""
+
+    score: Callable[[tf.Tensor, tf.Tensor], tuple]
+    names: tuple[str, ...]
+    images: int  # per call
+    identity: dict[str, Any]
+    told: dict[str, Any]
+
+
 def _job(
     config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int
 ) -> tuple[Job, dict[str, Any]]:
     """How the configured estimator scores the images, and what the summary says of it."""
-    name, row = estimator(config), estimator_row(config)
-    M, K, L = counts(config)
-    told: dict[str, Any] = {"estimator": name, "M": M, "K": K, "L": L}
-    if row.refines:
-        settings = refinement(config, model)
-        score = svi_scores.make_scorer(
-            model.localize, model.method, settings, draws=M, jit_compile=_jit(config)
-        )
-        names, images = RefinedScores._fields, svi_scores.IMAGES
-        identity: dict[str, Any] = {"svi": settings._asdict(), "draws": M}
-        told |= {"steps": settings.steps, "svi_learning_rate": settings.learning_rate}
-        if row.buffer == "last":
-            score, names = _only_refined(score), _REFINED_ALONE
-    else:
-        multiples = MULTIPLES if config.evaluation.eval_steps else 1
-        plan = make_plan(config, model.rows_per_call)
-        score = log_likelihood.make_scorer(model.callables, row, plan, _jit(config))
-        names, images = ImageScores._fields, plan.images
-        identity = {"plan": plan._asdict()}
-        if multiples > 1:
-            score, names = _at_multiples(score, M), tuple(multiple_names(M))
-            told["multiples"] = multiples
+    name = estimator(config)
+    make = _refining if estimator_row(config).refines else _sampling
+    found = make(config, model)
     job = Job(
         title="evaluation " + " ".join(f"{n}={c}" for n, c in _shown_counts(config).items() if c),
         path=scores_path(workdir, config),
-        identity=_identity(config, step) | {"estimator": name} | identity,
-        names=names,
+        identity=_identity(config, step) | {"estimator": name} | found.identity,
+        names=found.names,
         purpose=seeds.Purpose.EVALUATE,
-        images=images,
+        images=found.images,
         available=len(x),
-        score=lambda rows, seed: score(tf.gather(x, rows), seed),
+        score=lambda rows, seed: found.score(tf.gather(x, rows), seed),
     )
-    return job, told
+    return job, {"estimator": name, **counts(config)._asdict(), **found.told}
 
 
-def _only_refined(score: Callable) -> Callable:
-    def refined(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        scores = score(x, seed)
-        return tuple(getattr(scores, name) for name in _REFINED_ALONE)
+def _sampling(config: Config, model: VAE) -> _Estimator:
+    plan = make_plan(config, model.rows_per_call)
+    score = log_likelihood.make_scorer(model.callables, estimator_row(config), plan, _jit(config))
+    identity = {"plan": plan._asdict()}
+    if not config.evaluation.eval_steps:
+        return _Estimator(score, ImageScores._fields, plan.images, identity, {})
+    names = tuple(multiple_names(plan.M))
+    told = {"multiples": MULTIPLES}
+    return _Estimator(_at_multiples(score), names, plan.images, identity, told)
 
-    return refined
+
+def _refining(config: Config, model: VAE) -> _Estimator:
+    settings, draws = refinement(config, model), config.evaluation.eval_M
+    score = svi_scores.make_scorer(
+        model.localize, model.method, settings, draws=draws, jit_compile=_jit(config)
+    )
+    names: tuple[str, ...] = RefinedScores._fields
+    if estimator_row(config).buffer == "last":
+        names = _REFINED_ALONE
+
+    def named(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        scores = score(x, seed)._asdict()
+        return tuple(scores[name] for name in names)
+
+    identity = {"svi": settings._asdict(), "draws": draws}
+    told = {"steps": settings.steps, "svi_learning_rate": settings.learning_rate}
+    return _Estimator(named, names, svi_scores.IMAGES, identity, told)
 
 
 def multiple_names(M: int) -> list[str]:
@@ -186,7 +198,9 @@ def multiple_names(M: int) -> list[str]:
     return [f"log_likelihood_{M * (j + 1)}" for j in range(MULTIPLES)]
 
 
-def _at_multiples(score: Callable, M: int) -> Callable:
+def _at_multiples(
+    score: Callable[[tf.Tensor, tf.Tensor], ImageScores],
+) -> Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]]:
     """The bounds of M, 2 M, ..., 5 M draws: means of the weights of independent M."""
 
     def at_multiples(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from hvi_tf import diagnostics, sampling
 from hvi_tf.config import Config
+from hvi_tf.evaluation import evaluate
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.progress import duration
 from hvi_tf.training.loop import TrainingResult

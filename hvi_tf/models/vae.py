@@ -73,15 +73,18 @@ class VAE(keras.Model):
         self.built = True
 
     def _build_networks(self, rng: np.random.Generator) -> None:
-        built: dict[str, Any] = architecture.build(
+        built = architecture.build(
             self.method, self.method_config, self.model_config, self.x_dim, rng
         )
-        self.decoder, self.pixels = built["decoder"], built["pixels"]
-        self.encoder, self.features = built["encoder"], built.get("features")
-        self.flow, self.inverse = built.get("flow"), built.get("inverse")
-        self.prior_decoder = built.get("prior_decoder")
-        self.prior_inverse = built.get("prior_inverse")
-        self.buffer_weights = built.get("buffer_weights")
+        self.decoder, self.pixels, self.encoder = (
+            built[name] for name in ("decoder", "pixels", "encoder")
+        )
+        self.features: Any = built.get("features")
+        self.flow: Any = built.get("flow")
+        self.inverse: Any = built.get("inverse")
+        self.prior_decoder: Any = built.get("prior_decoder")
+        self.prior_inverse: Any = built.get("prior_inverse")
+        self.buffer_weights: Any = built.get("buffer_weights")
 
     # The callables of `sampling.Model`.
 
