@@ -236,7 +236,7 @@ class _Loop:
 
     def climb(
         self,
-        model: Model,
+        make: Callable[[], Model],
         lam: tf.Tensor,
         seed: tf.Tensor,
         variables: ParameterGroups | None = None,
@@ -245,7 +245,7 @@ class _Loop:
         """The ELBO's gradient for lambda, in theta's place, of each observation.
 
         Args:
-            model: at `lam`.
+            make: makes the model at `lam`.
             lam: `[B, P]`.
             seed: int32 `[2]`.
             variables: phi, eta and rho, to have their gradients of the same draw.
@@ -253,7 +253,7 @@ class _Loop:
         """
         settings, variables = self.settings, variables or ParameterGroups()
         objective, ascent = gradients.value_and_gradients(
-            model,
+            _deferred(make),
             self.row,
             self.x,
             variables._replace(theta=[lam]),
@@ -289,7 +289,7 @@ class _Loop:
         self, lam: tf.Tensor, velocity: tf.Tensor, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Point]:
         """The next lambda and velocity, and the point at this lambda."""
-        objective, ascent = self.climb(self.local.at(lam), lam, seed)
+        objective, ascent = self.climb(lambda: self.local.at(lam), lam, seed)
         point = self.buffered(objective, lam, seed)
         return *self.update(lam, velocity, ascent.theta[0]), point
 
@@ -340,9 +340,12 @@ def _refine(
     loop = _Loop(local, row, x, settings, kl_weight)
     first_seed = tf.random.fold_in(seed, 0)
     shift = tf.zeros_like(local.start)
-    objective, ascent = loop.climb(
-        _taped(localize, local, shift), shift, first_seed, variables, estimator
-    )
+
+    def at_start() -> Model:
+        fresh = localize(x)  # for phi
+        return fresh.at(fresh.start + shift)
+
+    objective, ascent = loop.climb(at_start, shift, first_seed, variables, estimator)
     lam, velocity = loop.update(local.start, shift, ascent.theta[0])
     point = loop.buffered(objective, local.start, first_seed)
 
@@ -364,17 +367,12 @@ def _refine(
     return Refined(Point(*stacked), objective, lam), ascent
 
 
-def _taped(localize: Localize, local: LocalModel, shift: tf.Tensor) -> Model:
-    """The model at lambda_0 + shift, localized anew whenever a tape may be looking on."""
-
-    def model(x: tf.Tensor) -> Model:
-        fresh = localize(x)
-        return fresh.at(fresh.start + shift)
-
-    return local.at(local.start)._replace(
-        conditional=lambda psi, x: model(x).conditional(psi, x),
-        mixing=lambda x: model(x).mixing(x),
-        tau=lambda z, x: model(x).tau(z, x),
+def _deferred(make: Callable[[], Model]) -> Model:
+    """The model that `make` makes, made anew inside of whatever tape it is used under."""
+    return make()._replace(
+        conditional=lambda psi, x: make().conditional(psi, x),
+        mixing=lambda x: make().mixing(x),
+        tau=lambda z, x: make().tau(z, x),
     )
 
 

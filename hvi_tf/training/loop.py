@@ -151,7 +151,7 @@ class Trainer:
         epoch = step // self._per_epoch
         schedule = self._config.schedule(epoch)
         self._model.set_schedule(*schedule)
-        title = f"epoch {epoch + 1}/{t.epochs}"
+        title = f"epoch {epoch + 1}/{math.ceil(self._end / self._per_epoch)}"
         epoch_end = min((epoch + 1) * self._per_epoch, self._end)
         first = epoch * self._per_epoch
         progress = Progress(title, "step", epoch_end - first, done=step - first)
