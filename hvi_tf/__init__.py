@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvi_tf import bounds, diagnostics, jackknife
+    from hvi_tf import bounds, diagnostics, jackknife, svi
     from hvi_tf.callables import Callables
     from hvi_tf.gradients import ParameterGroups, value_and_gradients
     from hvi_tf.hierarchy import (
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
         log_density_upper,
         mutual_information,
     )
-    from hvi_tf.inference import Evidence, evidence, fit
+    from hvi_tf.inference import Evidence, evidence, fit, refined_evidence
     from hvi_tf.methods import METHODS
     from hvi_tf.sampling import LatentSample, Model, draw, log_densities
+    from hvi_tf.svi import SVI, LocalModel
 
 __version__ = "0.1.0"
 
 __all__ = [
     "METHODS",
+    "SVI",
     "Callables",
     "Evidence",
     "Hierarchy",
     "LatentSample",
+    "LocalModel",
     "Model",
     "ParameterGroups",
     "bounds",
@@ -49,15 +52,19 @@ __all__ = [
     "log_density_lower",
     "log_density_upper",
     "mutual_information",
+    "refined_evidence",
+    "svi",
     "value_and_gradients",
 ]
 
 _HOME_OF = {
     "METHODS": "methods",
+    "SVI": "svi",
     "Callables": "callables",
     "Evidence": "inference",
     "Hierarchy": "hierarchy",
     "LatentSample": "sampling",
+    "LocalModel": "svi",
     "Model": "sampling",
     "ParameterGroups": "gradients",
     "draw": "sampling",
@@ -70,6 +77,7 @@ _HOME_OF = {
     "log_density_lower": "hierarchy",
     "log_density_upper": "hierarchy",
     "mutual_information": "hierarchy",
+    "refined_evidence": "inference",
     "value_and_gradients": "gradients",
 }
 

@@ -25,6 +25,7 @@ def test_every_method_has_defaults(name):
     assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
     assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
     assert m.gradient == "reparameterized"
+    assert m.svi_steps == {"svi": 10, "bsvi": 9}.get(name)  # the same number of draws
     assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
 
 
@@ -79,6 +80,23 @@ BAD = [
     (dict(eval_M=0), "--eval_M=0: must be"),
     (dict(eval_images=0), "--eval_images=0: must be"),
     (dict(flavour="x"), "unknown setting 'flavour'"),
+    (dict(bound="bsvi", svi_steps=0), "--svi_steps=0: must be a whole number, at least 1"),
+    (dict(bound="iwhvi", svi_steps=9), "--svi_steps=9: for --bound=svi or bsvi, not --bound=iwhvi"),
+    (dict(bound="vae", pi="learned"), "--pi=learned: for --bound=bsvi, not --bound=vae"),
+    (dict(bound="svi", pi="learned"), "--pi=learned: for --bound=bsvi, not --bound=svi"),
+    (dict(bound="bsvi", pi="fixed"), "--pi=fixed: choose uniform or learned"),
+    (dict(bound="svi", sir=True), "--sir=true: for --bound=bsvi, not --bound=svi"),
+    (dict(bound="iwae", double_sampling=True), "--double_sampling=true: for --bound=bsvi"),
+    (dict(bound="vae", encoder_objective="kl"), "--encoder_objective=kl: for --bound=svi or bsvi"),
+    (dict(bound="bsvi", posterior="iaf", encoder_objective="kl"), "--posterior=iaf has no closed"),
+    (dict(bound="vae", posterior="hierarchical"), "--posterior=hierarchical: for --bound=svi and"),
+    (dict(bound="bsvi", K=5), "--K=5: --bound=bsvi has no K"),
+    (dict(bound="bsvi", inner_warmup_epochs=3.0), "--inner_warmup_epochs=3.0: not for --bound"),
+    (dict(bound="bsvi", svi_momentum=1.0), "--svi_momentum=1.0: must be a number, at least 0.0"),
+    (dict(kl_annealing_steps=5, outer_warmup_epochs=3.0), "is the same weight by epochs"),
+    (dict(pixelcnn_kernels=(9, 4)), "--pixelcnn_kernels: 4 is even; give odd numbers"),
+    (dict(decoder="cnn"), "--decoder=cnn: choose mlp or pixelcnn"),
+    (dict(bound="vae", eval_steps=9), "--eval_steps=9: for --estimator=bsvi|svi|iwae|diwhvi"),
 ]
 
 

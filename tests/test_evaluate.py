@@ -62,14 +62,50 @@ def test_every_method_can_be_scored(bound, tmp_path):
         eval_M=3,
         eval_K=2,
         eval_images=20,
+        eval_steps=4 if METHODS[bound].refines else None,
     )
     workdir = workdirs.create_or_open(tmp_path, config)
     summary = evaluate.evaluate(config, make_vae(config, 12), TEST, workdir, step=1)
     assert summary["log_likelihood"]["mean"] < 0
     # With an explicit q(z|x), or tau := p(zeta), there are no psi_1:K to draw.
     assert summary["K"] == (2 if METHODS[bound].inverse in ("tau", "mixing") else 0)
-    assert summary["log_likelihood"]["mean"] >= summary["bound"]["mean"]
+    single = summary["elbo_start" if METHODS[bound].refines else "bound"]
+    assert summary["log_likelihood"]["mean"] >= single["mean"]
     workdir.close()
+
+
+def test_any_model_can_be_refined_and_scored(run, tmp_path):
+    """One of iwhvi: BSVI, SVI, and DIWHVI of up to five times the draws; all in files."""
+    few = dict(eval_images=120, eval_steps=6, eval_M=2, eval_svi_learning_rate=0.1)
+    bsvi, svi = run(estimator="bsvi", **few), run(estimator="svi", **few)
+    assert bsvi["log_likelihood"]["mean"] > bsvi["elbo_start"]["mean"]
+    for name in ("elbo", "kl", "reconstruction"):
+        assert bsvi[name] == svi[name]
+    total = bsvi["elbo"]["mean"] + bsvi["kl"]["mean"] + bsvi["reconstruction"]["mean"]
+    assert total == pytest.approx(0.0, abs=1e-3)
+    assert "log_likelihood" not in svi
+    rows = dict(summaries.score_rows(bsvi))
+    assert {"ELBO* (SVI-6)", "KL*", "Reconstruction*"} <= set(rows)
+
+    multiples = run(estimator="diwhvi", eval_images=120, eval_steps=6)
+    means = [multiples[f"log_likelihood_{6 * j}"]["mean"] for j in range(1, 6)]
+    assert np.all(np.diff(means) > 0)
+    one = run(estimator="diwhvi", eval_images=120, eval_M=30)["log_likelihood"]["mean"]
+    assert means[-1] == pytest.approx(one, abs=0.1)
+    assert len(summaries.score_rows(multiples)) == 5
+
+
+def test_an_interrupted_refinement_goes_on_where_it_was(run, monkeypatch):
+    few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
+    unbroken = run(**few)
+    whole = saved_scores(unbroken).copy()
+    next(run.workdir.evaluation.glob("test_bsvi*.npz")).unlink()
+    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
+    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
+    with pytest.raises(Interrupted):
+        run(**few)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(saved_scores(run(**few)), whole)
 
 
 def test_a_trained_model_can_be_scored_by_other_estimators(run):

@@ -16,7 +16,7 @@ import hvi_tf as hvi
 from hvi_tf.checks import check_model
 from hvi_tf.examples import laplace, logistic_regression
 from hvi_tf.methods import METHODS
-from tests.analytic import HierarchicalPrior, LinearGaussian, normal
+from tests.analytic import HierarchicalPrior, LinearGaussian, Refinable, normal
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -256,6 +256,7 @@ def test_a_cached_bijector_is_refused_where_it_would_bias():
     ("values", "message"),
     [
         (dict(bound="elbo"), "bound='elbo': unknown; choose one of vae"),
+        (dict(bound="bsvi"), "bound='bsvi': refines local parameters, .* see hvi.refined_evidence"),
         (dict(bound="vae", K=3), "K=3: bound='vae' with this prior fixes K=0"),
         (dict(bound="iwhvi", L=3), "L=3: bound='iwhvi' with this prior fixes L=1"),
         (dict(bound="diwhvi", M=0), "M=0: must be a whole number, at least 1"),
@@ -308,3 +309,18 @@ def test_fit_takes_minibatches_and_tf_variables():
     )
     assert course.shape == (100,)
     assert course[-20:].mean() > course[:20].mean()
+
+
+def test_refined_evidence_of_a_model_of_ones_own():
+    lg = Refinable()
+    x = tf.constant(lg.observations(2))
+    settings = dict(steps=20, learning_rate=0.1, replicates=40)
+    bsvi = hvi.refined_evidence(lg.localize, x, **settings)
+    svi = hvi.refined_evidence(lg.localize, x, bound="svi", draws=5, **settings)
+    exact = lg.log_evidence(x)
+    assert np.all(bsvi.mean < exact + 3 * bsvi.standard_error)
+    assert np.all(bsvi.mean > exact - 0.2)
+    assert np.sum(bsvi.mean) > np.sum(svi.mean) > np.sum(bsvi.diagnostics["elbo_start"])
+    assert "log p(x[0]) >=" in str(bsvi)
+    with pytest.raises(ValueError, match="steps=0: must be a whole number, at least 1"):
+        hvi.refined_evidence(lg.localize, x, steps=0, learning_rate=0.1)

@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import config as config_lib
+from hvi_tf import methods, sampling
 from hvi_tf.data import pipeline
+from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.loop import StepRunner
@@ -14,9 +16,14 @@ from hvi_tf.training.loop import StepRunner
 X = tf.cast(tf.random.stateless_uniform([6, 12], [3, 4]) < 0.4, tf.float32)
 
 
-def small_vae(bound="iwhvi", **values):
-    values = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, batch_size=6, jit_compile="off") | values
-    return make_vae(config_lib.make(bound=bound, **values), x_dim=12)
+IMAGES = tf.cast(tf.random.stateless_uniform([6, 16], [3, 4]) < 0.4, tf.float32)
+CONVOLUTIONS = dict(resnet_channels=(3, 3), pixelcnn_channels=3, pixelcnn_kernels=(5, 3, 3))
+
+
+def small_vae(bound="iwhvi", x_dim=12, **values):
+    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, **CONVOLUTIONS)
+    values = sizes | dict(batch_size=6, jit_compile="off") | values
+    return make_vae(config_lib.make(bound=bound, **values), x_dim=x_dim)
 
 
 CASES = [
@@ -27,17 +34,32 @@ CASES = [
     if prior == "hierarchical" or not row.needs_hierarchical_prior
 ]
 CASES += [dict(bound="vae", posterior=posterior) for posterior in ("iaf", "realnvp")]
+CASES += [
+    dict(bound="bsvi", pi="learned"),
+    dict(bound="bsvi", sir=True),
+    dict(bound="bsvi", double_sampling=True, encoder_objective="kl"),
+    dict(bound="bsvi", posterior="iaf"),
+    dict(bound="bsvi", posterior="hierarchical", gradient="gdreg"),
+    dict(bound="svi", posterior="hierarchical", gradient="dreg"),
+    dict(bound="bsvi", likelihood="discretized_logistic"),
+    dict(bound="bsvi", encoder="resnet", decoder="pixelcnn"),
+    dict(bound="bsvi", encoder="resnet", posterior="hierarchical"),
+    dict(bound="vae", encoder="resnet", decoder="pixelcnn", likelihood="discretized_logistic"),
+]
 CASES += [dict(bound="diwhvi", tau_gate_bias=-2.0, gradient=g) for g in ("dreg", "gdreg")]
 
 
 @pytest.mark.parametrize("values", CASES, ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
     sizes = dict(prior_dim=2, flow_hidden=(8,))
-    if METHODS[values["bound"]].K.free:
+    if methods.row(values["bound"], values.get("posterior", "gaussian")).K.free:
         sizes["K"] = 4
-    model = small_vae(**values, **sizes)
+    if METHODS[values["bound"]].refines:
+        sizes["svi_steps"] = 2
+    x = IMAGES if "encoder" in values else X
+    model = small_vae(**values, **sizes, x_dim=x.shape[1])
     one = tf.constant(1.0)
-    _, ascent = model._ascend(X, tf.constant([0, 1]), one, one, model.training_K)
+    _, ascent = model._ascend(x, tf.constant([0, 1]), one, one, model.training_K)
     for variables, grads in zip(model.parameter_groups, ascent, strict=True):
         for variable, grad in zip(variables, grads, strict=True):
             assert np.all(np.isfinite(grad)), variable.path
@@ -155,3 +177,61 @@ def test_every_schedule_works_with_every_estimator():
             model.set_schedule(K=K, inner=inner, outer=outer, learning_rate=1e-3)
             metrics = tf.function(model.train_step)(X)
             assert all(np.isfinite(float(m)) for m in metrics.values()), (gradient, K)
+
+
+def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
+    model = small_vae("bsvi", svi_steps=2, kl_annealing_steps=10, kl_annealing_start=0.1)
+    weights = [float(model._kl_weight(tf.constant(step, tf.int64))) for step in (0, 5, 10, 99)]
+    np.testing.assert_allclose(weights, [0.1, 0.55, 1.0, 1.0], rtol=1e-6)
+    metrics = model.train_step(X)
+    assert metrics["objective"] > metrics["bound"]
+    whole = small_vae("bsvi", svi_steps=2)
+    seed = tf.constant([1, 2])
+    model.set_weights(whole.get_weights())
+    np.testing.assert_array_equal(
+        model.validation_scores(X, seed).log_likelihood,
+        whole.validation_scores(X, seed).log_likelihood,
+    )
+
+
+def test_every_posterior_starts_at_the_encoders_own():
+    """At lambda_0 the local model is the model; a shift of the mean moves every draw by it."""
+    for values in (dict(), dict(posterior="iaf"), dict(posterior="hierarchical", K=2)):
+        model, seed = small_vae("bsvi", **values), tf.constant([1, 2])
+        local = model.localize(X)
+        draws = [
+            sampling.draw(m, model.method, X, K=2, M=1, seed=seed)
+            for m in (model.callables, local.at(local.start))
+        ]
+        np.testing.assert_array_equal(draws[0].z, draws[1].z)
+        if "posterior" not in values or values["posterior"] == "hierarchical":
+            shift = tf.concat([tf.fill([6, 3], 0.5), tf.zeros([6, 3])], axis=-1)
+            moved = sampling.draw(local.at(shift), model.method, X, K=2, M=1, seed=seed)
+            np.testing.assert_allclose(moved.z, draws[0].z + 0.5, rtol=1e-5, atol=1e-6)
+            if moved.psi is not None:  # tau is asked about the z that would have been
+                np.testing.assert_allclose(moved.psi, draws[0].psi, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["mlp", "pixelcnn"])
+def test_images_can_be_drawn_and_reconstructed(decoder):
+    model, rows = small_vae("vae", decoder=decoder, x_dim=16), []
+    seed = tf.constant([1, 2])
+    drawn = model.sample_images(5, seed, rows.append)
+    assert drawn.shape == (5, 16)
+    assert model.reconstruct(IMAGES, seed).shape == (6, 16)
+    if decoder == "pixelcnn":
+        assert rows == [1, 2, 3, 4]
+        assert set(np.unique(drawn)) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(encoder="resnet", resnet_channels=(3, 3, 3)), "4x4 pixels cannot be halved 3 times"),
+        (dict(encoder="resnet", x_dim=12), "images of 12 pixels are not square"),
+        (dict(decoder="pixelcnn", x_dim=12), "images of 12 pixels are not square"),
+    ],
+)
+def test_images_that_convolutions_cannot_take_are_named(values, message):
+    with pytest.raises(UserError, match=message):
+        small_vae("vae", **dict(x_dim=16) | values)

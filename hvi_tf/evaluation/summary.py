@@ -60,12 +60,18 @@ def table(
     main = f"python -m hvi_tf.main --workdir={workdir.path}"
     lines += [
         f"  tensorboard --logdir={workdir.tensorboard}",
-        f"  {main} --mode=evaluate --eval_M=5000 --eval_K=100 --eval_images=100",
+        f"  {main} --mode=evaluate {_larger_score(config.row)} --eval_images=100",
         f"  {main} --mode=evaluate --estimator=ais --eval_images=32",
     ]
     if config.row.inverse == "mixing":
         lines.append(f"  {main} --mode=fit_tau")
     return "\n".join(lines)
+
+
+def _larger_score(row: Method) -> str:
+    if not row.refines:
+        return "--eval_M=5000 --eval_K=100"
+    return f"--estimator={'diwhvi' if row.hierarchical else 'iwae'} --eval_steps=500"
 
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:

@@ -1,42 +1,27 @@
-"""The variational autoencoder of both papers.
+"""How the autoencoder is trained and validated: one step, for every row of the table."""
 
-Sobolev & Vetrov 2019, section 6.2 and appendix F; Shu et al. 2019, appendix D.
-"""
-
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
-from hvi_tf import (
-    gradients,
-    hierarchy,
-    log_likelihood,
-    methods,
-    sampling,
-    seeds,
-    svi,
-    svi_scores,
-)
+from hvi_tf import gradients, log_likelihood, sampling, seeds, svi, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
-from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.models import architecture, distributions, likelihoods, metrics, networks
+from hvi_tf.models import metrics
 from hvi_tf.models.architecture import GROUPS
+from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
 from hvi_tf.settings import MethodConfig, ModelConfig
-from hvi_tf.svi import SVI, LocalModel
+from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 
 
-class VAE(keras.Model):
-    """A decoder of z with an explicit, flow or hierarchical encoder.
+class VAE(Autoencoder):
+    """The autoencoder with its training step.
 
     `train_step` is the one definition of a training step; `keras.Model.fit` and the
     command line both run it. The schedule values are attributes (`set_schedule`).
@@ -44,7 +29,7 @@ class VAE(keras.Model):
     Args:
         method_config: the row of the method table, its counts, prior and posterior; its K
             is that of validation, and of training until `set_schedule`.
-        model_config: sizes.
+        model_config: which networks, and their sizes.
         x_dim: pixels of an observation.
         seed: the run's seed; also of the initial weights.
         frozen: whether only the inverse models tau and rho are trained.
@@ -58,136 +43,14 @@ class VAE(keras.Model):
         seed: int = 0,
         frozen: bool = False,
     ) -> None:
-        super().__init__(name="vae")
-        self.method = methods.row(method_config.bound, method_config.posterior)
-        self.method_config = method_config
+        super().__init__(method_config, model_config, x_dim, seed)
         self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
-        self.x_dim, self.model_config, self.seed = x_dim, model_config, seed
         self.training_K = self.K
         self.inner = tf.Variable(1.0, trainable=False, name="inner")
         self.outer = tf.Variable(1.0, trainable=False, name="outer")
-        self._build_networks(seeds.initializer_seeds(seed))
         if frozen:
             for name, layer in self.networks.items():
                 layer.trainable = GROUPS[name] in ("eta", "rho")
-        self.built = True
-
-    def _build_networks(self, rng: np.random.Generator) -> None:
-        built = architecture.build(
-            self.method, self.method_config, self.model_config, self.x_dim, rng
-        )
-        self.decoder, self.pixels, self.encoder = (
-            built[name] for name in ("decoder", "pixels", "encoder")
-        )
-        self.features: Any = built.get("features")
-        self.flow: Any = built.get("flow")
-        self.inverse: Any = built.get("inverse")
-        self.prior_decoder: Any = built.get("prior_decoder")
-        self.prior_inverse: Any = built.get("prior_inverse")
-        self.buffer_weights: Any = built.get("buffer_weights")
-
-    # The callables of `sampling.Model`.
-
-    def conditional(self, psi: tf.Tensor | None, x: tf.Tensor) -> tfd.Distribution:
-        """q(z|psi,x), or q(z|x) if psi is None."""
-        return self._posterior(psi, self._code(x))
-
-    def _code(self, x: tf.Tensor) -> tf.Tensor:
-        """All that the posterior needs of x, computed once however many psi there are."""
-        if self.features is not None:
-            x = networks.softplus(self.features(x))
-        return self.encoder.code(x) if self.method.hierarchical else self.encoder(x)
-
-    def _posterior(
-        self, psi: tf.Tensor | None, code: tf.Tensor, shift: tf.Tensor | float = 0.0
-    ) -> tfd.Distribution:
-        outputs = (code if psi is None else self.encoder.of_code(code, psi)) + shift
-        head = functools.partial(networks.gaussian_head, scale=self.model_config.scale)
-        if self.flow is None:
-            return head(outputs)
-        latents = self.model_config.latent_dim
-        return self.flow.distribution(
-            head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :]
-        )
-
-    def localize(self, x: tf.Tensor) -> LocalModel:
-        """The posterior of each observation with local parameters of its own.
-
-        lambda shifts the encoder's output, the same for every psi where q is hierarchical,
-        and begins at 0; to SVI that is the same as beginning at the output. tau, which knows
-        of x and not of lambda, is asked about z less the shift of its mean: were the shift
-        in the mean alone, that would be exact.
-        """
-        code = self._code(x)
-        local_dim = architecture.local_dim(self.method_config, self.model_config)
-
-        def at(shift: tf.Tensor) -> sampling.Model:
-            return self.callables._replace(
-                conditional=lambda psi, x: self._posterior(psi, code, shift),
-                tau=lambda z, x: self.tau(z - shift[..., : self.model_config.latent_dim], x),
-            )
-
-        return LocalModel(tf.zeros([tf.shape(x)[0], local_dim]), at)
-
-    def mixing(self, x: tf.Tensor) -> tfd.Distribution:
-        """q(psi|x) = N(0, I), with batch shape `[B]`."""
-        return distributions.standard_normal([tf.shape(x)[0]], self.model_config.aux_dim)
-
-    def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-        """What proposes psi given z and x."""
-        outputs = self.inverse(x, z)
-        bias = self.model_config.tau_gate_bias
-        if bias is None:
-            return networks.gaussian_head(outputs)
-        return networks.gated_gaussian_head(outputs, bias)
-
-    def likelihood(self, z: tf.Tensor) -> tfd.Distribution:
-        """p(x|z): independent pixels, or each given those before it."""
-        if self.autoregressive:
-            return likelihoods.Autoregressive(self.decoder, self.pixels, z)
-        return self.pixels(self.decoder(z))
-
-    @property
-    def autoregressive(self) -> bool:
-        """Whether p(x|z) is a PixelCNN, from which images are drawn pixel by pixel."""
-        return self.model_config.decoder == "pixelcnn"
-
-    @property
-    def prior(self) -> tfd.Distribution | Hierarchy:
-        """p(z) = N(0, I), or int p(z|zeta) N(zeta; 0, I) dzeta with rho(zeta|z)."""
-        if self.prior_decoder is None:
-            return distributions.standard_normal([], self.model_config.latent_dim)
-        return Hierarchy(
-            mixing=distributions.standard_normal([], self.model_config.prior_dim),
-            conditional=lambda zeta: networks.gaussian_head(self.prior_decoder(zeta)),
-            inverse=lambda z: networks.gaussian_head(self.prior_inverse(z)),
-        )
-
-    @property
-    def callables(self) -> sampling.Model:
-        """The model as the functions of `sampling` take it."""
-        return sampling.Model(
-            prior=self.prior,
-            likelihood=self.likelihood,
-            conditional=self.conditional,
-            mixing=self.mixing,
-            tau=self.tau,
-        )
-
-    @property
-    def networks(self) -> dict[str, keras.layers.Layer]:
-        """The layers that hold all weights, by name."""
-        return {name: getattr(self, name) for name in GROUPS if getattr(self, name) is not None}
-
-    @property
-    def parameter_groups(self) -> ParameterGroups:
-        """theta, phi, eta, rho and pi; what is frozen is in none."""
-        groups = ParameterGroups([], [], [], [], [])
-        for name, layer in self.networks.items():
-            getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
-        return groups
-
-    # Training.
 
     def compile(  # type: ignore[override]
         self,
@@ -339,47 +202,6 @@ class VAE(keras.Model):
     def validation_scores(self, x: tf.Tensor, seed: tf.Tensor) -> ImageScores | RefinedScores:
         """The bound and its diagnostics at the fixed counts, without warm-ups, `[B]`."""
         return self._score(x, seed)
-
-    # Pictures.
-
-    def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """A draw of z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
-        return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
-
-    def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """The mean of p(x|z): `[..., Dz] -> [..., Dx]`; not of an autoregressive one."""
-        return self.likelihood(z).mean()
-
-    def reconstruct(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """An image of a draw from q(z|x), see `picture`: `[B, Dx] -> [B, Dx]`."""
-        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
-        return self.picture(self.encode(x, z_seed), x_seed)
-
-    def sample_images(
-        self, n: int | tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
-    ) -> tf.Tensor:
-        """Images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
-        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
-        prior = self.prior
-        if isinstance(prior, Hierarchy):
-            z, _ = hierarchy.sample(prior, n, z_seed)
-        else:
-            z = prior.sample(n, seed=z_seed)
-        return self.picture(z, x_seed, progress)
-
-    def picture(
-        self, z: tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
-    ) -> tf.Tensor:
-        """The mean of p(x|z); of an autoregressive one, which has none, a draw `[B, Dx]`.
-
-        Args:
-            z: `[B, Dz]`.
-            seed: int32 `[2]`, of the draw.
-            progress: called with the number of rows drawn so far.
-        """
-        if self.autoregressive:
-            return self.likelihood(z).sample(seed, progress)
-        return self.decode(z)
 
 
 def make_vae(config: Config, x_dim: int) -> VAE:

@@ -47,7 +47,9 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
     fresh = {
         **dict(bound="iwhvi", K=None, M=None, L=None, gradient=None, epochs=epochs),
         **dict(K_schedule="", inner_warmup_epochs=0.0, outer_warmup_epochs=0.0),
-        **dict(estimator="auto"),
+        **dict(posterior="gaussian", svi_steps=None, pi="uniform", sir=False),
+        **dict(double_sampling=False, encoder_objective="elbo", estimator="auto"),
+        **dict(eval_steps=None, kl_annealing_steps=0, max_steps=0, patience=0),
     }
     return config_lib.make(**{**config_lib.flatten(trained), **fresh, **given})
 

@@ -78,7 +78,8 @@ class Summaries:
 
     def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
         """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
-        side = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
+        largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
+        side = min(largest, 2 * math.isqrt(len(x) // 2))  # even, for there to be pairs
         seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
         half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
