@@ -26,7 +26,7 @@ from hvi_tf.interrupts import Interrupted
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
-MODES = ("train", "fit_tau", "evaluate", "export")
+MODES = ("train", "fit_tau", "evaluate", "export", "sample")
 
 
 def _flag_fields() -> list[dataclasses.Field]:
@@ -54,7 +54,8 @@ def _define_flags() -> None:
         "mode",
         "train",
         "train (then evaluates and exports); or, for a trained --workdir: fit_tau (keeps p and "
-        "q and trains a fresh tau, in a folder of its own), evaluate or export.",
+        "q and trains a fresh tau, in a folder of its own), evaluate, export, or sample (a PNG "
+        "file of images that the model draws).",
     )
 
 
@@ -128,6 +129,7 @@ def _run(mode: str) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
+    from hvi_tf import pictures
     from hvi_tf.evaluation import evaluate, summary
     from hvi_tf.export import export
     from hvi_tf.models.vae import make_vae
@@ -153,7 +155,7 @@ def _run(mode: str) -> None:
     if trained is not None:
         fit_tau.adopt(model, trained)
     result = None
-    if mode in ("evaluate", "export"):
+    if mode in ("evaluate", "export", "sample"):
         run = found
     else:  # nothing is written before here
         run = workdirs.create_or_open(path, config)
@@ -162,6 +164,11 @@ def _run(mode: str) -> None:
         print(f"Workdir: {path}", flush=True)
         result = loop.train(config, model, data, run)
     step = Checkpoints(model, run).restore_best()
+    if mode == "sample":
+        image = run.path / f"samples_step{step}.png"
+        pictures.sample(model, config.evaluation.num_samples, data.image_shape, image)
+        print(f"{config.evaluation.num_samples} images: {image}")
+        return
     if mode != "evaluate":
         export(model, run.saved_model)
     if mode == "export":

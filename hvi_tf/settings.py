@@ -294,6 +294,7 @@ class EvaluationConfig:
         "Learning rate of that loop, which is long enough for a smaller one than in training.",
         0.0,
     )
+    num_samples: int = _flag(64, "Images that --mode=sample draws into one PNG file.", 1, 10_000)
     ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
     ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)
     ais_leapfrog_steps: int = _flag(5, "Leapfrog steps per temperature.", 1, MAX_COUNT)

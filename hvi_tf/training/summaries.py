@@ -9,6 +9,7 @@ from hvi_tf import diagnostics, seeds
 from hvi_tf.config import Config
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
+from hvi_tf.pictures import image_grid
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import Workdir, write_error
@@ -101,11 +102,3 @@ class Summaries:
             self._writer.flush()
         except (tf.errors.OpError, OSError) as error:
             raise write_error(self._path, error) from error
-
-
-def image_grid(images: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """n^2 images `[n^2, D]` as one, row by row: `[n H, n W, channels]`."""
-    side = math.isqrt(len(images))
-    height, width, channels = image_shape
-    cells = images.reshape(side, side, height, width, channels)
-    return cells.transpose(0, 2, 1, 3, 4).reshape(side * height, side * width, channels)
