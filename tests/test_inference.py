@@ -26,7 +26,8 @@ def test_the_readme_example_runs():
     (code,) = [block for block in blocks if "import hvi_tf as hvi" in block]
     assert len([line for line in code.splitlines() if line.strip()]) < 20
     (sandwich,) = [block for block in blocks if "hvi.Hierarchy(" in block]
-    exec(compile(code + sandwich, "README.md", "exec"), {})
+    (refinement,) = [block for block in blocks if "hvi.LocalModel(" in block]
+    exec(compile(code + refinement + sandwich, "README.md", "exec"), {})
 
 
 def test_everything_public_is_there_and_import_is_cheap():
