@@ -24,18 +24,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.", required=True)
 _RATES = flags.DEFINE_list("rates", "0.02,0.05,0.1,0.2,0.5,1", "Learning rates per image.")
 _STEPS = flags.DEFINE_list("steps", "10,100,500", "Lengths of the loop.")
 _CLIPS = flags.DEFINE_list("clips", "1,0", "Clip norms per image; 0 does not clip.")
-_IMAGES = flags.DEFINE_integer("images", 200, "Test images.")
+_IMAGES = flags.DEFINE_integer("images", 200, "Validation images, the first ones.")
 _DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.")
 
 
 def trained(path: pathlib.Path) -> tuple[VAE, np.ndarray]:
-    """The model of a run at its best checkpoint, and the test images as it observes them."""
+    """The model of a run at its best checkpoint, and its validation images as observed."""
     run = workdirs.open_existing(path)
     data = datasets.load(run.config.data)
     model = make_vae(run.config, data.test.shape[1])
     Checkpoints(model, run).restore_best()
     seed, likelihood = run.config.training.seed, run.config.model.likelihood
-    x = pipeline.fixed_observation(data.test, likelihood, seed, seeds.Purpose.EVALUATE)
+    x = pipeline.fixed_observation(data.validation, likelihood, seed, seeds.Purpose.VALIDATE)
     return model, x
 
 
@@ -54,7 +54,7 @@ def table(model: VAE, x: tf.Tensor) -> str:
 def _cell(model: VAE, x: tf.Tensor, steps: int, rate: float, clip: float) -> str:
     settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
     score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
-    found = score(x, seeds.fold(model.seed, seeds.Purpose.EVALUATE))
+    found = score(x, seeds.fold(model.seed, seeds.Purpose.VALIDATE))
     return f"{np.mean(found.log_likelihood):.2f} | {np.mean(found.elbo):.2f}"
 
 
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
     del argv
     model, x = trained(pathlib.Path(_WORKDIR.value))
     print(table(model, x[: _IMAGES.value]))
-    print(f"\nMean over {_IMAGES.value} test images, nats; momentum as in the run.")
+    print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
 
 
 if __name__ == "__main__":
