@@ -20,13 +20,7 @@ from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.experiments.provenance import provenance
 
-_STEPS = flags.DEFINE_list("svi_steps", "1,2,5,10,20,50", "Steps k of the inner loop.")
-_ROUNDS = flags.DEFINE_integer("rounds", 7, "Measurements of every cell.")
-_REPEATS = flags.DEFINE_integer("repeats", 20, "Training steps in a measurement.")
-_BATCH = flags.DEFINE_integer("batch_size", 50, "Images per step.")
-_HIDDEN = flags.DEFINE_list("hidden", "200,200", "Units of the hidden layers.")
-_JIT = flags.DEFINE_string("jit_compile", "off", "XLA: on or off.")
-_OUT = flags.DEFINE_string("out", "", "JSON file for the numbers.")
+FLAGS = flags.FLAGS
 
 METHODS: dict[str, dict[str, Any]] = {
     "svi": dict(bound="svi"),
@@ -125,23 +119,35 @@ def main(argv: list[str]) -> None:
     """Measures, prints the table and stores the numbers."""
     del argv
     cells = [
-        Cell(method, int(k), _BATCH.value, tuple(map(int, _HIDDEN.value)), _JIT.value)
+        Cell(method, int(k), FLAGS.batch_size, tuple(map(int, FLAGS.hidden)), FLAGS.jit_compile)
         for method in METHODS
-        for k in _STEPS.value
+        for k in FLAGS.svi_steps
     ]
     memory = measure_memory(cells)
-    times = measure_times(cells, _ROUNDS.value, _REPEATS.value)
+    times = measure_times(cells, FLAGS.rounds, FLAGS.repeats)
     print(table(cells, times, memory))
-    print(f"\nBatch {_BATCH.value}, layers of {','.join(_HIDDEN.value)}. {provenance()}.")
-    if _OUT.value:
+    print(f"\nBatch {FLAGS.batch_size}, layers of {','.join(FLAGS.hidden)}. {provenance()}.")
+    if FLAGS.out:
         measured = [
             {**cell._asdict(), "milliseconds": list(row), "peak_megabytes": peak}
             for cell, row, peak in zip(cells, times, memory, strict=True)
         ]
-        path = pathlib.Path(_OUT.value)
+        path = pathlib.Path(FLAGS.out)
         path.parent.mkdir(parents=True, exist_ok=True)
         workdirs.write_json(path, {"measured": measured, "provenance": provenance()})
 
 
+def define_flags() -> None:
+    """Only for a run of this module: other modules have flags of these names."""
+    flags.DEFINE_list("svi_steps", "1,2,5,10,20,50", "Steps k of the inner loop.")
+    flags.DEFINE_integer("rounds", 7, "Measurements of every cell.")
+    flags.DEFINE_integer("repeats", 20, "Training steps in a measurement.")
+    flags.DEFINE_integer("batch_size", 50, "Images per step.")
+    flags.DEFINE_list("hidden", "200,200", "Units of the hidden layers.")
+    flags.DEFINE_string("jit_compile", "off", "XLA: on or off.")
+    flags.DEFINE_string("out", "", "JSON file for the numbers.")
+
+
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -279,6 +279,9 @@ def _validate(config: Config) -> None:
 
 def _validate_model(config: Config) -> None:
     m, row = config.method, config.row
+    even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
+    if even:
+        raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
     gate, posterior = config.model.tau_gate_bias, m.posterior
     if gate is not None and row.inverse != "tau":
         raise UserError(f"--tau_gate_bias={gate}: --bound={m.bound} trains no tau; leave it out")
@@ -299,18 +302,24 @@ def _validate_model(config: Config) -> None:
         )
 
 
+# Settings of the inner SVI loop: their defaults, and the bounds that have a use for others.
+_OF_THE_LOOP: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "svi_steps": (None, ("svi", "bsvi")),
+    "encoder_objective": ("elbo", ("svi", "bsvi")),
+    "pi": ("uniform", ("bsvi",)),
+    "sir": (False, ("bsvi",)),
+    "double_sampling": (False, ("bsvi",)),
+}
+
+
 def _validate_svi(config: Config) -> None:
     m, t, row = config.method, config.training, config.row
-    asked = {"sir": m.sir, "double_sampling": m.double_sampling}
-    asked |= {"pi": m.pi != "uniform", "encoder_objective": m.encoder_objective != "elbo"}
-    asked |= {"svi_steps": m.svi_steps is not None}
-    for name, is_asked in asked.items():
-        needed = "bsvi" if name in ("pi", "sir", "double_sampling") else "svi or bsvi"
-        fits = row.buffer == "all" if needed == "bsvi" else row.refines
-        if is_asked and not fits:
-            value = str(getattr(m, name)).lower()
+    for name, (default, bounds) in _OF_THE_LOOP.items():
+        value = getattr(m, name)
+        if value != default and m.bound not in bounds:
             raise UserError(
-                f"--{name}={value}: for --bound={needed}, not --bound={m.bound}; leave it out"
+                f"--{name}={str(value).lower()}: for --bound={' or '.join(bounds)}, not "
+                f"--bound={m.bound}; leave it out"
             )
     if m.encoder_objective == "kl" and m.posterior != "gaussian":
         raise UserError(
@@ -319,14 +328,16 @@ def _validate_svi(config: Config) -> None:
         )
     if row.refines and t.inner_warmup_epochs:
         raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")
+    if 0 < t.patience < t.eval_every:
+        raise UserError(
+            f"--patience={t.patience}: fewer epochs than --eval_every={t.eval_every}; give at "
+            "least as many, or 0"
+        )
     if t.kl_annealing_steps and t.outer_warmup_epochs:
         raise UserError(
             f"--kl_annealing_steps={t.kl_annealing_steps}: --outer_warmup_epochs="
             f"{t.outer_warmup_epochs} is the same weight by epochs; choose one of them"
         )
-    even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
-    if even:
-        raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
 
 
 def _validate_estimator(config: Config) -> None:
@@ -353,6 +364,8 @@ def _validate_estimator(config: Config) -> None:
     )
     if not fits:
         hint = "; first --mode=fit_tau" if wanted.inverse == "tau" and row.hierarchical else ""
+        if name == "iwae" and row.hierarchical:
+            hint = ", whose q(z|x) is hierarchical; choose diwhvi"
         raise UserError(f"--estimator={name}: not for a run of --bound={row.name}{hint}")
 
 

@@ -7,6 +7,7 @@ hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10
 print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -138,11 +139,20 @@ def refined_evidence(
         and the effective sample size of the buffer; see `RefinedScores`.
 
     Raises:
-        ValueError: if a number is out of range or the bound is NaN.
+        ValueError: if a number is out of range, the model at lambda_0 has the wrong shapes,
+            or the bound is NaN.
+        TypeError: if a distribution lacks what is needed of it.
     """
     for name, value, least in (("steps", steps, 1), ("draws", draws, 1), ("L", L, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
+    if K is not None and (not isinstance(K, int) or K < 0):
+        raise ValueError(f"K={K!r}: must be a whole number, at least 0, or None")
+    for name, number in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
+        if not 0 <= number < math.inf:
+            raise ValueError(f"{name}={number!r}: must be a finite number, at least 0")
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r}: must be at least 0 and below 1")
     if replicates < 2:
         raise ValueError(f"replicates={replicates}: an error needs at least 2")
     if bound not in ("bsvi", "svi"):
@@ -150,6 +160,8 @@ def refined_evidence(
     x = tf.convert_to_tensor(x)
     settings = SVI(steps, learning_rate, momentum, clip_norm, K=K or 0, L=L)
     row = methods.row(bound, "gaussian" if K is None else "hierarchical")
+    local = localize(x)
+    check_model(local.at(local.start), row, x)
     score = svi_scores.make_scorer(localize, row, settings, draws=draws, jit_compile=jit_compile)
     scores = [
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
@@ -222,6 +234,8 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: must be at least 1")
+    if isinstance(variables, ParameterGroups) and variables.pi:
+        raise ValueError("variables: pi weighs the proposals of an SVI loop, which fit has not")
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
     if callable(x):

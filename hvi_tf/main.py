@@ -87,6 +87,8 @@ def _config_of_run(workdir: Workdir) -> Config:
     """The run's own configuration; flags only say where data lie and what to evaluate."""
     stored = config_lib.flatten(workdir.config)
     given = _flag_values(only_given=True)
+    if "estimator" in given:
+        del stored["eval_steps"]  # which belongs to the stored estimator
     if given.get("jit_compile") == "auto":
         del given["jit_compile"]
     asked = config_lib.make(**{**stored, **given})

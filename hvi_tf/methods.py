@@ -80,7 +80,7 @@ class Method(NamedTuple):
 # reparameterized gradients for phi possible; a psi shared by several z does not.
 _EXPLICIT = ("reparameterized", "stl", "iwae-dreg")
 _NO_TAU = ("reparameterized", "stl", "gdreg")
-_SHARED = ("reparameterized", "stl")
+_PATH_ONLY = ("reparameterized", "stl")
 _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _TAU = (*_TAU_AT_K_0, "dreg-biased")
 
@@ -100,7 +100,7 @@ _ROWS = (
         "sivi-equicomp",
         "sivi with the same K psi for all M z",
         "mixing",
-        _SHARED,
+        _PATH_ONLY,
         shared="K",
         K=_free(50),
         M=_free(5),
@@ -109,7 +109,7 @@ _ROWS = (
         "sivi-equisample",
         "sivi with the same M K psi for all M z",
         "mixing",
-        _SHARED,
+        _PATH_ONLY,
         shared="MK",
         K=_free(50),
         M=_free(5),
@@ -132,12 +132,12 @@ _ROWS = (
     ),
     Method("iwhvi", "K more psi from tau(psi|z,x)", "tau", _TAU, K=_free(50)),
     Method("diwhvi", "iwhvi inside an M-sample bound", "tau", _TAU, K=_free(50), M=_free(5)),
-    Method("svi", "the ELBO after --svi_steps of SVI for each x", "none", _SHARED, buffer="last"),
+    Method("svi", "the ELBO after k steps of SVI for each x", "none", _PATH_ONLY, buffer="last"),
     Method(
         "bsvi",
-        "all proposals on the way of --svi_steps of SVI in one bound",
+        "all proposals on the way of k steps of SVI in one bound",
         "none",
-        _SHARED,
+        _PATH_ONLY,
         buffer="all",
     ),
 )

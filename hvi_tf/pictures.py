@@ -37,11 +37,17 @@ def sample(
         UserError: if the file cannot be written.
     """
     seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
-    progress = Progress("sampling", "row", image_shape[0])
-    images = model.sample_images(n, seed, lambda rows: progress.update(1)).numpy()
-    if not model.autoregressive:
-        progress.update(image_shape[0])
+    chunks = [min(model.rows_per_call, n - i) for i in range(0, n, model.rows_per_call)]
+    rows = image_shape[0] if model.autoregressive else 1
+    progress = Progress("sampling", "row" if rows > 1 else "batch", rows * len(chunks))
+    parts = []
+    for i, chunk in enumerate(chunks):
+        folded = tf.random.fold_in(seed, i)
+        parts.append(model.sample_images(chunk, folded, lambda done: progress.update(1)).numpy())
+        if not model.autoregressive:
+            progress.update(1)
     progress.close()
+    images = np.concatenate(parts)
     grid = np.round(255.0 * np.clip(image_grid(images, image_shape), 0.0, 1.0))
     workdirs.write_atomically(path, tf.io.encode_png(grid.astype(np.uint8)).numpy())
     return path

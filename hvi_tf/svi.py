@@ -17,18 +17,18 @@ z_i, and psi_1:K are drawn from tau anew at every i. Each w_i keeps the mean p(x
 tau is, so the sum is still unbiased and the bound still a lower bound; it is looser by how
 far tau is from q(psi|z,x).
 
-Everything is per observation: no draw, gradient or norm sees another row of the batch.
+Everything is per observation: given its noise, no gradient, norm or step of one row of a
+batch sees another row.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
-from tensorflow_probability import distributions as tfd
 
 from hvi_tf import bounds, gradients, sampling
 from hvi_tf.bounds import LogDensities
-from hvi_tf.gradients import Objective, ParameterGroups
+from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import Method
 from hvi_tf.sampling import LatentSample, Model
 
@@ -90,13 +90,13 @@ class Refined(NamedTuple):
 
     Attributes:
         points: the buffer, `[k+1, ...]`.
-        first: the objective of the first step: the ELBO at lambda_0.
         local: lambda_k `[B, P]`.
+        first_ascent: the gradients of the first step for the variables of `refine`.
     """
 
     points: Point
-    first: Objective
     local: tf.Tensor
+    first_ascent: ParameterGroups
 
 
 def refine(
@@ -106,6 +106,8 @@ def refine(
     settings: SVI,
     seed: tf.Tensor,
     kl_weight: float | tf.Tensor = 1.0,
+    variables: ParameterGroups | None = None,
+    estimator: str = "reparameterized",
 ) -> Refined:
     """Runs the inner loop and keeps every proposal's draw.
 
@@ -116,75 +118,37 @@ def refine(
         settings: of the loop.
         seed: int32 `[2]`; the trajectory is a pure function of it.
         kl_weight: of log p(z) - log q(z) in the ELBO that is climbed.
+        variables: phi, eta and rho, which are given the gradients of the first step's ELBO:
+            it is climbed from the encoder's own output, and its draw serves both.
+        estimator: of these gradients (`gradients.ESTIMATORS`).
     """
-    return _refine(localize, row, x, settings, seed, kl_weight)[0]
+    local = localize(x)
+    shift = tf.zeros_like(local.start)
 
+    def at_start() -> Model:
+        fresh = localize(x)  # under the tape, for phi
+        return fresh.at(fresh.start + shift)
 
-def value_and_gradients(
-    localize: Localize,
-    row: Method,
-    x: tf.Tensor,
-    variables: ParameterGroups,
-    *,
-    settings: SVI,
-    seed: tf.Tensor,
-    log_pi: tf.Tensor,
-    sir: bool = False,
-    encoder_objective: str = "elbo",
-    estimator: str = "reparameterized",
-    kl_weight: float | tf.Tensor = 1.0,
-) -> tuple[Refined, ParameterGroups]:
-    """Runs the inner loop and returns it with the gradient for every group of parameters.
+    loop = _Loop(local, row, x, settings, kl_weight)
+    ascent = loop.climb(at_start, shift, tf.random.fold_in(seed, 0), variables, estimator)
+    first = loop.step(local.start, shift, tf.random.fold_in(seed, 0), ascent)
 
-    theta: that of the bound, by lemma 1 of Shu et al. 2019 sum_i r_i grad log p(x,z_i),
-    without anything through the trajectory. pi: that of the bound. phi, eta and rho: that of
-    the ELBO at lambda_0, of the draw that drives the first step; or for phi that of
-    -KL(q_lambda_0 || q_lambda_k).
+    def begin(point: Point) -> tuple:
+        return tuple(
+            tf.TensorArray(part.dtype, size=settings.steps + 1, element_shape=part.shape)
+            for part in point
+            if part is not None
+        )
 
-    Args:
-        localize: the model. Called under a tape, to reach phi.
-        row: of the method table.
-        x: observations `[B, ...]`.
-        variables: what to differentiate by; pi is the logits `[k+1]` of `log_pi`, or empty.
-        settings: of the loop.
-        seed: int32 `[2]`.
-        log_pi: `[k+1]`, as in `bounds.generalized_iwae`.
-        sir: whether theta's gradient is that of one draw i ~ r_i, unbiased for the sum
-            over all i, at the cost of one backward pass.
-        encoder_objective: `elbo` or `kl`; the latter for an explicit q with a known KL.
-        estimator: of phi, eta and rho (`gradients.ESTIMATORS`).
-        kl_weight: of log p(z) - log q(z), everywhere.
+    def see(arrays: tuple, i: tf.Tensor, point: Point) -> tuple:
+        parts = [part for part in point if part is not None]
+        return tuple(a.write(i, part) for a, part in zip(arrays, parts, strict=True))
 
-    Returns:
-        The trajectory and the ascent direction of each group.
-    """
-    refined, ascent = _refine(localize, row, x, settings, seed, kl_weight, variables, estimator)
-    if encoder_objective == "kl":
-        ascent = ascent._replace(phi=_kl_gradient(localize, x, refined.local, variables.phi))
-    r = bounds.buffer_responsibilities(refined.points.log_weight(kl_weight), log_pi)
-    points = refined.points
-    if sir:
-        index = _draw_index(r, tf.random.fold_in(seed, -2))
-        points, r = take(points, index), tf.ones_like(r[:1])
-    model = localize(x).at(refined.local)
-    theta = _joint_gradient(model, row, x, points, r, kl_weight, variables.theta)
-    pi = _pi_gradient(refined.points.log_weight(kl_weight), variables.pi)
-    return refined, ascent._replace(theta=theta, pi=pi)
-
-
-def take(points: Point, index: tf.Tensor) -> Point:
-    """The points of the trajectory at `index` `[B]`, as one of length 1."""
-    rows = tf.stack([index, tf.range(tf.size(index))], axis=-1)
-    z, zeta, log_likelihood, log_ratio = points
-    if zeta is not None:
-        zeta = tf.gather_nd(tf.transpose(zeta, [0, 2, 1, 3]), rows)  # [B, L, Dzeta]
-        zeta = tf.transpose(zeta, [1, 0, 2])[tf.newaxis]
-    return Point(
-        z=tf.gather_nd(z, rows)[tf.newaxis],
-        zeta=zeta,
-        log_likelihood=tf.gather_nd(log_likelihood, rows)[tf.newaxis],
-        log_ratio=tf.gather_nd(log_ratio, rows)[tf.newaxis],
-    )
+    lam, arrays = _follow(loop, first, seed, begin, see)
+    stacked = [array.stack() for array in arrays]
+    if first.point.zeta is None:
+        stacked.insert(1, None)
+    return Refined(Point(*stacked), lam, ascent.of_variables)
 
 
 def follow(
@@ -216,6 +180,34 @@ def follow(
     return _follow(loop, first, seed, begin, see)
 
 
+def draw_point(model: Model, row: Method, x: tf.Tensor, settings: SVI, seed: tf.Tensor) -> Point:
+    """A draw from the model's proposal, with the counts of `settings`."""
+    sample = sampling.draw(model, row, x, K=settings.K, M=1, L=settings.L, seed=seed)
+    return as_point(sample, sampling.log_densities(model, row, x, sample))
+
+
+def as_point(sample: LatentSample, densities: LogDensities) -> Point:
+    """A draw with M=1 as a point of the trajectory."""
+    log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
+    log_p = bounds.log_mean_exp(densities.log_prior)
+    zeta = None if sample.zeta is None else sample.zeta[:, 0]
+    return Point(sample.z[0], zeta, densities.log_likelihood[0], (log_p - log_q)[0])
+
+
+class _Ascent(NamedTuple):
+    """One draw at a lambda and what it says."""
+
+    point: Point
+    of_local: tf.Tensor  # [B, P], the gradient of each observation's ELBO for lambda
+    of_variables: ParameterGroups
+
+
+class _Step(NamedTuple):
+    local: tf.Tensor  # the next lambda
+    velocity: tf.Tensor
+    point: Point  # of the buffer, at the lambda before
+
+
 class _Loop:
     """One step of SVI, and one draw, of a given model and batch."""
 
@@ -241,7 +233,7 @@ class _Loop:
         seed: tf.Tensor,
         variables: ParameterGroups | None = None,
         estimator: str = "reparameterized",
-    ) -> tuple[Objective, ParameterGroups]:
+    ) -> _Ascent:
         """The ELBO's gradient for lambda, in theta's place, of each observation.
 
         Args:
@@ -253,7 +245,7 @@ class _Loop:
         """
         settings, variables = self.settings, variables or ParameterGroups()
         objective, ascent = gradients.value_and_gradients(
-            _deferred(make),
+            _deferred(self.local.at(self.local.start), make),
             self.row,
             self.x,
             variables._replace(theta=[lam]),
@@ -267,50 +259,51 @@ class _Loop:
         # Of the sum over the batch and not of its mean, which would make the step of an
         # observation depend on how many others there are.
         batch = tf.cast(tf.shape(lam)[0], lam.dtype)
-        return objective, ascent._replace(theta=[batch * ascent.theta[0]])
-
-    def update(
-        self, lam: tf.Tensor, velocity: tf.Tensor, ascent: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Momentum SGD with each row's gradient clipped by its own norm."""
-        settings = self.settings
-        if settings.clip_norm:
-            ascent = tf.clip_by_norm(ascent, settings.clip_norm, axes=[-1])
-        velocity = settings.momentum * velocity + ascent
-        return lam + settings.learning_rate * velocity, velocity
-
-    def buffered(self, objective: Objective, lam: tf.Tensor, seed: tf.Tensor) -> Point:
-        """The point that goes into the buffer: the draw that drove the step, or another."""
-        if self.settings.double_sampling:
-            return self.draw(lam, tf.random.fold_in(seed, -1))
-        return as_point(objective.sample, objective.densities)
+        point = as_point(objective.sample, objective.densities)
+        return _Ascent(point, batch * ascent.theta[0], ascent._replace(theta=()))
 
     def step(
-        self, lam: tf.Tensor, velocity: tf.Tensor, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, Point]:
-        """The next lambda and velocity, and the point at this lambda."""
-        objective, ascent = self.climb(lambda: self.local.at(lam), lam, seed)
-        point = self.buffered(objective, lam, seed)
-        return *self.update(lam, velocity, ascent.theta[0]), point
+        self, lam: tf.Tensor, velocity: tf.Tensor, seed: tf.Tensor, ascent: _Ascent | None = None
+    ) -> _Step:
+        """Momentum SGD with each row's gradient clipped by its own norm.
+
+        Args:
+            lam: `[B, P]`.
+            velocity: `[B, P]`.
+            seed: int32 `[2]`.
+            ascent: of this lambda and seed, where it is known already.
+        """
+        settings = self.settings
+        if ascent is None:
+            ascent = self.climb(lambda: self.local.at(lam), lam, seed)
+        gradient, point = ascent.of_local, ascent.point
+        if settings.clip_norm:
+            gradient = tf.clip_by_norm(gradient, settings.clip_norm, axes=[-1])
+        if settings.double_sampling:
+            point = self.draw(lam, tf.random.fold_in(seed, -1))
+        velocity = settings.momentum * velocity + gradient
+        return _Step(lam + settings.learning_rate * velocity, velocity, point)
 
 
-def draw_point(model: Model, row: Method, x: tf.Tensor, settings: SVI, seed: tf.Tensor) -> Point:
-    """A draw from the model's proposal, with the counts of `settings`."""
-    sample = sampling.draw(model, row, x, K=settings.K, M=1, L=settings.L, seed=seed)
-    return as_point(sample, sampling.log_densities(model, row, x, sample))
+def _deferred(model: Model, make: Callable[[], Model]) -> Model:
+    """The model, its proposal made by `make` where it is first used: under the tape."""
+    made: list[Model] = []
 
+    def proposal() -> Model:
+        if not made:
+            made.append(make())
+        return made[0]
 
-def as_point(sample: LatentSample, densities: LogDensities) -> Point:
-    """A draw with M=1 as a point of the trajectory."""
-    log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
-    log_p = bounds.log_mean_exp(densities.log_prior)
-    zeta = None if sample.zeta is None else sample.zeta[:, 0]
-    return Point(sample.z[0], zeta, densities.log_likelihood[0], (log_p - log_q)[0])
+    return model._replace(
+        conditional=lambda psi, x: proposal().conditional(psi, x),
+        mixing=lambda x: proposal().mixing(x),
+        tau=lambda z, x: proposal().tau(z, x),
+    )
 
 
 def _follow(
     loop: _Loop,
-    first: tuple[tf.Tensor, tf.Tensor, Point],
+    first: _Step,
     seed: tf.Tensor,
     begin: Callable[[Point], tuple],
     see: Callable[[tuple, tf.Tensor, Point], tuple],
@@ -323,111 +316,3 @@ def _follow(
         state = see(state, i, point)
     last = loop.draw(lam, tf.random.fold_in(seed, steps))
     return lam, see(state, tf.constant(steps), last)
-
-
-def _refine(
-    localize: Localize,
-    row: Method,
-    x: tf.Tensor,
-    settings: SVI,
-    seed: tf.Tensor,
-    kl_weight: float | tf.Tensor,
-    variables: ParameterGroups | None = None,
-    estimator: str = "reparameterized",
-) -> tuple[Refined, ParameterGroups]:
-    """The trajectory, and the gradients of its first step for phi, eta and rho."""
-    local = localize(x)
-    loop = _Loop(local, row, x, settings, kl_weight)
-    first_seed = tf.random.fold_in(seed, 0)
-    shift = tf.zeros_like(local.start)
-
-    def at_start() -> Model:
-        fresh = localize(x)  # for phi
-        return fresh.at(fresh.start + shift)
-
-    objective, ascent = loop.climb(at_start, shift, first_seed, variables, estimator)
-    lam, velocity = loop.update(local.start, shift, ascent.theta[0])
-    point = loop.buffered(objective, local.start, first_seed)
-
-    def begin(point: Point) -> tuple:
-        return tuple(
-            tf.TensorArray(part.dtype, size=settings.steps + 1, element_shape=part.shape)
-            for part in point
-            if part is not None
-        )
-
-    def see(arrays: tuple, i: tf.Tensor, point: Point) -> tuple:
-        parts = [part for part in point if part is not None]
-        return tuple(a.write(i, part) for a, part in zip(arrays, parts, strict=True))
-
-    lam, arrays = _follow(loop, (lam, velocity, point), seed, begin, see)
-    stacked = [array.stack() for array in arrays]
-    if point.zeta is None:
-        stacked.insert(1, None)
-    return Refined(Point(*stacked), objective, lam), ascent
-
-
-def _deferred(make: Callable[[], Model]) -> Model:
-    """The model that `make` makes, made anew inside of whatever tape it is used under."""
-    return make()._replace(
-        conditional=lambda psi, x: make().conditional(psi, x),
-        mixing=lambda x: make().mixing(x),
-        tau=lambda z, x: make().tau(z, x),
-    )
-
-
-def _kl_gradient(localize: Localize, x: tf.Tensor, lam: tf.Tensor, phi: Sequence) -> list:
-    """The ascent direction of -KL(q_lambda_0 || q_lambda), lambda held fixed."""
-    refined = localize(x).at(lam).conditional(None, x)  # not on the tape
-    with tf.GradientTape() as tape:
-        local = localize(x)
-        start = local.at(local.start).conditional(None, x)
-        value = -tf.reduce_mean(tfd.kl_divergence(start, refined))
-    return tape.gradient(value, list(phi))
-
-
-def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Any]) -> list[tf.Tensor]:
-    """The gradient of the mean bound for the logits of pi: the mean of r_i - pi_i."""
-    if not variables:
-        return []
-    (logits,) = variables
-    with tf.GradientTape() as tape:
-        log_pi = tf.nn.log_softmax(logits)
-        value = tf.reduce_mean(bounds.generalized_iwae(log_weights, log_pi))
-    return [tape.gradient(value, logits)]
-
-
-def _draw_index(r: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws i ~ r_i for each observation: `[k+1, B]` -> `[B]`."""
-    below = tf.random.stateless_uniform(tf.shape(r)[1:], seed, dtype=r.dtype, alg="philox")
-    reached = tf.cumsum(r, axis=0) <= below
-    # Rounding may leave the sum a little short of 1.
-    return tf.minimum(tf.reduce_sum(tf.cast(reached, tf.int32), axis=0), tf.shape(r)[0] - 1)
-
-
-def _joint_gradient(
-    model: Model,
-    row: Method,
-    x: tf.Tensor,
-    points: Point,
-    r: tf.Tensor,
-    kl_weight: float | tf.Tensor,
-    theta: Sequence[Any],
-) -> list[tf.Tensor]:
-    """The gradient for theta of mean_b sum_i r_i [log p(x|z_i) + c log p(z_i)].
-
-    One point at a time: each pass has the rows of a training batch, and memory does not
-    grow with k.
-    """
-    total = [tf.zeros_like(v) for v in theta]
-    for i in tf.range(tf.shape(r)[0]):
-        z = points.z[i][tf.newaxis]
-        zeta = None if points.zeta is None else points.zeta[i][:, tf.newaxis]
-        with tf.GradientTape() as tape:
-            log_p = bounds.log_mean_exp(sampling.log_prior(model, row, z, zeta))
-            log_joint = (
-                model.likelihood(z).log_prob(x) + bounds.as_weight(kl_weight, r.dtype) * log_p
-            )
-            value = tf.reduce_mean(r[i] * log_joint[0])
-        total = [t + g for t, g in zip(total, tape.gradient(value, list(theta)), strict=True)]
-    return total

@@ -11,7 +11,7 @@ import pytest
 import scipy.special
 import tensorflow as tf
 
-from hvi_tf import bounds, gradients, methods, svi, svi_scores
+from hvi_tf import bounds, gradients, methods, svi, svi_gradients, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.svi import SVI, LocalModel
@@ -310,7 +310,7 @@ class Trainable:
     def gradients(self, seed, **values):
         values = dict(settings=settings(4, L=2), log_pi=LOG_PI, seed=tf.constant(seed)) | values
         compute = tf.function(
-            lambda: svi.value_and_gradients(
+            lambda: svi_gradients.value_and_gradients(
                 self.localize, EXPLICIT, self.x, self.variables, **values
             )
         )
@@ -369,7 +369,7 @@ def test_resampling_has_the_mean_of_the_full_gradient(hierarchical_prior, seed):
 
 def test_resampling_draws_in_proportion_to_the_weights(seed):
     r = np.repeat([[0.1], [0.0], [0.6], [0.3]], 40_000, axis=1)
-    index = svi._draw_index(tf.constant(r), tf.constant([seed, 1])).numpy()
+    index = svi_gradients._draw_index(tf.constant(r), tf.constant([seed, 1])).numpy()
     frequencies = np.bincount(index, minlength=4) / r.shape[1]
     np.testing.assert_allclose(frequencies, r[:, 0], atol=5 * 0.5 / np.sqrt(r.shape[1]))
     assert frequencies[1] == 0
@@ -417,7 +417,7 @@ def learned_gains(seed):
     )
     for step in range(60):
         log_weights = refine(tf.constant([seed % 1000, step]))
-        optimizer.apply([-svi._pi_gradient(log_weights, [logits])[0]], [logits])
+        optimizer.apply([-svi_gradients._pi_gradient(log_weights, [logits])[0]], [logits])
     log_weights = refine(tf.constant([seed % 1000, -1]))
     learned = bounds.generalized_iwae(log_weights, tf.nn.log_softmax(logits))
     gains = (learned - bounds.log_mean_exp(log_weights)).numpy()

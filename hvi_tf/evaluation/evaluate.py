@@ -22,8 +22,8 @@ from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.workdir import Workdir
 
-# Steps of SVI in the published scores.
-REFINEMENT_STEPS = 500
+# Of SVI in the published scores.
+REFINEMENT_STEPS, MOMENTUM, CLIP_NORM = 500, 0.5, 1.0
 # IWAE is published beside BSVI with up to 5 times as many draws as BSVI has steps.
 MULTIPLES = 5
 # What SVI tells without a buffer; the bound comes first.
@@ -77,13 +77,11 @@ def make_plan(config: Config, rows: int = log_likelihood.ROWS) -> Plan:
     return log_likelihood.make_plan(M, per_z, max(L, 1), rows=rows)
 
 
-def refinement(config: Config, model: VAE) -> SVI:
-    """The inner loop of the evaluation: longer and slower than the run's, one draw a step."""
+def refinement(config: Config) -> SVI:
+    """The inner loop of the evaluation, the same for every model however it was trained."""
     e, (_, K, L) = config.evaluation, counts(config)
-    settings = model.svi_settings(K, e.eval_steps or REFINEMENT_STEPS)
-    return settings._replace(
-        L=max(L, 1), double_sampling=False, learning_rate=e.eval_svi_learning_rate
-    )
+    steps = e.eval_steps or REFINEMENT_STEPS
+    return SVI(steps, e.eval_svi_learning_rate, MOMENTUM, CLIP_NORM, K=K, L=max(L, 1))
 
 
 def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
@@ -95,9 +93,11 @@ def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
 
 
 def _shown_counts(config: Config) -> dict[str, int]:
-    e, refines = config.evaluation, estimator_row(config).refines
-    steps = {"steps": e.eval_steps or REFINEMENT_STEPS} if refines else {}
-    return {**steps, **counts(config)._asdict()}
+    steps = config.evaluation.eval_steps
+    shown = counts(config)._asdict()
+    if estimator_row(config).refines:
+        return {"steps": steps or REFINEMENT_STEPS, **shown}
+    return {**shown, "x": MULTIPLES} if steps else shown
 
 
 def evaluate(
@@ -176,7 +176,7 @@ def _sampling(config: Config, model: VAE) -> _Estimator:
 
 
 def _refining(config: Config, model: VAE) -> _Estimator:
-    settings, draws = refinement(config, model), config.evaluation.eval_M
+    settings, draws = refinement(config), config.evaluation.eval_M
     score = svi_scores.make_scorer(
         model.localize, model.method, settings, draws=draws, jit_compile=_jit(config)
     )
@@ -190,7 +190,8 @@ def _refining(config: Config, model: VAE) -> _Estimator:
 
     identity = {"svi": settings._asdict(), "draws": draws}
     told = {"steps": settings.steps, "svi_learning_rate": settings.learning_rate}
-    return _Estimator(named, names, svi_scores.IMAGES, identity, told)
+    told |= {"svi_momentum": MOMENTUM, "svi_clip_norm": CLIP_NORM}
+    return _Estimator(named, names, model.refined_images, identity, told)
 
 
 def multiple_names(M: int) -> list[str]:

@@ -111,12 +111,13 @@ def means(scores: Scores) -> dict[str, dict[str, float | None]]:
 
 def _load(job: Job) -> tuple[Scores, float]:
     """The scores of an interrupted evaluation, or none if it was another one."""
+    identity = job.identity | {"names": list(job.names)}
     empty = {name: np.zeros(0, np.float32) for name in job.names}
     if not job.path.exists():
         return empty, 0.0
     try:
         with np.load(job.path) as file:
-            if json.loads(str(file["identity"])) != job.identity:
+            if json.loads(str(file["identity"])) != identity:
                 return empty, 0.0
             return {name: file[name] for name in job.names}, float(file["seconds"])
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
@@ -126,7 +127,8 @@ def _load(job: Job) -> tuple[Scores, float]:
 
 def _save(job: Job, scores: Scores, seconds: float) -> None:
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {"identity": json.dumps(job.identity), "seconds": seconds, **scores}
+    identity = json.dumps(job.identity | {"names": list(job.names)})
+    arrays: dict[str, Any] = {"identity": identity, "seconds": seconds, **scores}
     np.savez(buffer, **arrays)
     try:
         job.path.parent.mkdir(exist_ok=True)

@@ -60,7 +60,7 @@ def table(
     main = f"python -m hvi_tf.main --workdir={workdir.path}"
     lines += [
         f"  tensorboard --logdir={workdir.tensorboard}",
-        f"  {main} --mode=evaluate {_larger_score(config.row)} --eval_images=100",
+        f"  {main} --mode=evaluate {_larger_score(config)} --eval_images=100",
         f"  {main} --mode=evaluate --estimator=ais --eval_images=32",
     ]
     if config.row.inverse == "mixing":
@@ -68,10 +68,13 @@ def table(
     return "\n".join(lines)
 
 
-def _larger_score(row: Method) -> str:
-    if not row.refines:
-        return "--eval_M=5000 --eval_K=100"
-    return f"--estimator={'diwhvi' if row.hierarchical else 'iwae'} --eval_steps=500"
+def _larger_score(config: Config) -> str:
+    """The flags of a score that takes longer than the default one."""
+    refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
+    if refined and config.row.inverse in ("none", "tau"):
+        return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
+    own = "" if config.evaluation.estimator == "auto" else "--estimator=auto "
+    return f"{own}--eval_M=5000 --eval_K=100"
 
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import hierarchy, methods, sampling, seeds
+from hvi_tf import hierarchy, log_likelihood, methods, sampling, seeds, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.models import architecture, distributions, likelihoods, networks
@@ -157,6 +157,16 @@ class Autoencoder(keras.Model):
         for name, layer in self.networks.items():
             getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
         return groups
+
+    @property
+    def rows_per_call(self) -> int:
+        """Rows of z that the decoder takes at once when it scores or draws images."""
+        return 500 if self.autoregressive else log_likelihood.ROWS
+
+    @property
+    def refined_images(self) -> int:
+        """Images that are refined at once: few enough for a call not to take minutes."""
+        return 20 if self.autoregressive else svi_scores.IMAGES
 
     # Pictures.
 

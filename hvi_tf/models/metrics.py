@@ -34,16 +34,15 @@ def of_objective(objective: Objective, K: int) -> Metrics:
 
 
 def of_refined(refined: Refined, log_pi: tf.Tensor, kl_weight: tf.Tensor) -> Metrics:
-    """The terms of a bound over the proposals of an SVI loop; `end` is lambda_k."""
+    """The terms of a bound over the proposals of an SVI loop, from lambda_0 to lambda_k."""
     points = refined.points
     log_weights = points.log_weight()
-    start = bounds.bound(refined.first.densities)
     terms = {
         "objective": bounds.generalized_iwae(points.log_weight(kl_weight), log_pi),
         "bound": bounds.generalized_iwae(log_weights, log_pi),
         "log_likelihood": points.log_likelihood[-1],
         "kl_z": -points.log_ratio[-1],
-        "elbo_start": start,
+        "elbo_start": log_weights[0],
         "elbo_end": log_weights[-1],
         "ess_buffer": bounds.effective_sample_size(log_weights + log_pi[:, tf.newaxis]),
     }

@@ -1,6 +1,6 @@
 """Keras layers that map tensors to TFP distributions.
 
-All networks are multilayer perceptrons with softplus units, as in the experiments of
+The networks here are multilayer perceptrons with softplus units, as in the experiments of
 Sobolev & Vetrov 2019 (appendix F). Weights exist as soon as a network does.
 """
 

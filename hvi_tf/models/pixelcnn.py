@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf.models import networks
-from hvi_tf.models.resnet import Convolution
+from hvi_tf.models.convolution import Convolution
 
 KERNELS = (9, 9, 9, 7, 7, 7, 5, 5, 5, 3, 3, 3)
 # tanh(a) sigmoid(b) of standard normals has a mean square of 0.116; this makes it up.

@@ -13,11 +13,10 @@ import tensorflow as tf
 
 from hvi_tf.errors import UserError
 from hvi_tf.models import networks
+from hvi_tf.models.convolution import Convolution
 
 # Of the last convolution of every block: the sum of blocks stays O(1) without batch norm.
 BLOCK_GAIN = 0.01
-
-Pad = tuple[tuple[int, int], tuple[int, int]]
 
 
 def side_of(x_dim: int) -> int:
@@ -46,51 +45,6 @@ def check_side(side: int, channels: Sequence[int]) -> None:
             f"--resnet_channels={','.join(map(str, channels))}: images of {side}x{side} pixels "
             f"cannot be halved {len(channels)} times; give at most {most} stages"
         )
-
-
-class Convolution(keras.layers.Layer):
-    """A convolution: `[N, H, W, inputs] -> [N, H', W', outputs]`.
-
-    Args:
-        size: height and width of the kernel.
-        inputs: channels.
-        outputs: channels.
-        rng: source of the initializer's seed.
-        gain: variance of an initial output where inputs have a mean square of 1.
-        pad: rows of zeros above and below, columns to the left and right.
-        stride: of both axes.
-        use_bias: whether there is a bias, initially 0.
-    """
-
-    def __init__(
-        self,
-        size: tuple[int, int],
-        inputs: int,
-        outputs: int,
-        rng: np.random.Generator,
-        gain: float = 1.0,
-        pad: Pad = ((0, 0), (0, 0)),
-        stride: int = 1,
-        use_bias: bool = True,
-    ) -> None:
-        super().__init__()
-        seed = int(rng.integers(2**31))
-        initializer = keras.initializers.VarianceScaling(gain, "fan_in", "uniform", seed=seed)
-        self.kernel = self.add_weight(
-            shape=(*size, inputs, outputs), initializer=initializer, name="kernel"
-        )
-        self.bias = None
-        if use_bias:
-            self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias")
-        self.pad, self.stride = pad, stride
-        self.built = True
-
-    def call(self, h: tf.Tensor) -> tf.Tensor:
-        """The linear outputs."""
-        if any(map(any, self.pad)):
-            h = tf.pad(h, [(0, 0), *self.pad, (0, 0)])
-        h = tf.nn.conv2d(h, self.kernel, self.stride, "VALID")
-        return h if self.bias is None else tf.nn.bias_add(h, self.bias)
 
 
 def _same(inputs: int, outputs: int, rng: np.random.Generator, gain: float) -> Convolution:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvi_tf import gradients, log_likelihood, sampling, seeds, svi, svi_scores
+from hvi_tf import gradients, log_likelihood, sampling, seeds, svi_gradients, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
@@ -95,8 +95,12 @@ class VAE(Autoencoder):
         """
         step = self.optimizer.iterations
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
-        outer = self.outer * self._kl_weight(step)
-        reported, ascent = self._ascend(data, seed, self.inner, outer, self.training_K)
+        kl_weight = self._kl_weight(step)
+        reported, ascent = self._ascend(
+            data, seed, self.inner, self.outer * kl_weight, self.training_K
+        )
+        if self._kl_annealing[1]:
+            reported["kl_weight"] = kl_weight
         finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
 
         def apply() -> tf.Tensor:
@@ -135,7 +139,7 @@ class VAE(Autoencoder):
     ) -> tuple[Metrics, ParameterGroups]:
         del inner  # the configuration refuses an inner warm-up here
         log_pi = self.log_pi
-        refined, ascent = svi.value_and_gradients(
+        refined, ascent = svi_gradients.value_and_gradients(
             self.localize,
             self.method,
             x,
@@ -153,7 +157,7 @@ class VAE(Autoencoder):
         return {**reported, **metrics.gradient_norms(ascent)}, ascent
 
     def svi_settings(self, K: int | None = None, steps: int | None = None) -> SVI:
-        """The inner loop as configured, but for these."""
+        """The inner loop of training, but for these."""
         c = self.method_config
         return SVI(
             steps=steps or c.svi_steps,
@@ -188,16 +192,11 @@ class VAE(Autoencoder):
             plan = log_likelihood.make_plan(M, K, L, rows=self.rows_per_call)
             self.validation_images = plan.images
             return log_likelihood.make_scorer(self.callables, self.method, plan, jit_compile)
-        self.validation_images = svi_scores.IMAGES
+        self.validation_images = self.refined_images
         score = svi_scores.make_scorer(
             self.localize, self.method, self.svi_settings(), jit_compile=jit_compile
         )
         return lambda x, seed: score(x, seed, self.log_pi)
-
-    @property
-    def rows_per_call(self) -> int:
-        """Rows of z that the decoder takes at once when it scores images."""
-        return 500 if self.autoregressive else log_likelihood.ROWS
 
     def validation_scores(self, x: tf.Tensor, seed: tf.Tensor) -> ImageScores | RefinedScores:
         """The bound and its diagnostics at the fixed counts, without warm-ups, `[B]`."""

@@ -62,6 +62,6 @@ def load_trained(run: Workdir, x_dim: int) -> tuple[VAE, int]:
 
 def adopt(model: VAE, trained: VAE) -> None:
     """Gives `model` the networks of p and q of `trained`; its inverse models stay fresh."""
-    for name, layer in trained.networks.items():
-        if not model.networks[name].trainable:
-            model.networks[name].set_weights(layer.get_weights())
+    for name, layer in model.networks.items():
+        if not layer.trainable:
+            layer.set_weights(trained.networks[name].get_weights())

@@ -181,7 +181,7 @@ class Trainer:
 
     def _shows_images(self, step: int) -> bool:
         if self._model.autoregressive:  # whose images take long to draw
-            return step == self._end
+            return step == self._end or self._is_exhausted(step)
         epochs = math.ceil(self._end / self._per_epoch)
         return self._is_due(step, math.ceil(epochs / MAX_IMAGE_SUMMARIES))
 

@@ -58,7 +58,7 @@ class Summaries:
             scores: means over the validation images, if they were measured.
         """
         scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
-        if schedule.inner < 1 or schedule.outer < 1:
+        if min(schedule.inner, schedule.outer, means.get("kl_weight", 1.0)) < 1:
             # With a warm-up below 1 the objective bounds nothing, so it gets another name.
             scalars["train/warmup_objective"] = means["objective"]
         scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
