@@ -93,6 +93,8 @@ BAD = [
     (dict(bound="bsvi", K=5), "--K=5: --bound=bsvi has no K"),
     (dict(bound="bsvi", inner_warmup_epochs=3.0), "--inner_warmup_epochs=3.0: not for --bound"),
     (dict(bound="bsvi", svi_momentum=1.0), "--svi_momentum=1.0: must be a number, at least 0.0"),
+    (dict(patience=2, eval_every=5), "--patience=2: fewer epochs than --eval_every=5"),
+    (dict(bound="iwhvi", estimator="iwae"), "whose q(z|x) is hierarchical; choose diwhvi"),
     (dict(kl_annealing_steps=5, outer_warmup_epochs=3.0), "is the same weight by epochs"),
     (dict(pixelcnn_kernels=(9, 4)), "--pixelcnn_kernels: 4 is even; give odd numbers"),
     (dict(decoder="cnn"), "--decoder=cnn: choose mlp or pixelcnn"),

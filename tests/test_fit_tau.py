@@ -1,9 +1,11 @@
 """The configuration of a fit of tau: what it keeps, what it may change, what it refuses."""
 
+import numpy as np
 import pytest
 
 from hvi_tf import config as config_lib
 from hvi_tf.errors import UserError
+from hvi_tf.models.vae import make_vae
 from hvi_tf.training import fit_tau
 
 TRAINED = config_lib.make(bound="sivi", K=3, hidden=(20,), epochs=9, inner_warmup_epochs=4.0)
@@ -47,3 +49,19 @@ def test_what_it_refuses(bound, given, message):
     with pytest.raises(UserError) as error:
         fit_tau.fit_config(config_lib.make(bound=bound), given)
     assert message in str(error.value)
+
+
+def test_a_refined_hierarchical_run_gives_its_model_to_iwhvi():
+    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, jit_compile="off")
+    trained_config = config_lib.make(
+        bound="bsvi", posterior="hierarchical", pi="learned", svi_steps=2, K=3, **sizes
+    )
+    config = fit_tau.fit_config(trained_config, dict(K=4))
+    assert (config.method.bound, config.method.posterior) == ("iwhvi", "gaussian")
+    trained = make_vae(trained_config, 12)
+    model = make_vae(config_lib.with_frozen(config, step=5), 12)
+    fit_tau.adopt(model, trained)
+    for name in ("decoder", "encoder"):
+        pairs = zip(trained.networks[name].weights, model.networks[name].weights, strict=True)
+        for theirs, mine in pairs:
+            np.testing.assert_array_equal(theirs, mine)

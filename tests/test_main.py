@@ -350,6 +350,55 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, mnist_dir, call):
+    """As a flagfile of tables 4 to 6 does, the run stores an estimator and its steps."""
+    workdir = tmp_path / "bsvi"
+    data = f"--data_dir={mnist_dir}"
+    sizes = ("--hidden=16,16", "--latent_dim=4", "--batch_size=512", "--eval_images=20")
+    trained = call(
+        *(*sizes, data, f"--workdir={workdir}", "--bound=bsvi", "--svi_steps=2", "--max_steps=6"),
+        *("--epochs=1", "--estimator=bsvi", "--eval_steps=3", "--eval_M=2"),
+        "--kl_annealing_steps=4",
+    )
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    assert "epoch 1/1 6/6" in trained.stdout
+    for name in (r"\(BSVI-3\)", r"ELBO\* \(SVI-3\)", r"KL\* ", r"Reconstruction\* "):
+        assert re.search(name + r" +-?\d+\.\d+ \+- \d+\.\d+ nats", trained.stdout)
+    evaluate = ("--mode=evaluate", f"--workdir={workdir}", data, "--eval_images=20")
+    expected = {
+        ("--estimator=svi", "--eval_steps=2"): "ELBO* (SVI-2)",
+        ("--estimator=iwae", "--eval_steps=2"): "test log-likelihood (IWAE, M=10)",
+        ("--estimator=iwae", "--eval_M=2"): "test log-likelihood (IWAE, M=2)",
+        ("--estimator=ais", "--ais_steps=5", "--ais_chains=2"): "AIS, 2 chains, 5 temperatures",
+    }
+    for flags, line in expected.items():
+        result = call(*evaluate, *flags)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert line in result.stdout
+        assert "damaged" not in result.stdout
+    drawn = call("--mode=sample", f"--workdir={workdir}", data, "--num_samples=5")
+    assert "5 images" in drawn.stdout
+    assert (workdir / "samples_step6.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--encoder=resnet --resnet_channels=1,1,1,1,1", "cannot be halved 5 times"),
+        ("--dataset=svhn --split=shu --manual_dir=nowhere", "train_32x32.mat is missing"),
+        ("--bound=bsvi --svi_steps=0", "--svi_steps=0: must be a whole number, at least 1"),
+        ("--bound=vae --pi=learned", "--pi=learned: for --bound=bsvi, not --bound=vae"),
+    ],
+)
+def test_what_cannot_be_refined_is_one_line_before_training(
+    flags, message, tmp_path, mnist_dir, call
+):
+    workdir = tmp_path / "none"
+    result = call(*flags.split(), f"--data_dir={mnist_dir}", f"--workdir={workdir}")
+    assert_one_line_error(result, message)
+    assert not workdir.exists()
+
+
 def test_help_does_not_wait_for_tensorflow():
     code = (
         "import sys, hvi_tf.main; "

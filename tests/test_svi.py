@@ -177,7 +177,7 @@ def test_svi_converges_to_the_exact_posterior(seed):
 
 @both
 @pytest.mark.parametrize("double_sampling", [False, True])
-def test_one_image_alone_equals_the_same_image_among_fifty(hierarchical, double_sampling):
+def test_the_first_image_alone_equals_itself_among_fifty(hierarchical, double_sampling):
     lg = Refinable(hierarchical=hierarchical, tau_shift=0.3)
     row = HIERARCHICAL if hierarchical else EXPLICIT
     loop = settings(5, hierarchical, clip_norm=0.5, double_sampling=double_sampling, K=0)

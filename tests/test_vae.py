@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import config as config_lib
-from hvi_tf import methods, sampling
+from hvi_tf import methods, sampling, svi
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
@@ -192,6 +192,21 @@ def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
         model.validation_scores(X, seed).log_likelihood,
         whole.validation_scores(X, seed).log_likelihood,
     )
+
+
+def test_svi_trains_theta_on_the_elbo_of_the_refined_proposal_alone():
+    model, seed = small_vae("svi", svi_steps=3), tf.constant([1, 2])
+    one = tf.constant(1.0)
+    _, ascent = model._ascend(X, seed, one, one, 0)
+    refined = svi.refine(model.localize, model.method, X, model.svi_settings(), seed)
+    z = refined.points.z[-1]
+    with tf.GradientTape() as tape:
+        log_joint = model.likelihood(z).log_prob(X) + model.prior.log_prob(z)
+        value = tf.reduce_mean(log_joint)
+    for mine, autodiff in zip(
+        ascent.theta, tape.gradient(value, model.parameter_groups.theta), strict=True
+    ):
+        np.testing.assert_allclose(mine, autodiff, rtol=1e-4, atol=1e-6)
 
 
 def test_every_posterior_starts_at_the_encoders_own():

@@ -48,10 +48,8 @@ def run_row(name: str, seed: int) -> dict[str, float]:
         **dict(data_dir=FLAGS.data_dir, manual_dir=FLAGS.manual_dir, workdir=folder, seed=seed),
         **dict(optimizer="amsgrad", learning_rate=2e-3, annealing_factor=1, clip_norm=5),
         **dict(batch_size=50, epochs=1_000_000, max_steps=FLAGS.steps, steps_per_call=50),
-        **dict(
-            jit_compile=FLAGS.jit_compile, estimator="bsvi", eval_steps=FLAGS.eval_steps, eval_M=10
-        ),
-        **dict(eval_images=FLAGS.eval_images),
+        **dict(jit_compile=FLAGS.jit_compile, estimator="bsvi", eval_M=10),
+        **dict(eval_steps=FLAGS.eval_steps, eval_images=FLAGS.eval_images),
     }
     if FLAGS.dataset == "omniglot":  # as in the paper
         common["kl_annealing_steps"] = FLAGS.steps // 10
