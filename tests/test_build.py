@@ -145,7 +145,8 @@ def test_imports_point_one_way():
     with_flags = {
         n for n, p in modules.items() if re.search("from absl import .*flags", p.read_text())
     }
-    allowed = {"hvi_tf.main", "hvi_tf.benchmark"} | {n for n in modules if n.startswith("hvi_tf.experiments.")}
+    allowed = {"hvi_tf.main", "hvi_tf.benchmark"}
+    allowed |= {n for n in modules if n.startswith("hvi_tf.experiments.")}
     assert with_flags - {"tests.test_build"} <= allowed
     state = dict.fromkeys(graph, 0)
 

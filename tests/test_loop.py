@@ -51,7 +51,7 @@ def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, 
     result, checkpoints = train(epochs=5, patience=2)
     assert result.steps == 16
     assert checkpoints.restore_latest() == 16
-    assert int(checkpoints.best_step) == 8
+    assert checkpoints.best_step == 8
     assert checkpoints.restore_best() == 8
     assert "No better validation bound in 2 epochs" in capsys.readouterr().out
     again, _ = train(epochs=5, patience=2)

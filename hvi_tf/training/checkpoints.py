@@ -28,7 +28,6 @@ class Checkpoints:
         self._workdir, self._warn = workdir, warn
         self._step = model.optimizer.iterations
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
-        self.best_step = tf.Variable(0, trainable=False, dtype=tf.int64)
         # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
         weights = {
             name: [v.value for v in layer.variables] for name, layer in model.networks.items()
@@ -37,12 +36,16 @@ class Checkpoints:
             **weights,
             optimizer=model.optimizer,
             best_bound=self.best_bound,
-            best_step=self.best_step,
         )
         self._latest = tf.train.CheckpointManager(
             self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
         )
         self._best = tf.train.CheckpointManager(self._checkpoint, str(workdir.best), max_to_keep=1)
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best checkpoint; 0 before there is one."""
+        return max(_steps(self._workdir.best), default=0)
 
     def save(self) -> str:
         """Saves the current step atomically and returns the path."""
@@ -53,7 +56,6 @@ class Checkpoints:
         if not validation_bound > float(self.best_bound):
             return False
         self.best_bound.assign(validation_bound)
-        self.best_step.assign(tf.cast(self._step, tf.int64))
         self._save(self._best, self._workdir.best)
         return True
 
@@ -90,13 +92,7 @@ class Checkpoints:
             raise write_error(folder, error) from error
 
     def _restore(self, folder: pathlib.Path) -> int | None:
-        # The folder is read rather than TensorFlow's list of its content, so that a
-        # damaged list loses nothing.
-        paths = {
-            int(match[1]): str(file.with_suffix(""))
-            for file in folder.glob("ckpt-*.index")
-            if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
-        }
+        paths = _steps(folder)
         for step in sorted(paths, reverse=True):
             try:
                 status = self._checkpoint.read(paths[step]).expect_partial()
@@ -115,3 +111,16 @@ class Checkpoints:
                 f"{folder}: every checkpoint there is damaged; restore it or begin anew"
             )
         return None
+
+
+def _steps(folder: pathlib.Path) -> dict[int, str]:
+    """The checkpoints in a folder by their step.
+
+    The folder is read rather than TensorFlow's list of its content, so that a damaged list
+    loses nothing.
+    """
+    return {
+        int(match[1]): str(file.with_suffix(""))
+        for file in folder.glob("ckpt-*.index")
+        if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
+    }

@@ -140,7 +140,7 @@ class Trainer:
     def _is_exhausted(self, step: int) -> bool:
         """Whether --patience epochs have passed since the best validation bound."""
         patience = self._config.training.patience
-        since = step - int(self._checkpoints.best_step)
+        since = step - self._checkpoints.best_step
         return bool(patience and step and since >= patience * self._per_epoch)
 
     def _epoch(
