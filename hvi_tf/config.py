@@ -279,6 +279,11 @@ def _validate(config: Config) -> None:
 
 def _validate_model(config: Config) -> None:
     m, row = config.method, config.row
+    for name, (kind, needed) in _OF_A_NETWORK.items():
+        value = getattr(config.model, name)
+        if value != getattr(ModelConfig, name) and getattr(config.model, kind) != needed:
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            raise UserError(f"--{name}={shown}: for --{kind}={needed}; give that too")
     even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
     if even:
         raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
@@ -301,6 +306,13 @@ def _validate_model(config: Config) -> None:
             f"it must be --aux_dim={config.model.aux_dim}"
         )
 
+
+# Sizes that only one kind of network has.
+_OF_A_NETWORK = {
+    "resnet_channels": ("encoder", "resnet"),
+    "pixelcnn_channels": ("decoder", "pixelcnn"),
+    "pixelcnn_kernels": ("decoder", "pixelcnn"),
+}
 
 # Settings of the inner SVI loop: their defaults, and the bounds that have a use for others.
 _OF_THE_LOOP: dict[str, tuple[Any, tuple[str, ...]]] = {

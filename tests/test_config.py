@@ -96,7 +96,12 @@ BAD = [
     (dict(patience=2, eval_every=5), "--patience=2: fewer epochs than --eval_every=5"),
     (dict(bound="iwhvi", estimator="iwae"), "whose q(z|x) is hierarchical; choose diwhvi"),
     (dict(kl_annealing_steps=5, outer_warmup_epochs=3.0), "is the same weight by epochs"),
-    (dict(pixelcnn_kernels=(9, 4)), "--pixelcnn_kernels: 4 is even; give odd numbers"),
+    (dict(pixelcnn_channels=8), "--pixelcnn_channels=8: for --decoder=pixelcnn; give that too"),
+    (dict(resnet_channels=(8, 8)), "--resnet_channels=8,8: for --encoder=resnet; give that too"),
+    (
+        dict(decoder="pixelcnn", pixelcnn_kernels=(9, 4)),
+        "--pixelcnn_kernels: 4 is even; give odd numbers",
+    ),
     (dict(decoder="cnn"), "--decoder=cnn: choose mlp or pixelcnn"),
     (dict(bound="vae", eval_steps=9), "--eval_steps=9: for --estimator=bsvi|svi|iwae|diwhvi"),
 ]

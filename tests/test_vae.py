@@ -17,11 +17,16 @@ X = tf.cast(tf.random.stateless_uniform([6, 12], [3, 4]) < 0.4, tf.float32)
 
 
 IMAGES = tf.cast(tf.random.stateless_uniform([6, 16], [3, 4]) < 0.4, tf.float32)
-CONVOLUTIONS = dict(resnet_channels=(3, 3), pixelcnn_channels=3, pixelcnn_kernels=(5, 3, 3))
+CONVOLUTIONS = {
+    "resnet": dict(resnet_channels=(3, 3)),
+    "pixelcnn": dict(pixelcnn_channels=3, pixelcnn_kernels=(5, 3, 3)),
+}
 
 
 def small_vae(bound="iwhvi", x_dim=12, **values):
-    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, **CONVOLUTIONS)
+    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2)
+    for kind, size in CONVOLUTIONS.items():
+        sizes |= size if kind in (values.get("encoder"), values.get("decoder")) else {}
     values = sizes | dict(batch_size=6, jit_compile="off") | values
     return make_vae(config_lib.make(bound=bound, **values), x_dim=x_dim)
 
