@@ -22,7 +22,7 @@ from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.methods import METHODS, Count, Method
 from hvi_tf.sampling import Model
-from hvi_tf.svi import SVI, Localize
+from hvi_tf.svi import SVI, Localize, LocalModel
 from hvi_tf.svi_scores import RefinedScores
 
 
@@ -141,7 +141,7 @@ def refined_evidence(
     Raises:
         ValueError: if a number is out of range, the model at lambda_0 has the wrong shapes,
             or the bound is NaN.
-        TypeError: if a distribution lacks what is needed of it.
+        TypeError: if `localize` returns no LocalModel, or a distribution lacks what is needed.
     """
     for name, value, least in (("steps", steps, 1), ("draws", draws, 1), ("L", L, 1)):
         if not isinstance(value, int) or value < least:
@@ -161,7 +161,14 @@ def refined_evidence(
     settings = SVI(steps, learning_rate, momentum, clip_norm, K=K or 0, L=L)
     row = methods.row(bound, "gaussian" if K is None else "hierarchical")
     local = localize(x)
-    check_model(local.at(local.start), row, x)
+    if not isinstance(local, LocalModel):
+        raise TypeError(f"localize(x): a {type(local).__name__}, wanted a LocalModel")
+    if local.start.shape.rank != 2 or local.start.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"localize(x): start has shape {tuple(local.start.shape)}, wanted ({x.shape[0]}, P), "
+            "a row of local parameters per observation"
+        )
+    check_model(local.at(local.start), row, x, gradient="reparameterized")
     score = svi_scores.make_scorer(localize, row, settings, draws=draws, jit_compile=jit_compile)
     scores = [
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))

@@ -256,6 +256,10 @@ class _Loop:
             estimator=estimator,
             outer=self.kl_weight,
         )
+        if ascent.theta[0] is None:
+            raise ValueError(
+                "localize: no gradient reaches lambda; the proposal has to depend on it"
+            )
         # Of the sum over the batch and not of its mean, which would make the step of an
         # observation depend on how many others there are.
         batch = tf.cast(tf.shape(lam)[0], lam.dtype)

@@ -325,3 +325,23 @@ def test_refined_evidence_of_a_model_of_ones_own():
     assert "log p(x[0]) >=" in str(bsvi)
     with pytest.raises(ValueError, match="steps=0: must be a whole number, at least 1"):
         hvi.refined_evidence(lg.localize, x, steps=0, learning_rate=0.1)
+
+
+def test_mistakes_in_localize_are_named():
+    lg = Refinable()
+    x = tf.constant(lg.observations(2))
+    local = lg.localize(x)
+    ignored = local.at(local.start)
+    fixed = ignored._replace(conditional=lambda psi, x: lg.conditional(None, x))
+    flipped = ignored._replace(
+        conditional=lambda psi, x: tfd.Independent(tfd.Bernoulli(logits=x[:, :2]), 1)
+    )
+    mistakes = [
+        (ignored, TypeError, "localize.x.: a Model, wanted a LocalModel"),
+        (hvi.LocalModel(tf.zeros([4]), local.at), ValueError, r"wanted \(2, P\)"),
+        (hvi.LocalModel(local.start, lambda lam: fixed), ValueError, "no gradient reaches lambda"),
+        (hvi.LocalModel(local.start, lambda lam: flipped), ValueError, "reparameteriz"),
+    ]
+    for returned, kind, message in mistakes:
+        with pytest.raises(kind, match=message):
+            hvi.refined_evidence(lambda x, r=returned: r, x, steps=2, learning_rate=0.1)

@@ -86,8 +86,8 @@ def refinement(config: Config) -> SVI:
 
 def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
     """Where the per-image scores of an evaluation lie."""
-    name = config.evaluation.estimator
-    parts = ["test", *([] if name == "auto" else [name])]
+    own = config.evaluation.estimator == "auto" and not config.row.refines
+    parts = ["test", *([] if own else [estimator(config)])]
     parts += [f"{n}{c}" for n, c in _shown_counts(config).items() if c or n in "MK"]
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
 

@@ -62,6 +62,7 @@ def table(
         f"  tensorboard --logdir={workdir.tensorboard}",
         f"  {main} --mode=evaluate {_larger_score(config)} --eval_images=100",
         f"  {main} --mode=evaluate --estimator=ais --eval_images=32",
+        f"  {main} --mode=sample",
     ]
     if config.row.inverse == "mixing":
         lines.append(f"  {main} --mode=fit_tau")

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from hvi_tf.errors import UserError
 from hvi_tf.methods import Method
 from hvi_tf.models import likelihoods, networks, pixelcnn, resnet
 from hvi_tf.models.flows import Flow
@@ -72,8 +73,15 @@ def local_dim(method: MethodConfig, sizes: ModelConfig) -> int:
 def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.layers.Layer:
     if sizes.decoder == "mlp":
         return networks.MLP(sizes.latent_dim, sizes.hidden, x_dim, rng)
+    side = resnet.side_of(x_dim)
+    largest = max(sizes.pixelcnn_kernels)
+    if largest >= 2 * side:
+        raise UserError(
+            f"--pixelcnn_kernels: {largest} reaches beyond an image of {side}x{side} pixels; give "
+            f"at most {2 * side - 1}"
+        )
     return pixelcnn.PixelCNN(
-        resnet.side_of(x_dim),
+        side,
         sizes.latent_dim,
         channels=sizes.pixelcnn_channels,
         kernels=sizes.pixelcnn_kernels,
