@@ -117,7 +117,8 @@ def check(config: DataConfig) -> None:
     source = SOURCES[config.dataset]
     if config.split not in source.splits:
         raise UserError(
-            f"--split={config.split}: --dataset={config.dataset} has {', '.join(source.splits)}"
+            f"--split={config.split}: --dataset={config.dataset} has {', '.join(source.splits)}; "
+            f"give --split={next(iter(source.splits))}"
         )
     if config.split_seed != DataConfig.split_seed and not source.splits[config.split].drawn:
         raise UserError(
