@@ -255,6 +255,7 @@ def test_stopped_by_ctrl_c_then_by_sigkill_a_run_ends_bit_identical(
     workdir = tmp_path / "interrupted"
     process = start(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
     wait_for(lambda: (workdir / "checkpoints" / "ckpt-53.index").exists(), process)
+    time.sleep(0.3)  # the file is there before the epoch has ended
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err[-2000:]
