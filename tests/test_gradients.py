@@ -169,7 +169,14 @@ GDREG_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "case"), GDREG_CASES)
+def gdreg_cases():
+    """The rows with trained inverses of both kinds and any warm-up; the others are long."""
+    for method, case in GDREG_CASES:
+        is_short = method in ("hvm", "sivi", "iwhvi") or "prior" in case
+        yield pytest.param(method, case, marks=[] if is_short else [pytest.mark.long])
+
+
+@pytest.mark.parametrize(("method", "case"), gdreg_cases())
 def test_gdreg_has_the_mean_of_autodiff_in_every_group(method, case, seed):
     result = replicate_gradients(["reparameterized", "gdreg"], method, seed=seed, **case)
     plain, gdreg = result["reparameterized"], result["gdreg"]
