@@ -3,15 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import math
 from typing import Any
 
-from hvi_tf import methods
+from hvi_tf import methods, validation
 from hvi_tf.errors import UserError
-from hvi_tf.methods import METHODS, Count, Method
+from hvi_tf.methods import Method
 from hvi_tf.settings import (
-    MAX_COUNT,
-    MAX_ROWS,
     DataConfig,
     EvaluationConfig,
     MethodConfig,
@@ -26,20 +23,6 @@ _SECTIONS: dict[str, type] = {
     "model": ModelConfig,
     "training": TrainingConfig,
     "evaluation": EvaluationConfig,
-}
-
-# Fields that hold several numbers.
-TUPLES = ("hidden", "flow_hidden", "resnet_channels", "pixelcnn_kernels")
-
-_CHOICES = {
-    "jit_compile": ("auto", "on", "off"),
-    "pi": ("uniform", "learned"),
-    "encoder_objective": ("elbo", "kl"),
-    "scale": ("softplus", "log_variance"),
-    "likelihood": ("bernoulli", "discretized_logistic"),
-    "encoder": ("mlp", "resnet"),
-    "decoder": ("mlp", "pixelcnn"),
-    "optimizer": ("adam", "amsgrad"),
 }
 
 # What may change between two commands on one workdir without making another run of it.
@@ -125,7 +108,7 @@ def make(**values: Any) -> Config:
     for name in values:
         if name not in known:
             raise UserError(f"unknown setting {name!r}")
-    for name in TUPLES:
+    for name in validation.TUPLES:
         if name in values:
             values[name] = tuple(values[name])
     config = Config(
@@ -136,11 +119,11 @@ def make(**values: Any) -> Config:
             for section, cls in _SECTIONS.items()
         }
     )
-    config = dataclasses.replace(config, method=_resolve(config.method))
+    config = dataclasses.replace(config, method=validation.resolve(config.method))
     if config.model.scale is None:
         scale = "log_variance" if config.row.refines else "softplus"
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, scale=scale))
-    _validate(config)
+    validation.check(config, fields(), flatten(config))
     return config
 
 
@@ -196,222 +179,3 @@ def with_frozen(config: Config, step: int) -> Config:
     """The configuration of a fit to the model of this training step."""
     training = dataclasses.replace(config.training, frozen=f"step {step}")
     return dataclasses.replace(config, training=training)
-
-
-def _resolve(method: MethodConfig) -> MethodConfig:
-    """Fills in what the method's row leaves to it."""
-    if method.bound not in METHODS:
-        raise UserError(f"--bound={method.bound}: unknown; choose one of {', '.join(METHODS)}")
-    _validate_posterior(method)
-    row = methods.row(method.bound, method.posterior)
-    prior = method.prior or ("hierarchical" if row.needs_hierarchical_prior else "normal")
-    if prior not in ("normal", "hierarchical"):
-        raise UserError(f"--prior={prior}: choose normal or hierarchical")
-    if prior == "normal" and row.needs_hierarchical_prior:
-        raise UserError(f"--prior=normal: --bound={row.name} needs --prior=hierarchical")
-    counts = {"K": row.K, "M": row.M, "L": row.L if prior == "hierarchical" else Count(1, False)}
-    values: dict[str, Any] = {}
-    for name, count in counts.items():
-        given = getattr(method, name)
-        if given is not None and not count.free and given != count.default:
-            raise UserError(_fixed_count_message(name, given, row, prior))
-        values[name] = count.default if given is None else given
-    gradient = method.gradient or row.gradients[0]
-    if gradient not in row.gradients:
-        others = ", ".join(row.gradients)
-        raise UserError(f"--gradient={gradient}: --bound={row.name} takes {others}")
-    if row.refines and method.svi_steps is None:
-        # The same number of draws: the refined one after 10 steps, or a buffer of 10.
-        values["svi_steps"] = 10 if row.buffer == "last" else 9
-    return dataclasses.replace(method, gradient=gradient, prior=prior, **values)
-
-
-def _validate_posterior(m: MethodConfig) -> None:
-    row, posterior = METHODS[m.bound], m.posterior
-    known = ("gaussian", "iaf", "realnvp", "hierarchical")
-    if posterior not in known:
-        raise UserError(f"--posterior={posterior}: choose {', '.join(known[:-1])} or {known[-1]}")
-    if posterior == "hierarchical" and not row.refines:
-        hint = "leave --posterior out" if row.hierarchical else "choose --bound=iwhvi, svi or bsvi"
-        raise UserError(f"--posterior=hierarchical: for --bound=svi and bsvi; {hint}")
-    if posterior != "gaussian" and row.hierarchical:
-        explicit = "|".join(r.name for r in METHODS.values() if not r.hierarchical)
-        raise UserError(
-            f"--posterior={posterior}: --bound={m.bound} has a hierarchical q(z|x); choose "
-            f"--bound={explicit}, or leave --posterior out"
-        )
-
-
-def _fixed_count_message(name: str, given: int, row: Method, prior: str) -> str:
-    if name == "L" and prior == "normal":
-        return (
-            f"--L={given}: the prior is explicit, so there is no zeta to draw; leave --L out, "
-            "or choose --prior=hierarchical"
-        )
-    others = [m.name for m in METHODS.values() if getattr(m, name).free]
-    fixed = getattr(row, name).default
-    reason = "has no K" if name == "K" and not row.hierarchical else f"fixes {name}={fixed}"
-    return (
-        f"--{name}={given}: --bound={row.name} {reason}; leave --{name} out, or choose "
-        f"--bound={'|'.join(others)}"
-    )
-
-
-def _validate(config: Config) -> None:
-    values = flatten(config)
-    for field in fields():
-        value = values[field.name]
-        if field.metadata["low"] is not None and value is not None:
-            for number in value if isinstance(value, tuple) else (value,):
-                _check_number(field, number)
-    for name in TUPLES:
-        if not values[name]:
-            raise UserError(f"--{name}=: give at least one layer, such as 300,300")
-    for name, choices in _CHOICES.items():
-        if values[name] not in choices:
-            listed = ", ".join(choices[:-1])
-            raise UserError(f"--{name}={values[name]}: choose {listed} or {choices[-1]}")
-    _validate_model(config)
-    _validate_svi(config)
-    _validate_estimator(config)
-    _validate_k_schedule(config)
-
-
-def _validate_model(config: Config) -> None:
-    m, row = config.method, config.row
-    for name, (kind, needed) in _OF_A_NETWORK.items():
-        value = getattr(config.model, name)
-        if value != getattr(ModelConfig, name) and getattr(config.model, kind) != needed:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise UserError(f"--{name}={shown}: for --{kind}={needed}; give that too")
-    even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
-    if even:
-        raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
-    gate, posterior = config.model.tau_gate_bias, m.posterior
-    if gate is not None and row.inverse != "tau":
-        raise UserError(f"--tau_gate_bias={gate}: --bound={m.bound} trains no tau; leave it out")
-    flow = posterior in ("iaf", "realnvp")
-    if flow and m.gradient != "reparameterized":
-        # A flow knows the density of its own draws by their noise, not as a function of z.
-        raise UserError(
-            f"--gradient={m.gradient}: --posterior={posterior} takes reparameterized only"
-        )
-    if flow and config.model.latent_dim < 2:
-        raise UserError(
-            f"--latent_dim=1: --posterior={posterior} conditions dimensions on others; give 2"
-        )
-    if row.zeta == "psi_0" and config.model.prior_dim != config.model.aux_dim:
-        raise UserError(
-            f"--prior_dim={config.model.prior_dim}: --bound={m.bound} takes psi for zeta, so "
-            f"it must be --aux_dim={config.model.aux_dim}"
-        )
-
-
-# Sizes that only one kind of network has.
-_OF_A_NETWORK = {
-    "resnet_channels": ("encoder", "resnet"),
-    "pixelcnn_channels": ("decoder", "pixelcnn"),
-    "pixelcnn_kernels": ("decoder", "pixelcnn"),
-}
-
-# Settings of the inner SVI loop: their defaults, and the bounds that have a use for others.
-_OF_THE_LOOP: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "svi_steps": (None, ("svi", "bsvi")),
-    "encoder_objective": ("elbo", ("svi", "bsvi")),
-    "pi": ("uniform", ("bsvi",)),
-    "sir": (False, ("bsvi",)),
-    "double_sampling": (False, ("bsvi",)),
-}
-
-
-def _validate_svi(config: Config) -> None:
-    m, t, row = config.method, config.training, config.row
-    for name, (default, bounds) in _OF_THE_LOOP.items():
-        value = getattr(m, name)
-        if value != default and m.bound not in bounds:
-            raise UserError(
-                f"--{name}={str(value).lower()}: for --bound={' or '.join(bounds)}, not "
-                f"--bound={m.bound}; leave it out"
-            )
-    if m.encoder_objective == "kl" and m.posterior != "gaussian":
-        raise UserError(
-            f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose "
-            "elbo"
-        )
-    if row.refines and t.inner_warmup_epochs:
-        raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")
-    if 0 < t.patience < t.eval_every:
-        raise UserError(
-            f"--patience={t.patience}: fewer epochs than --eval_every={t.eval_every}; give at "
-            "least as many, or 0"
-        )
-    if t.kl_annealing_steps and t.outer_warmup_epochs:
-        raise UserError(
-            f"--kl_annealing_steps={t.kl_annealing_steps}: --outer_warmup_epochs="
-            f"{t.outer_warmup_epochs} is the same weight by epochs; choose one of them"
-        )
-
-
-def _validate_estimator(config: Config) -> None:
-    name, row = config.evaluation.estimator, config.row
-    steps = config.evaluation.eval_steps
-    takes_steps = ("bsvi", "svi", "iwae", "diwhvi")
-    if steps is not None and name not in takes_steps and not (name == "auto" and row.refines):
-        raise UserError(
-            f"--eval_steps={steps}: for --estimator={'|'.join(takes_steps)}, not {name}"
-        )
-    if name in ("auto", "ais", "bsvi", "svi"):
-        return
-    if name not in METHODS:
-        raise UserError(
-            f"--estimator={name}: unknown; choose auto, ais or one of {', '.join(METHODS)}"
-        )
-    wanted = METHODS[name]
-    fits = (
-        wanted.hierarchical == row.hierarchical
-        and (wanted.inverse != "tau" or row.inverse == "tau")
-        and (wanted.inverse != "prior" or row.inverse == "prior")
-        and (not wanted.needs_hierarchical_prior or config.method.prior == "hierarchical")
-        and (wanted.zeta != "rho" or row.zeta == "rho")
-    )
-    if not fits:
-        hint = "; first --mode=fit_tau" if wanted.inverse == "tau" and row.hierarchical else ""
-        if name == "iwae" and row.hierarchical:
-            hint = ", whose q(z|x) is hierarchical; choose diwhvi"
-        raise UserError(f"--estimator={name}: not for a run of --bound={row.name}{hint}")
-
-
-def _validate_k_schedule(config: Config) -> None:
-    text, m = config.training.K_schedule, config.method
-    largest = m.K
-    if text:
-        if not config.row.K.free:
-            raise UserError(f"--K_schedule={text}: --bound={m.bound} fixes K={m.K}; leave it out")
-        try:
-            steps = schedules.parse_steps(text)
-        except ValueError as error:
-            raise UserError(
-                f"--K_schedule={text}: {error}; write it like 0:0,250:5,500:25,1000:50"
-            ) from None
-        for _, K in steps:
-            if not 0 <= K <= MAX_COUNT:
-                raise UserError(f"--K_schedule={text}: K={K} is not from 0 to {MAX_COUNT}")
-        largest = max(m.K, *(K for _, K in steps))
-    batch = config.training.batch_size
-    scored = m.M if config.row.shared == "MK" else 1  # every z is scored at all M K psi
-    rows = max((largest * scored + 1) * m.M, m.L * m.M) * batch
-    if rows > MAX_ROWS:
-        raise UserError(
-            f"--K={largest} --M={m.M} --L={m.L} --batch_size={batch}: {rows} rows in one step; "
-            f"keep (K+1)*M*batch_size and L*M*batch_size at or below {MAX_ROWS}"
-        )
-
-
-def _check_number(field: dataclasses.Field, value: Any) -> None:
-    low, high = field.metadata["low"], field.metadata["high"]
-    whole = field.type is int or field.type == tuple[int, ...]
-    is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or math.isinf(value):
-        noun = "a whole number" if whole else "a number"
-        upper = "" if math.isinf(high) else f" and at most {high}"
-        raise UserError(f"--{field.name}={value}: must be {noun}, at least {low}{upper}")
