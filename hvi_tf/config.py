@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import typing
 from typing import Any
 
 from hvi_tf import methods, validation
@@ -94,6 +95,25 @@ class Config:
 def fields() -> list[dataclasses.Field]:
     """The fields of all sections, in the order of the help page."""
     return [f for section in _SECTIONS.values() for f in dataclasses.fields(section)]
+
+
+def kind(field: dataclasses.Field) -> type:
+    """What a field holds: tuple (of whole numbers), bool, int, float or str."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    if tuple in (field.type, typing.get_origin(field.type)):
+        return tuple
+    return next(k for k in (bool, int, float, str) if k in kinds)
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of a setting from the text of a flagfile; no text is true."""
+    (field,) = (f for f in fields() if f.name == name)
+    found = kind(field)
+    if found is tuple:
+        return [int(number) for number in text.split(",")]
+    if found is bool:
+        return text in ("", "true")
+    return found(text)
 
 
 def make(**values: Any) -> Config:

@@ -91,14 +91,33 @@ def value_and_gradients(
         What was drawn and its value, and the ascent direction of each group; None for a
         variable that no gradient reaches.
     """
+    tape, objective = record(
+        model, method, x, variables, K=K, M=M, L=L, seed=seed, inner=inner, outer=outer
+    )
+    return objective, ESTIMATORS[estimator](tape, objective, variables)
+
+
+def record(
+    model: Model,
+    method: Method,
+    x: tf.Tensor,
+    variables: ParameterGroups,
+    *,
+    K: int,
+    M: int,
+    L: int = 1,
+    seed: tf.Tensor,
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+) -> tuple[tf.GradientTape, Objective]:
+    """Draws once on a tape, from which any of `ESTIMATORS` can be read; see above."""
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
         densities = sampling.log_densities(model, method, x, sample)
         inner, outer = (bounds.as_weight(c, densities.log_q_z.dtype) for c in (inner, outer))
         value = tf.reduce_mean(bounds.bound(densities, inner, outer))
-    objective = Objective(value, method, sample, densities, inner, outer)
-    return objective, ESTIMATORS[estimator](tape, objective, variables)
+    return tape, Objective(value, method, sample, densities, inner, outer)
 
 
 Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]

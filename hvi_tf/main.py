@@ -8,21 +8,19 @@ TensorFlow is imported only once the flags are known to be good.
 import dataclasses
 import os
 import pathlib
-import re
 import shlex
 import sys
 import time
-import typing
 from typing import Any, NamedTuple
 
-from absl import app, flags, logging
+from absl import app, flags
 
+from hvi_tf import command_line
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
-from hvi_tf.interrupts import Interrupted
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
@@ -36,14 +34,14 @@ def _flag_fields() -> list[dataclasses.Field]:
 def _define_flags() -> None:
     for field in _flag_fields():
         text = field.metadata["help"]
-        kinds = typing.get_args(field.type) or (field.type,)
-        if tuple in (field.type, typing.get_origin(field.type)):
+        kind = config_lib.kind(field)
+        if kind is tuple:
             flags.DEFINE_list(field.name, [str(n) for n in field.default], text)  # type: ignore
-        elif bool in kinds:
+        elif kind is bool:
             flags.DEFINE_boolean(field.name, field.default, text)
-        elif int in kinds:
+        elif kind is int:
             flags.DEFINE_integer(field.name, field.default, text)
-        elif float in kinds:
+        elif kind is float:
             flags.DEFINE_float(field.name, field.default, text)
         else:
             flags.DEFINE_string(field.name, field.default, text)
@@ -129,21 +127,15 @@ def _run(mode: str) -> None:
     config, path, found = _task(mode)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import tensorflow as tf
-
     from hvi_tf import pictures
     from hvi_tf.evaluation import evaluate, summary
     from hvi_tf.export import export
     from hvi_tf.models.vae import make_vae
-    from hvi_tf.training import fit_tau, loop
-    from hvi_tf.training.checkpoints import Checkpoints
+    from hvi_tf.training import fit_tau, runs
 
     if mode == "fit_tau":
         config = fit_tau.fit_config(config, _flag_values(only_given=True))
-    config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
-    data = datasets.load(config.data)
-    config = config_lib.with_digest(config, data.digest)
-    loop.check_data(config, data)
+    config, data = runs.with_data(config)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
         print(f"Data: {described}", flush=True)
@@ -156,28 +148,27 @@ def _run(mode: str) -> None:
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)
-    result = None
     if mode in ("evaluate", "export", "sample"):
-        run = found
+        run = runs.at_best(config, data, model, found)
     else:  # nothing is written before here
-        run = workdirs.create_or_open(path, config)
+        workdir = workdirs.create_or_open(path, config)
         if mode == "train":
             FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
-        result = loop.train(config, model, data, run)
-    step = Checkpoints(model, run).restore_best()
+        run = runs.train(config, data, model, workdir)
+    workdir = run.workdir
     if mode == "sample":
-        image = run.path / f"samples_step{step}.png"
+        image = workdir.path / f"samples_step{run.step}.png"
         pictures.sample(model, config.evaluation.num_samples, data.image_shape, image)
         print(f"{config.evaluation.num_samples} images: {image}")
         return
     if mode != "evaluate":
-        export(model, run.saved_model)
+        export(model, workdir.saved_model)
     if mode == "export":
-        print(f"SavedModel of step {step}: {run.saved_model}")
+        print(f"SavedModel of step {run.step}: {workdir.saved_model}")
         return
-    scores = evaluate.evaluate(config, model, data.test, run, step)
-    print(summary.table(config, run, scores, result, time.monotonic() - started))
+    scores = evaluate.evaluate(config, model, data, workdir, run.step)
+    print(summary.table(config, workdir, scores, run.training, time.monotonic() - started))
 
 
 def _same_command() -> str:
@@ -189,37 +180,17 @@ def _same_command() -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Runs a mode; one line and exit status 2 for anything the user can mend."""
-    if not FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)  # TFDS narrates at INFO
-    try:
+    """Runs the mode that the flags name."""
+
+    def command() -> None:
         if len(argv) > 1:
             raise UserError(f"{argv[1]}: not a flag; flags look like --name=value")
         _run(FLAGS.mode)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (Interrupted, KeyboardInterrupt) as stop:
-        # A second Ctrl-C does not wait for the checkpoint that the first one asked for.
-        kept = "nothing is lost" if isinstance(stop, Interrupted) else "the last checkpoint stays"
-        print(f"\nInterrupted; {kept}. To go on:\n  {_same_command()}", flush=True)
-        sys.exit(130)
+
+    command_line.run(command, _same_command)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
-    if {"--help", "-help", "-h"} & set(argv[1:]):
-        print(f"{__doc__}\nflags:\n{FLAGS.main_module_help()}")
-        sys.exit(0)
-    try:
-        return FLAGS(argv)
-    except flags.Error as error:
-        text = " ".join(str(error).replace("ERROR:: ", "").split())
-        text = re.sub(
-            r"flag (\S+): (invalid literal|could not convert).*", r"\1: must be a number", text
-        )
-        print(f"error: {text}", file=sys.stderr)
-        sys.exit(2)
-
+_parse_flags = command_line.flags_parser(__doc__)
 
 if __name__ == "__main__":
     app.run(main, flags_parser=_parse_flags)

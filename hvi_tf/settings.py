@@ -288,7 +288,8 @@ class EvaluationConfig:
     eval_L: int = _flag(
         20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT
     )
-    eval_images: int = _flag(10_000, "Test images evaluated, the first ones of the split.", 1)
+    eval_split: str = _flag("test", "Whose images are evaluated: test, validation or train.")
+    eval_images: int = _flag(10_000, "Images evaluated, the first ones of the split.", 1)
     eval_svi_learning_rate: float = _flag(
         0.02,
         "Learning rate of that loop, which is long enough for a smaller one than in training.",

@@ -190,6 +190,9 @@ def _validate_svi(config: "Config") -> None:
 
 def _validate_estimator(config: "Config") -> None:
     name, row = config.evaluation.estimator, config.row
+    split = config.evaluation.eval_split
+    if split not in ("test", "validation", "train"):
+        raise UserError(f"--eval_split={split}: choose test, validation or train")
     steps = config.evaluation.eval_steps
     takes_steps = ("bsvi", "svi", "iwae", "diwhvi")
     if steps is not None and name not in takes_steps and not (name == "auto" and row.refines):

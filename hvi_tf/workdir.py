@@ -1,5 +1,6 @@
 """The folder of one run: its configuration, its lock, and where everything lies."""
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -7,6 +8,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Iterator
 from typing import IO, Any
 
 from hvi_tf.config import Config, differences
@@ -165,7 +167,22 @@ def _read_config(path: pathlib.Path) -> Config | None:
         ) from error
 
 
-def _lock(path: pathlib.Path) -> IO[str]:
+@contextlib.contextmanager
+def locked(path: pathlib.Path, flag: str) -> Iterator[None]:
+    """Makes a folder and keeps it for this process while entered.
+
+    Raises:
+        UserError: naming `flag`, if another process has it or it cannot be written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_error(path, error) from error
+    with _lock(path, flag):
+        yield
+
+
+def _lock(path: pathlib.Path, flag: str = "--workdir") -> IO[str]:
     try:
         lock = open(path / ".lock", "w")
     except OSError as error:
@@ -175,7 +192,7 @@ def _lock(path: pathlib.Path) -> IO[str]:
     except OSError:
         lock.close()
         raise UserError(
-            f"--workdir={path}: another process is running there; wait for it or name another"
+            f"{flag}={path}: another process is running there; wait for it or name another"
         ) from None
     return lock
 

@@ -7,6 +7,7 @@ import pytest
 
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
+from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation import summary as summaries
@@ -14,7 +15,8 @@ from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
 
-TEST = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
+PIXELS = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
+DATA = Dataset(train=255 - PIXELS, validation=PIXELS[:50], test=PIXELS, image_shape=(3, 4, 1))
 
 
 def settings(**values):
@@ -28,7 +30,7 @@ def run(tmp_path):
     model = make_vae(settings(), 12)
 
     def score(step=1, **values):
-        return evaluate.evaluate(settings(**values), model, TEST, opened, step)
+        return evaluate.evaluate(settings(**values), model, DATA, opened, step)
 
     score.workdir, score.model = opened, model
     yield score
@@ -65,7 +67,7 @@ def test_every_method_can_be_scored(bound, tmp_path):
         eval_steps=4 if METHODS[bound].refines else None,
     )
     workdir = workdirs.create_or_open(tmp_path, config)
-    summary = evaluate.evaluate(config, make_vae(config, 12), TEST, workdir, step=1)
+    summary = evaluate.evaluate(config, make_vae(config, 12), DATA, workdir, step=1)
     assert summary["log_likelihood"]["mean"] < 0
     # With an explicit q(z|x), or tau := p(zeta), there are no psi_1:K to draw.
     assert summary["K"] == (2 if METHODS[bound].inverse in ("tau", "mixing") else 0)
@@ -144,7 +146,7 @@ def test_a_collapsed_tau_is_warned_of(run):
     assert not summaries.warnings(run(eval_images=50))
     gated = make_vae(settings(tau_gate_bias=-12.0), 12)
     scores = evaluate.evaluate(
-        settings(tau_gate_bias=-12.0, eval_images=50), gated, TEST, run.workdir, 2
+        settings(tau_gate_bias=-12.0, eval_images=50), gated, DATA, run.workdir, 2
     )
     (warning,) = summaries.warnings(scores)
     assert "tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is 0.000 nats" in warning

@@ -1,17 +1,17 @@
-"""Evaluates a run on its test split by the estimator that its configuration names."""
+"""Evaluates a run by the estimator, and on the split, that its configuration names."""
 
 import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from hvi_tf import log_likelihood, sampling, seeds, svi_scores
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
+from hvi_tf.data.datasets import Dataset
 from hvi_tf.evaluation import annealing, resumable
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.resumable import Job
@@ -87,7 +87,7 @@ def refinement(config: Config) -> SVI:
 def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
     """Where the per-image scores of an evaluation lie."""
     own = config.evaluation.estimator == "auto" and not config.row.refines
-    parts = ["test", *([] if own else [estimator(config)])]
+    parts = [config.evaluation.eval_split, *([] if own else [estimator(config)])]
     parts += [f"{n}{c}" for n, c in _shown_counts(config).items() if c or n in "MK"]
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
 
@@ -101,16 +101,16 @@ def _shown_counts(config: Config) -> dict[str, int]:
 
 
 def evaluate(
-    config: Config, model: VAE, test: np.ndarray, workdir: Workdir, step: int
+    config: Config, model: VAE, data: Dataset, workdir: Workdir, step: int
 ) -> dict[str, Any]:
-    """Scores the first `eval_images` test images and writes the summary.
+    """Scores the first `eval_images` images of a split and writes the summary.
 
     Continues where an interrupted evaluation of the same checkpoint stopped.
 
     Args:
         config: of the run, with the wanted evaluation settings.
         model: with the weights to be scored.
-        test: `[N, D]`, uint8 0 to 255 or float32 0 to 1.
+        data: of which `eval_split` names the images.
         workdir: where scores and summary go.
         step: the checkpoint's training step, part of the scores' identity.
 
@@ -121,10 +121,11 @@ def evaluate(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if a score is not finite, or the disk is full.
     """
+    images = getattr(data, config.evaluation.eval_split)
     x = pipeline.fixed_observation(
-        test, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
+        images, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
     )
-    num_images = min(config.evaluation.eval_images, len(test))
+    num_images = min(config.evaluation.eval_images, len(images))
     if config.evaluation.estimator == "ais":
         return _evaluate_by_annealing(config, model, x, workdir, step, num_images)
     job, told = _job(config, model, x, workdir, step)
@@ -215,16 +216,16 @@ def _at_multiples(
 def _evaluate_by_annealing(
     config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int, num_images: int
 ) -> dict[str, Any]:
-    """Bounds test images from below, then simulated ones from both sides."""
+    """Bounds real images from below, then simulated ones from both sides."""
     e = config.evaluation
     settings = Annealing(e.ais_chains, e.ais_steps, e.ais_leapfrog_steps)
     images = max(1, ANNEALED_STATES // settings.chains)
     name = f"ais_C{settings.chains}_T{settings.steps}_leapfrog{settings.leapfrog_steps}"
     identity = _identity(config, step) | {"annealing": settings._asdict()}
     anneal = annealing.make_annealer(model.callables, settings, _jit(config))
-    test_job = Job(
-        title="annealing, test",
-        path=workdir.evaluation / f"test_{name}.npz",
+    real_job = Job(
+        title=f"annealing, {e.eval_split}",
+        path=workdir.evaluation / f"{e.eval_split}_{name}.npz",
         identity=identity,
         names=AnnealedScores._fields,
         purpose=seeds.Purpose.ANNEAL,
@@ -232,14 +233,14 @@ def _evaluate_by_annealing(
         available=len(x),
         score=lambda rows, seed: anneal(tf.gather(x, rows), seed),
     )
-    scores, seconds = resumable.score_all(test_job, num_images, config.training.seed)
+    scores, seconds = resumable.score_all(real_job, num_images, config.training.seed)
 
     simulated = annealing.simulate(
         model.callables, MAX_SIMULATED, seeds.fold(config.training.seed, seeds.Purpose.SIMULATE)
     )
     num_simulated = min(num_images, MAX_SIMULATED)
     bracket = annealing.make_bracketer(model.callables, settings, _jit(config))
-    simulated_job = test_job._replace(
+    simulated_job = real_job._replace(
         title="annealing, simulated",
         path=workdir.evaluation / f"simulated_{name}.npz",
         names=BracketScores._fields,
@@ -248,10 +249,10 @@ def _evaluate_by_annealing(
         score=lambda rows, seed: bracket(simulated.take(rows), seed),
     )
     brackets, more_seconds = resumable.score_all(simulated_job, num_simulated, config.training.seed)
-    summary = _summary(config, test_job, num_images, seconds + more_seconds, step)
+    summary = _summary(config, real_job, num_images, seconds + more_seconds, step)
     summary |= {"estimator": "ais", **settings._asdict(), **resumable.means(scores)}
     summary |= {"simulated_images": num_simulated, "simulated": resumable.means(brackets)}
-    path = test_job.path.with_name(f"{test_job.path.stem}_N{num_images}.json")
+    path = real_job.path.with_name(f"{real_job.path.stem}_N{num_images}.json")
     workdirs.write_json(path, summary)
     return summary
 
@@ -270,7 +271,7 @@ def _summary(
     return {
         "dataset": datasets.describe(config.data.dataset, config.data.data_digest),
         "bound": config.method.bound,
-        "split": "test",
+        "split": config.evaluation.eval_split,
         "images": num_images,
         "step": step,
         "seconds": round(seconds, 1),

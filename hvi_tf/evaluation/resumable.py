@@ -143,4 +143,4 @@ def _check_finite(batch: Scores, headline: str, first: int) -> None:
             continue
         if not np.isfinite(values).all():
             image = first + int(np.argmin(np.isfinite(values)))
-            raise UserError(f"test image {image}: {name} is not finite; the model has diverged")
+            raise UserError(f"image {image}: {name} is not finite; the model has diverged")

@@ -33,8 +33,8 @@ def table(
     rows += [
         (
             "images",
-            f"{scores['images']} of the test split of {scores['dataset']}, checkpoint of step "
-            f"{scores['step']}",
+            f"{scores['images']} of the {scores['split']} split of {scores['dataset']}, checkpoint "
+            f"of step {scores['step']}",
         ),
         ("wall time", f"{duration(seconds)} this command; the evaluation took {took}"),
     ]
@@ -82,21 +82,24 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """The scores of an evaluation, each with its standard error over images."""
     if scores["estimator"] == "ais":
         return _annealing_rows(scores)
-    M, K, L = scores["M"], scores["K"], scores["L"]
+    M, K, L, split = scores["M"], scores["K"], scores["L"], scores["split"]
     row = METHODS[scores["estimator"]]
     if row.refines:
         return _refined_rows(scores)
     if "multiples" in scores:
         return [
-            (f"test log-likelihood ({_estimate(row)}, M={M * (j + 1)})", _nats(scores[name]))
+            (f"{split} log-likelihood ({_estimate(row)}, M={M * (j + 1)})", _nats(scores[name]))
             for j, name in enumerate(evaluate.multiple_names(M))
         ]
     inner = "".join(f", {name}={count}" for name, count in (("K", K), ("L", L)) if count)
     if row.inverse == "tau":
         inner = inner or f", K={K}"
     rows = [
-        (f"test log-likelihood ({_estimate(row)}, M={M}{inner})", _nats(scores["log_likelihood"])),
-        (f"test bound (M=1{inner})", _nats(scores["bound"])),
+        (
+            f"{split} log-likelihood ({_estimate(row)}, M={M}{inner})",
+            _nats(scores["log_likelihood"]),
+        ),
+        (f"{split} bound (M=1{inner})", _nats(scores["bound"])),
         ("effective sample size, outer", _of(scores["ess_outer"], M)),
     ]
     if K:
@@ -120,7 +123,9 @@ def _refined_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     k = scores["steps"]
     rows = []
     if "log_likelihood" in scores:
-        rows.append((f"test log-likelihood (BSVI-{k})", _nats(scores["log_likelihood"])))
+        rows.append(
+            (f"{scores['split']} log-likelihood (BSVI-{k})", _nats(scores["log_likelihood"]))
+        )
     rows += [
         (f"ELBO* (SVI-{k})", _nats(scores["elbo"])),
         ("KL*", _nats(scores["kl"])),
@@ -136,7 +141,10 @@ def _annealing_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     simulated, n = scores["simulated"], scores["simulated_images"]
     settings = f"{scores['chains']} chains, {scores['steps']} temperatures"
     return [
-        (f"test log-likelihood, at least (AIS, {settings})", _nats(scores["log_likelihood"])),
+        (
+            f"{scores['split']} log-likelihood, at least (AIS, {settings})",
+            _nats(scores["log_likelihood"]),
+        ),
         ("acceptance", _plain(scores["acceptance"])),
         ("effective sample size of the chains", _of(scores["ess_chains"], scores["chains"])),
         (f"{n} simulated images: log p(x), at least", _nats(simulated["lower"])),

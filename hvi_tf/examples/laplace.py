@@ -7,6 +7,8 @@ Laplace(0, 1), so E log q(z) = -D (1 + log 2) is known, and U_K bounds it from a
 a Gamma whose network a gate holds near the prior at first, where it is as good as SIVI.
 """
 
+from collections.abc import Callable, Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -16,28 +18,42 @@ import hvi_tf as hvi
 from hvi_tf.models import networks
 
 
-def entropy_model(
-    dim: int, hidden: tuple[int, ...] = (500, 500, 500), seed: int = 0
-) -> tuple[hvi.Model, hvi.ParameterGroups]:
+def silent_model(
+    mixing: Callable[[tf.Tensor], tfd.Distribution],
+    conditional: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution],
+    tau: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution],
+) -> hvi.Model:
     """A model whose bound is -U_K: neither prior nor likelihood say anything of z."""
+
+    def silent(z: tf.Tensor) -> tf.Tensor:
+        return tf.zeros_like(z[..., 0])
+
+    return hvi.Model(
+        prior=hvi.Callables(log_prob_fn=silent),
+        likelihood=lambda z: hvi.Callables(log_prob_fn=lambda x: silent(z)),
+        conditional=conditional,
+        mixing=mixing,
+        tau=tau,
+    )
+
+
+def entropy_model(
+    dim: int, hidden: Sequence[int] = (500, 500, 500), seed: int = 0, gate_bias: float = -5.0
+) -> tuple[hvi.Model, hvi.ParameterGroups]:
+    """Laplace(0, 1) in `dim` dimensions as a mixture, and the weights of its tau."""
     net = networks.MLP(dim, hidden, 3 * dim, np.random.default_rng(seed))
 
     def tau(z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
         concentration, rate, gate = tf.split(net(tf.abs(z)), 3, axis=-1)
-        gate = tf.nn.sigmoid(gate - 2.0)
+        gate = tf.nn.sigmoid(gate + gate_bias)
         positive = [tf.nn.softplus(parameter) + 1e-3 for parameter in (concentration, rate)]
         concentration = 1.0 + gate * (positive[0] - 1.0)
         rate = 0.5 + gate * (positive[1] - 0.5)
         return tfd.Independent(tfd.Gamma(concentration, rate), 1)
 
-    def silent(z: tf.Tensor) -> tf.Tensor:
-        return tf.zeros_like(z[..., 0])
-
-    model = hvi.Model(
-        prior=hvi.Callables(log_prob_fn=silent),
-        likelihood=lambda z: hvi.Callables(log_prob_fn=lambda x: silent(z)),
-        conditional=lambda psi, x: tfd.Independent(tfd.Normal(0.0, tf.sqrt(psi)), 1),
+    model = silent_model(
         mixing=lambda x: tfd.Independent(tfd.Exponential(tf.fill([len(x), dim], 0.5)), 1),
+        conditional=lambda psi, x: tfd.Independent(tfd.Normal(0.0, tf.sqrt(psi)), 1),
         tau=tau,
     )
     return model, hvi.ParameterGroups(eta=net.variables)

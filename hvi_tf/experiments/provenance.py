@@ -1,13 +1,61 @@
 """Where the numbers of an experiment come from."""
 
+import datetime
+import importlib.metadata
 import os
+import pathlib
 import platform
 import subprocess
+from typing import Any
+
+_PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
 
 
 def provenance() -> str:
-    """The commit and the machine that the numbers come from."""
+    """The commit and the machine that the numbers come from, as a sentence."""
+    return (
+        f"Commit {commit()}, {os.cpu_count()} cores of {_processor()}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+def record() -> dict[str, Any]:
+    """The same with versions and the date, for JSON."""
+    return {
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": _processor(),
+            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        },
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def commit() -> str:
+    """The commit of the source, marked if it was changed since; unknown outside a clone."""
     git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
-    python = platform.python_version()
-    return f"Commit {commit}, {os.cpu_count()} cores of {platform.machine()}, Python {python}"
+    try:
+        found = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git here
+        found = ""
+    return found or "unknown"
+
+
+def _versions() -> dict[str, str]:
+    installed = {}
+    for package in _PACKAGES:
+        try:
+            installed[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def _processor() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.machine()

@@ -1,0 +1,129 @@
+"""Tables 10 to 12 of Shu et al. 2019: BSVI beside IWAE with up to five times the draws."""
+
+from typing import Any
+
+import numpy as np
+
+from hvi_tf.evaluation import evaluate
+from hvi_tf.experiments import bsvi_tables, plots, published, trained
+from hvi_tf.experiments.experiment import (
+    Cell,
+    Claim,
+    Context,
+    Experiment,
+    Row,
+    Table,
+    distinct,
+    row,
+    values,
+)
+
+METHODS = bsvi_tables.METHODS
+PRESETS = bsvi_tables.PRESETS
+
+
+def measure(cell: Cell, context: Context) -> list[Row]:
+    """Scores the run of a row of tables 4 to 6 by both estimators on the same test images."""
+    s = cell.settings
+    dataset, method, seed = s["dataset"], s["method"], s["seed"]
+    k = s["eval_steps"]
+    with trained.trained(context, bsvi_tables.flags(dataset, method, seed, s)) as run:
+        refined = trained.score(run, **bsvi_tables.evaluation(s))
+        sampled = trained.score(run, estimator="iwae", eval_steps=k, eval_images=s["eval_images"])
+    where = dict(dataset=dataset, seed=seed)
+    found = [(f"BSVI-{k}", refined["log_likelihood"], refined["seconds"], k)]
+    # The seconds of IWAE are those of all five together.
+    found += [
+        (f"IWAE-{k * (j + 1)}", sampled[name], sampled["seconds"], k * (j + 1))
+        for j, name in enumerate(evaluate.multiple_names(k))
+    ]
+    return [
+        row(method, "log_likelihood", score["mean"], error=score["standard_error"],
+            seconds=seconds, **where, M=draws, estimator=estimator)
+        for estimator, score, seconds, draws in found
+    ]  # fmt: skip
+
+
+def _estimators(rows: list[Row]) -> list[str]:
+    return distinct(rows, "estimator")
+
+
+def _mean(rows: list[Row], method: str, dataset: str, estimator: str) -> float:
+    where = dict(method=method, dataset=dataset, estimator=estimator)
+    return float(np.mean(values(rows, **where)))
+
+
+def figures(rows: list[Row]) -> dict[str, Any]:
+    """How far IWAE stays below BSVI, against its draws."""
+    datasets = distinct(rows, "dataset")
+    bsvi, *iwae = _estimators(rows)
+    figure, panels = plots.panels(len(datasets), width=5.6, height=3.8)
+    for axes, dataset in zip(panels, datasets, strict=True):
+        for j, method in enumerate(METHODS):
+            level = values(rows, method=method, dataset=dataset, estimator=bsvi)
+            samples = [
+                np.array(values(rows, method=method, dataset=dataset, estimator=e)) - level
+                for e in iwae
+            ]
+            draws = [int(e.split("-")[1]) for e in iwae]
+            style = dict(color=f"C{j % 7}", linestyle="--" if j >= 7 else "-")
+            plots.over_seeds(axes, draws, samples, method, **style)
+        plots.reference_line(axes, 0.0, bsvi)
+        axes.set_xlabel("draws of IWAE")
+        axes.set_ylabel(f"IWAE less {bsvi}, nats")
+        axes.set_title(f"{dataset}, test images; band: 2 standard errors over seeds")
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right upper", fontsize=8)
+    return {"bsvi_vs_iwae": figure}
+
+
+def tables(rows: list[Row]) -> list[Table]:
+    """Ours, and what both papers' estimators differ by."""
+    found = []
+    bsvi, *iwae = _estimators(rows)
+    for dataset in distinct(rows, "dataset"):
+        theirs = published.load("bsvi")["bsvi_vs_iwae"][dataset]
+        body, differences = [], []
+        for method in METHODS:
+            means = [_mean(rows, method, dataset, e) for e in (bsvi, *iwae)]
+            body.append([method, *(f"{m:.2f}" for m in means)])
+            ours = (m - means[0] for m in means[1:])
+            paper = (p - theirs[method][0] for p in theirs[method][1:])
+            pairs = (f"{a:+.2f} ({b:+.2f})" for a, b in zip(ours, paper, strict=True))
+            differences.append([method, *pairs])
+        title = f"{dataset}, test log-likelihood, nats, mean over seeds"
+        found.append(Table(title, ["method", bsvi, *iwae], body))
+        title = f"{dataset}: IWAE less BSVI, nats; in brackets the paper's (k=500)"
+        found.append(Table(title, ["method", *iwae], differences))
+    return found
+
+
+def claims(rows: list[Row]) -> list[Claim]:
+    """For what was trained with SVI, BSVI is tighter than IWAE with five times the draws."""
+    bsvi, *iwae = _estimators(rows)
+    said = []
+    for dataset in distinct(rows, "dataset"):
+        gaps = {
+            method: _mean(rows, method, dataset, bsvi) - _mean(rows, method, dataset, iwae[-1])
+            for method in METHODS
+            if "SVI" in method
+        }
+        least = min(gaps, key=lambda method: gaps[method])
+        text = f"{dataset}: {bsvi} above {iwae[-1]} for every model trained with SVI"
+        said.append(Claim(text, gaps[least] > 0, f"least for {least}: {gaps[least]:+.2f} nats"))
+    return said
+
+
+EXPERIMENT = Experiment(
+    about=(
+        "The models of bsvi-tables, whose runs this experiment shares, scored by BSVI-k and by "
+        "IWAE with k, 2k, ..., 5k draws from the encoder alone, on the same test images."
+    ),
+    presets=PRESETS,
+    cells=bsvi_tables.cells,
+    measure=measure,
+    figures=figures,
+    tables=tables,
+    claims=claims,
+    caveat=bsvi_tables.EXPERIMENT.caveat,
+)

@@ -1,0 +1,93 @@
+"""The table of experiments: what each reproduces, and what that costs.
+
+The module of `bsvi-tables` is `hvi_tf.experiments.bsvi_tables`, which offers an `EXPERIMENT`;
+it is imported only to be run, so that a list of all experiments costs nothing.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+PRESETS = ("quick", "full")
+IWHVI = "Sobolev & Vetrov 2019"
+BSVI = "Shu et al. 2019"
+
+
+class Entry(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    title: str
+    source: str  # the figure or table
+    quick: str  # cost on 2 cores, measured
+    full: str  # cost, estimated
+
+    @property
+    def module(self) -> str:
+        """Where its `EXPERIMENT` is."""
+        return f"hvi_tf.experiments.{self.name.replace('-', '_')}"
+
+
+_ROWS = (
+    Entry(
+        "laplace", "Negative entropy of a Laplace", f"{IWHVI}, figure 1a", "3 min", "25 min there"
+    ),
+    Entry(
+        "laplace-jackknife",
+        "The same with the jackknife",
+        f"{IWHVI}, figure 4",
+        "1 min",
+        "10 min there",
+    ),
+    Entry("training-k", "K in training", f"{IWHVI}, figure 1b", "10 min", "400 GPU h"),
+    Entry(
+        "likelihood-table",
+        "Test log-likelihoods of six methods",
+        f"{IWHVI}, figure 2 left",
+        "15 min",
+        "4,000 GPU h with the grid",
+    ),
+    Entry(
+        "evaluation-metric",
+        "DIWHVI as evaluation metric",
+        f"{IWHVI}, figure 2 right",
+        "5 min",
+        "60 GPU h",
+    ),
+    Entry(
+        "gradient-snr",
+        "Signal-to-noise ratios on an autoencoder",
+        f"{IWHVI}, figure 3a",
+        "5 min",
+        "5 GPU h",
+    ),
+    Entry(
+        "gradient-snr-toy",
+        "Signal-to-noise ratios on a toy",
+        f"{IWHVI}, figure 3b",
+        "2 min",
+        "15 min there",
+    ),
+    Entry("posterior-collapse", "What tau knows", f"{IWHVI}, section 6.3", "1 min", "none"),
+    Entry("bsvi-tables", "Eight ways to train", f"{BSVI}, tables 4 to 9", "12 min", "2,000 GPU h"),
+    Entry("bsvi-vs-iwae", "BSVI against IWAE", f"{BSVI}, tables 10 to 12", "2 min", "20 GPU h"),
+    Entry(
+        "ground-truth",
+        "Who is how far from the truth at equal compute",
+        "beyond the papers",
+        "8 min",
+        "70 GPU h",
+    ),
+    Entry(
+        "dreg-phi",
+        "Doubly reparameterized gradients for q",
+        "beyond the papers",
+        "8 min",
+        "150 GPU h",
+    ),
+)
+ENTRIES = {entry.name: entry for entry in _ROWS}
+
+
+def load(name: str) -> Any:
+    """The `EXPERIMENT` of a name in the table."""
+    return importlib.import_module(ENTRIES[name].module).EXPERIMENT

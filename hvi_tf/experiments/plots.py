@@ -1,0 +1,88 @@
+"""Figures in the field's manner: axes with units, bands that say what they are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+matplotlib.use("Agg")
+# The same figure is the same file, and text is paths: a report needs no fonts.
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "hvi_tf",
+        "font.size": 9.0,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "lines.linewidth": 1.5,
+        "lines.markersize": 4.0,
+        "axes.prop_cycle": matplotlib.cycler(
+            # Okabe & Ito: told apart by the colour-blind, too.
+            color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+        ),
+    }
+)
+
+
+def panels(count: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` panels side by side."""
+    figure = Figure(figsize=(width * count, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)
+    return figure, list(axes[0])
+
+
+def band(
+    axes: Axes,
+    x: Sequence[float],
+    middle: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    label: str,
+    **style: Any,
+) -> None:
+    """A line with a shaded band."""
+    (line,) = axes.plot(x, middle, label=label, **{"marker": "o", **style})
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
+
+
+def over_seeds(
+    axes: Axes, x: Sequence[float], samples: Sequence[Sequence[float]], label: str, **style: Any
+) -> None:
+    """The mean of `samples[i]` at `x[i]`, with a band of twice its standard error."""
+    means = np.array([np.mean(s) for s in samples])
+    errors = np.array([2.0 * standard_error(s) for s in samples])
+    band(axes, x, means, means - errors, means + errors, label, **style)
+
+
+def standard_error(sample: Sequence[float]) -> float:
+    """Of the mean; 0 for a single value, whose error is unknown."""
+    return float(np.std(sample, ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else 0.0
+
+
+def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:
+    """The paper's value, or the truth, as a dashed line."""
+    axes.axhline(value, **{"color": "0.35", "linestyle": "--", "linewidth": 1.0, **style})
+    axes.annotate(
+        label,
+        (0.99, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color=style.get("color", "0.35"),
+    )
+
+
+def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:
+    """A logarithmic axis of numbers of draws, 0 among them."""
+    axes.set_xscale("symlog", linthresh=1.0)
+    axes.set_xticks(list(counts), [str(c) for c in counts])
+    axes.minorticks_off()
+    axes.set_xlabel(name)

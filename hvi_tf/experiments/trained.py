@@ -1,0 +1,156 @@
+"""Trained autoencoders for the experiments, which share them.
+
+A run's folder is named for its settings, so that two experiments that ask for the same
+model train it once. It is a run like any other: `python -m hvi_tf.main --workdir=...`
+evaluates it, TensorBoard shows it, and what was interrupted goes on.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from hvi_tf import config as config_lib
+from hvi_tf import seeds
+from hvi_tf import workdir as workdirs
+from hvi_tf.data import pipeline
+from hvi_tf.errors import UserError
+from hvi_tf.evaluation import evaluate
+from hvi_tf.experiments.experiment import Context, Row, Settings, row
+from hvi_tf.models.vae import make_vae
+from hvi_tf.pictures import image_grid
+from hvi_tf.training import fit_tau, runs
+from hvi_tf.training.runs import Run
+
+GRID = 8  # images per side of a grid
+
+
+_FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
+
+
+def recipe(flagfile: str, **changes: Any) -> Settings:
+    """The settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
+
+    Raises:
+        UserError: if this is no clone of the repository, which has the flagfiles.
+    """
+    path = _FLAGFILES / f"{flagfile}.cfg"
+    if not path.exists():
+        raise UserError(f"{path}: missing; experiments read the recipes of a clone")
+    settings: Settings = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("--"):
+            name, _, text = line[2:].partition("=")
+            settings[name] = config_lib.parse(name, text)
+    return settings | changes
+
+
+@contextlib.contextmanager
+def trained(context: Context, settings: Settings) -> Iterator[Run]:
+    """The run of these settings, trained unless it has been; locked while entered.
+
+    Args:
+        context: of the cell.
+        settings: flags of `hvi_tf.main` without their dashes.
+
+    Raises:
+        UserError: as `hvi_tf.main` would print.
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    config, data = runs.with_data(
+        config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
+    )
+    path = context.runs / run_name(settings)
+    config = workdirs.reconcile(path, config)
+    model = make_vae(config, data.train.shape[1])
+    with contextlib.closing(workdirs.create_or_open(path, config)) as workdir:
+        yield runs.train(config, data, model, workdir)
+
+
+def best_validation_bound(context: Context, settings: Settings) -> float:
+    """That of the run of these settings, which is trained for it if need be."""
+    path = context.runs / run_name(settings) / "best_validation_bound.json"
+    if not path.exists():
+        with trained(context, settings) as run:
+            best = max(r["value"] for r in learning_curve(run, ""))
+            workdirs.write_json(path, best)
+    return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def with_fitted_tau(run: Run, epochs: int) -> Iterator[Run]:
+    """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
+    config = fit_tau.fit_config(run.config, {"tau_epochs": epochs})
+    config = config_lib.with_frozen(config, run.step)
+    model = make_vae(config, run.data.train.shape[1])
+    fit_tau.adopt(model, run.model)
+    path = run.workdir.path / config_lib.fit_name(config, run.step)
+    with contextlib.closing(workdirs.create_or_open(path, config)) as workdir:
+        yield runs.train(config, run.data, model, workdir)
+
+
+def run_name(settings: Settings) -> str:
+    """A readable and unique name of a run's folder."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    known = ("dataset", "bound", "posterior", "K", "M", "svi_steps", "gradient")
+    named = [f"{settings[name]}" for name in ("dataset", "bound") if name in settings]
+    named += [f"{n}{settings[n]}" for n in known[2:] if n in settings]
+    return "-".join([*named, f"seed{settings.get('seed', 0)}", digest[:8]])
+
+
+def score(run: Run, **settings: Any) -> dict[str, Any]:
+    """The summary of an evaluation, as `hvi_tf.main --mode=evaluate` computes and keeps it.
+
+    Args:
+        run: what to score.
+        **settings: flags of the evaluation; the others keep their defaults.
+    """
+    fields = {f.name for f in dataclasses.fields(run.config.evaluation)}
+    kept = {n: v for n, v in config_lib.flatten(run.config).items() if n not in fields}
+    config = config_lib.make(**kept, **settings)
+    return evaluate.evaluate(config, run.model, run.data, run.workdir, run.step)
+
+
+def test_images(run: Run, count: int) -> tf.Tensor:
+    """The first test images `[count, D]` as every run with this seed observes them."""
+    likelihood, seed = run.config.model.likelihood, run.config.training.seed
+    purpose = seeds.Purpose.EVALUATE
+    return pipeline.fixed_observation(run.data.test, likelihood, seed, purpose)[:count]
+
+
+def learning_curve(run: Run, method: str, **where: Any) -> list[Row]:
+    """The validation bound after every epoch, as rows with the training step."""
+    events = EventAccumulator(str(run.workdir.tensorboard), size_guidance={"tensors": 0})
+    events.Reload()
+    points = {
+        e.step: float(tf.make_ndarray(e.tensor_proto)) for e in events.Tensors("validation/bound")
+    }
+    return [
+        row(method, "validation_bound", value, step=step, **where)
+        for step, value in sorted(points.items())
+    ]
+
+
+def draw_pictures(run: Run, context: Context, name: str) -> None:
+    """Writes grids of samples and of test images beside their reconstructions."""
+    side = GRID // 2 if run.model.autoregressive else GRID
+    seed = seeds.fold(run.model.seed, seeds.Purpose.SAMPLE_IMAGES)
+    x = test_images(run, side * side // 2)
+    pairs = tf.stack([x, run.model.reconstruct(x, seed)], axis=1)
+    grids = {
+        "samples": run.model.sample_images(side * side, seed),
+        "reconstructions": tf.reshape(pairs, [-1, run.model.x_dim]),
+    }
+    context.pictures.mkdir(parents=True, exist_ok=True)
+    for kind, images in grids.items():
+        grid = image_grid(images.numpy(), run.data.image_shape)
+        pixels = np.round(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
+        path = context.pictures / f"{name}_{kind}.png"
+        workdirs.write_atomically(path, tf.io.encode_png(pixels).numpy())

@@ -1,0 +1,134 @@
+"""Reproduces a figure or table of the papers.
+
+    python -m hvi_tf.reproduce laplace                    # quick: minutes on 2 cores
+    python -m hvi_tf.reproduce bsvi-tables --preset=full  # the paper's setting
+    python -m hvi_tf.reproduce --list
+
+Several names, or `all`, run one after another. Results lie in --out/NAME: results.csv (a row
+per measurement), figures as PNG and SVG, and results.json (settings, versions, machine,
+commit, claims). What is finished is not measured again, so the same command goes on after
+Ctrl-C, a kill or a crash. `python -m hvi_tf.report DIR` makes a page of all results.
+"""
+
+import fnmatch
+import os
+import pathlib
+import shlex
+import sys
+
+from absl import app, flags
+
+from hvi_tf import command_line
+from hvi_tf.errors import UserError
+from hvi_tf.experiments import catalogue
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """Only for a run of this module: other modules have flags of these names."""
+    flags.DEFINE_boolean("list", False, "Lists the experiments with their cost.")
+    flags.DEFINE_enum(
+        "preset", "quick", catalogue.PRESETS, "quick shows a claim's shape; full is the paper's."
+    )
+    flags.DEFINE_string("out", "", "Folder of results and runs. Default: runs/reproduce-PRESET.")
+    flags.DEFINE_multi_string(
+        "set", [], "Changes a setting of the preset, such as --set=seeds=5; may be repeated."
+    )
+    flags.DEFINE_string(
+        "cells",
+        "*",
+        "Measures only the cells whose names match, such as '*-seed3': other processes, or the "
+        "same command later, do the rest.",
+    )
+    flags.DEFINE_string("data_dir", "", "As for hvi_tf.main.")
+    flags.DEFINE_string("manual_dir", "", "As for hvi_tf.main.")
+
+
+def listing() -> str:
+    """The table of experiments."""
+    lines = []
+    for entry in catalogue.ENTRIES.values():
+        lines += [
+            f"{entry.name}: {entry.title} ({entry.source})",
+            f"    quick {entry.quick} on 2 cores; full {entry.full}",
+        ]
+    return "\n".join(lines)
+
+
+def _names(arguments: list[str]) -> list[str]:
+    if not arguments:
+        raise UserError("name an experiment, or all; --list shows them")
+    if arguments == ["all"]:
+        return list(catalogue.ENTRIES)
+    for name in arguments:
+        if name not in catalogue.ENTRIES:
+            known = ", ".join(catalogue.ENTRIES)
+            raise UserError(f"{name}: no such experiment; choose from {known}, or all")
+    return arguments
+
+
+def _changes() -> dict[str, str]:
+    changes = {}
+    for text in FLAGS.set:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise UserError(f"--set={text}: must look like --set=NAME=VALUE")
+        changes[name] = value
+    return changes
+
+
+def reproduce(name: str, out: pathlib.Path) -> None:
+    """Measures what is left of an experiment, and makes its figures when nothing is."""
+    import tensorflow as tf
+
+    from hvi_tf.experiments import experiment as experiments
+
+    tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
+    experiment = catalogue.load(name)
+    settings = experiments.with_changes(experiment.presets[FLAGS.preset], _changes())
+    folder = out / name
+    cells = [c for c in experiment.cells(settings) if fnmatch.fnmatch(c.name, FLAGS.cells)]
+    if not cells:
+        raise UserError(f"--cells={FLAGS.cells}: none of the cells of {name} matches")
+    context = experiments.Context(
+        cell=folder,
+        runs=out / "runs",
+        pictures=folder / "pictures",
+        data_dir=FLAGS.data_dir,
+        manual_dir=FLAGS.manual_dir,
+    )
+    print(f"== {name}: {len(cells)} cells, {folder}", flush=True)
+    experiments.measure_cells(experiment, cells, folder, context)
+    results = experiments.collect(experiment, name, settings, folder)
+    if results is None:
+        print(f"{name}: other cells are still to be measured; the same command does that")
+        return
+    print(experiments.as_text(results))
+    print(f"Results: {folder}")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the experiments that are named."""
+
+    def command() -> None:
+        if FLAGS.list:
+            print(listing())
+            return
+        names = _names(argv[1:])
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
+        for name in names:
+            reproduce(name, out)
+        print(f"\nTo go on:\n  python -m hvi_tf.report {out}\n  tensorboard --logdir={out}")
+
+    command_line.run(command, _same_command)
+
+
+def _same_command() -> str:
+    return shlex.join(["python", "-m", "hvi_tf.reproduce", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main, flags_parser=command_line.flags_parser(__doc__))

@@ -1,0 +1,66 @@
+"""A run from its configuration: the data, the model and the workdir, trained or resumed.
+
+The command line and the experiments both go through here.
+"""
+
+import functools
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from hvi_tf import config as config_lib
+from hvi_tf.config import Config
+from hvi_tf.data import datasets
+from hvi_tf.data.datasets import Dataset
+from hvi_tf.models.vae import VAE
+from hvi_tf.settings import DataConfig
+from hvi_tf.training import loop
+from hvi_tf.training.checkpoints import Checkpoints
+from hvi_tf.training.loop import TrainingResult
+from hvi_tf.workdir import Workdir
+
+
+class Run(NamedTuple):
+    """A model at its best checkpoint, and what it was made of."""
+
+    config: Config
+    data: Dataset
+    model: VAE
+    workdir: Workdir
+    step: int  # of the checkpoint
+    training: TrainingResult | None  # None if this process trained nothing
+
+
+def with_data(config: Config) -> tuple[Config, Dataset]:
+    """The data of a configuration, which is told what this machine and they decide.
+
+    Raises:
+        UserError: if the data cannot be had, or cannot be trained on as configured.
+    """
+    config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
+    data = _load(config.data)
+    config = config_lib.with_digest(config, data.digest)
+    loop.check_data(config, data)
+    return config, data
+
+
+@functools.lru_cache(maxsize=2)  # an experiment trains one model after another
+def _load(config: DataConfig) -> Dataset:
+    return datasets.load(config)
+
+
+def train(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
+    """Trains to the end of the schedule, from the latest checkpoint if there is one.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
+        UserError: if a bound or gradient is not finite, or the disk is full.
+    """
+    training = loop.train(config, model, data, workdir)
+    return at_best(config, data, model, workdir)._replace(training=training)
+
+
+def at_best(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
+    """The run with the weights of its best checkpoint."""
+    step = Checkpoints(model, workdir).restore_best()
+    return Run(config, data, model, workdir, step, None)
