@@ -194,5 +194,5 @@ def test_a_damaged_score_file_is_replaced(damage, run, capsys):
 
 def test_a_diverged_model_is_named(run):
     run.model.decoder.later_layers[-1].bias.assign(np.full(12, np.nan))
-    with pytest.raises(UserError, match="test image 0: log_likelihood is not finite"):
+    with pytest.raises(UserError, match="image 0: log_likelihood is not finite"):
         run()

@@ -1,6 +1,5 @@
 """Figure 2 right of Sobolev & Vetrov 2019: one trained model, scored by four bounds."""
 
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -94,7 +93,6 @@ def _summary(
     return row(label, quantity, found.mean(), error=error, seconds=seconds, **where)
 
 
-@functools.lru_cache(maxsize=8)  # the repetitions of a count share a graph
 def _scorer(model: Any, name: str, M: int, K: int) -> tuple[Callable, int]:
     """How to score a batch, and how many images it takes."""
     per_z = sampling.psi_per_z(METHODS[name], K, M)

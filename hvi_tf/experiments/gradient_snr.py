@@ -57,7 +57,7 @@ def measure_group(
         for i in range(s["minibatches"]):
             x = reference_model.minibatch(run, s["batch_size"], i)
             seed = seeds.fold(run.config.training.seed, seeds.Purpose.EVALUATE, i)
-            ratios.append(ratios_of(lambda own, x=x: x, seed))
+            ratios.append(ratios_of(x, seed))
         for i, label in enumerate(estimators):
             found = signal_to_noise.summarize(np.stack([r[i] for r in ratios]))
             where = dict(dataset="mnist", K=s["K"], M=s["M"], seed=0, group=group)
@@ -79,11 +79,8 @@ def draw(rows: list[Row], estimators: dict[str, str], of: str) -> Any:
             mine = [select(rows, method=label, M=M, K=K)[0] for K in Ks]
             means, lows, highs = ([r[key] for r in mine] for key in ("value", "low", "high"))
             plots.band(axes, Ks, means, lows, highs, label)
-        axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks(Ks, [str(K) for K in Ks])
-        axes.minorticks_off()
-        axes.set_xlabel("K, draws of psi")
+        plots.count_axis(axes, "K, draws of psi", Ks)
         axes.set_title(f"M={M}; band: middle 90% of parameters")
     panels[0].set_ylabel(f"signal-to-noise ratio, gradient of {of}")
     handles = panels[0].get_legend_handles_labels()

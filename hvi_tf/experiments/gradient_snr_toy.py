@@ -133,8 +133,9 @@ def _measure(
     ratios_of = signal_to_noise.make_ratios(
         model, ROWS[bound], variables, group, list(chosen.values()),
         K=counts.get("K", 0), M=counts.get("M", 1), draws=draws,
+        minibatch=lambda x, own: minibatch(own),
     )  # fmt: skip
-    ratios = ratios_of(minibatch, seeds.fold(seed, seeds.Purpose.EVALUATE))
+    ratios = ratios_of(tf.zeros([]), seeds.fold(seed, seeds.Purpose.EVALUATE))
     rows = []
     for label, own in zip(chosen, ratios, strict=True):
         found = signal_to_noise.summarize(own)
@@ -153,11 +154,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
             for key in ("value", "low", "high")
         )
         plots.band(axes, Ks, means, lows, highs, label)
-    axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks(Ks, [str(K) for K in Ks])
-    axes.minorticks_off()
-    axes.set_xlabel("K, draws of psi")
+    plots.count_axis(axes, "K, draws of psi", Ks)
     axes.set_ylabel("signal-to-noise ratio of a gradient")
     axes.set_title("Mean over parameters; band: their middle 90%")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

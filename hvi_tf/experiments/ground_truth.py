@@ -43,7 +43,7 @@ BUDGETS = {
 }
 SETS = ("simulated", "mnist")
 LEAPFROG_STEPS = 5
-SVI_SETTINGS = dict(learning_rate=0.02, momentum=0.5, clip_norm=1.0)
+SVI_SETTINGS: dict[str, Any] = dict(learning_rate=0.02, momentum=0.5, clip_norm=1.0)
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(

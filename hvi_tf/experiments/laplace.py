@@ -129,7 +129,8 @@ def trained_weights(
         own.train(seed, tf.constant(done), tf.constant(n))
         done, found[n] = n, own.weights
     buffer = io.BytesIO()
-    np.savez(buffer, **{f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)})
+    arrays: dict[str, Any] = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
+    np.savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
     workdirs.write_atomically(path, buffer.getvalue())
     return found

@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+import cycler
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+# One axis of numbers.
+Values = Sequence[float] | np.ndarray
 
 matplotlib.use("Agg")
 # The same figure is the same file, and text is paths: a report needs no fonts.
@@ -21,7 +25,7 @@ matplotlib.rcParams.update(
         "legend.frameon": False,
         "lines.linewidth": 1.5,
         "lines.markersize": 4.0,
-        "axes.prop_cycle": matplotlib.cycler(
+        "axes.prop_cycle": cycler.cycler(
             # Okabe & Ito: told apart by the colour-blind, too.
             color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
         ),
@@ -38,10 +42,10 @@ def panels(count: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Fig
 
 def band(
     axes: Axes,
-    x: Sequence[float],
-    middle: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
+    x: Values,
+    middle: Values,
+    low: Values,
+    high: Values,
     label: str,
     **style: Any,
 ) -> None:
@@ -50,16 +54,14 @@ def band(
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
-def over_seeds(
-    axes: Axes, x: Sequence[float], samples: Sequence[Sequence[float]], label: str, **style: Any
-) -> None:
+def over_seeds(axes: Axes, x: Values, samples: Sequence[Values], label: str, **style: Any) -> None:
     """The mean of `samples[i]` at `x[i]`, with a band of twice its standard error."""
     means = np.array([np.mean(s) for s in samples])
     errors = np.array([2.0 * standard_error(s) for s in samples])
     band(axes, x, means, means - errors, means + errors, label, **style)
 
 
-def standard_error(sample: Sequence[float]) -> float:
+def standard_error(sample: Values) -> float:
     """Of the mean; 0 for a single value, whose error is unknown."""
     return float(np.std(sample, ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else 0.0
 
@@ -81,8 +83,12 @@ def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:
 
 
 def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:
-    """A logarithmic axis of numbers of draws, 0 among them."""
-    axes.set_xscale("symlog", linthresh=1.0)
+    """A logarithmic axis of numbers of draws; 0 may be among them."""
+    if 0 in counts:
+        axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
+        axes.set_xlim(left=-0.3)
+    else:
+        axes.set_xscale("log")
     axes.set_xticks(list(counts), [str(c) for c in counts])
     axes.minorticks_off()
     axes.set_xlabel(name)

@@ -45,8 +45,9 @@ def make_ratios(
     K: int,
     M: int = 1,
     draws: int,
-) -> Callable[[Callable[[tf.Tensor], tf.Tensor], tf.Tensor], np.ndarray]:
-    """A compiled function of (minibatch, seed) that measures the ratios `[E, P]`.
+    minibatch: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda x, seed: x,
+) -> Callable[[tf.Tensor, tf.Tensor], np.ndarray]:
+    """A compiled function of (x, seed) that measures the ratios `[E, P]`.
 
     Every estimator sees the same draws, so that their ratios compare. A parameter without
     noise, such as the weight of a pixel that is always black, has the ratio NaN. The |mean|
@@ -61,10 +62,11 @@ def make_ratios(
         K: draws of psi besides psi_0.
         M: draws of z.
         draws: gradients, all of fresh draws.
+        minibatch: (x, seed) -> the observations `[B, ...]` of one gradient; x itself if they
+            are the same for all.
 
     Returns:
-        The function; its first argument maps a seed to the minibatch `[B, ...]` of a draw,
-        its second is int32 `[2]`.
+        The function; seed is int32 `[2]`.
     """
 
     def flat_gradients(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -77,20 +79,19 @@ def make_ratios(
 
     size = sum(int(np.prod(v.shape)) for v in getattr(variables, group))
 
-    def measure(minibatch: Callable[[tf.Tensor], tf.Tensor], seed: tf.Tensor) -> np.ndarray:
-        @tf.function
-        def moments(seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            mean = tf.zeros([len(estimators), size], tf.float64)
-            squares = tf.zeros_like(mean)
-            for i in tf.range(draws):  # Welford's update: no difference of large sums
-                x_seed, own = tf.unstack(tf.random.split(tf.random.fold_in(seed, i), 2))
-                new = flat_gradients(minibatch(x_seed), own)
-                before = new - mean
-                mean += before / tf.cast(i + 1, tf.float64)
-                squares += before * (new - mean)
-            return mean, squares
+    @tf.function
+    def moments(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        mean = tf.zeros([len(estimators), size], tf.float64)
+        squares = tf.zeros_like(mean)
+        for i in tf.range(draws):  # Welford's update: no difference of large sums
+            x_seed, own = tf.unstack(tf.random.split(tf.random.fold_in(seed, i), 2))
+            before = flat_gradients(minibatch(x, x_seed), own) - mean
+            mean += before / tf.cast(i + 1, tf.float64)
+            squares += before * before * tf.cast(i, tf.float64) / tf.cast(i + 1, tf.float64)
+        return mean, squares
 
-        mean, squares = (value.numpy() for value in moments(seed))
+    def measure(x: tf.Tensor, seed: tf.Tensor) -> np.ndarray:
+        mean, squares = (value.numpy() for value in moments(x, seed))
         deviation = np.sqrt(squares / (draws - 1))
         quiet = np.full_like(mean, np.nan)
         return np.divide(np.abs(mean), deviation, out=quiet, where=deviation > 0)

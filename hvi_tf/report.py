@@ -1,0 +1,111 @@
+"""One self-contained page of the experiments in a folder.
+
+    python -m hvi_tf.report runs/reproduce-quick
+
+Reads what `python -m hvi_tf.reproduce` left in DIR/*/ and writes DIR/report.html: figures,
+tables beside the papers' numbers, claims, pictures and the CSV files, all inside the page.
+It opens from disk, with no network and no scripts.
+"""
+
+import base64
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from absl import app, flags
+
+from hvi_tf import command_line
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.experiments import catalogue
+from hvi_tf.progress import duration
+
+FLAGS = flags.FLAGS
+_TEMPLATE = pathlib.Path(__file__).parent / "experiments" / "report.html.jinja"
+
+
+def data_uri(path: pathlib.Path) -> str:
+    """A file as a link that holds it."""
+    kinds = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv"}
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return f"data:{kinds[path.suffix]};base64,{encoded}"
+
+
+def read(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """What the page tells of every finished experiment in a folder, in the catalogue's order.
+
+    Raises:
+        UserError: if there is none, or a file is damaged.
+    """
+    found = []
+    for name, entry in catalogue.ENTRIES.items():
+        path = folder / name / "results.json"
+        if not path.exists():
+            continue
+        try:
+            results = json.loads(path.read_text())
+            found.append(_section(entry, results, path.parent))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path}: cannot be read ({error!r}); delete it and reproduce {name} again"
+            ) from error
+    if not found:
+        raise UserError(
+            f"{folder}: no results there; python -m hvi_tf.reproduce NAME --out={folder} makes some"
+        )
+    return found
+
+
+def _section(
+    entry: catalogue.Entry, results: dict[str, Any], folder: pathlib.Path
+) -> dict[str, Any]:
+    machine = results["provenance"]["machine"]
+    return results | {
+        "title": entry.title,
+        "source": entry.source,
+        "shown": sum(claim["holds"] for claim in results["claims"]),
+        "time": duration(results["seconds"]),
+        "machine": f"{machine['cores']} cores of {machine['processor']}, "
+        f"{machine['memory_gib']} GiB",
+        "figures": [
+            {"name": figure.replace("_", " "), "uri": data_uri(folder / f"{figure}.svg")}
+            for figure in results["figures"]
+        ],
+        "pictures": [
+            {"name": path.stem.replace("_", ", "), "uri": data_uri(path)}
+            for path in sorted((folder / "pictures").glob("*.png"))
+        ],
+        "csv": data_uri(folder / "results.csv"),
+    }
+
+
+def render(experiments: list[dict[str, Any]]) -> str:
+    """The page."""
+    try:
+        import jinja2
+    except ImportError:
+        raise UserError("a report needs jinja2: pip install -e '.[plots]'") from None
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_TEMPLATE.read_text()).render(experiments=experiments)
+
+
+def main(argv: list[str]) -> None:
+    """Writes the page of the folder that is named."""
+
+    def command() -> None:
+        if len(argv) != 2:
+            raise UserError("name one folder of results, such as runs/reproduce-quick")
+        folder = pathlib.Path(argv[1])
+        output = folder / "report.html"
+        workdirs.write_atomically(output, render(read(folder)))
+        print(f"Report: {output}")
+
+    command_line.run(command, lambda: shlex.join(["python", "-m", "hvi_tf.report", *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.flags_parser(__doc__))

@@ -1,0 +1,33 @@
+"""A headless Chromium, where there is one, to see what a person would see."""
+
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install it")
+
+
+def browse(*arguments, width=1200, height=900, budget_ms=20_000):
+    """Output of the browser at a URL, its last argument; virtual time lets scripts finish."""
+    command = [
+        *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
+        *(f"--window-size={width},{height}", f"--virtual-time-budget={budget_ms}", *arguments),
+    ]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr[-2000:]
+    return found.stdout
+
+
+def screenshot(url, path, **size):
+    browse(f"--screenshot={path}", url, **size)
+    return pathlib.Path(path)
+
+
+def dom(url, **size):
+    """The page after its scripts have run."""
+    return browse("--dump-dom", url, **size)

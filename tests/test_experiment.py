@@ -1,0 +1,159 @@
+"""Cells are measured once each, and what is made of their rows is a function of them."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.experiments import experiment as experiments
+from hvi_tf.experiments import plots
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table, row
+
+
+class Squares:
+    """An experiment that counts how often it measures."""
+
+    def __init__(self):
+        self.measured = []
+        self.experiment = Experiment(
+            about="Squares.",
+            presets={"quick": dict(n=3, scale=1.0, names=["a", "b"])},
+            cells=lambda s: [Cell(f"n{i}", {"i": i, "scale": s["scale"]}) for i in range(s["n"])],
+            measure=self.measure,
+            figures=self.figures,
+            tables=lambda rows: [Table("Squares", ["i", "value"], [["0", "0"]])],
+            claims=lambda rows: [Claim("they grow", rows[-1]["value"] > rows[0]["value"], "so")],
+        )
+
+    def measure(self, cell, context):
+        self.measured.append(cell.name)
+        assert context.cell.is_dir()
+        value = cell.settings["scale"] * cell.settings["i"] ** 2
+        return [row("square", "value", value, error=0.5, seconds=0.1, K=cell.settings["i"])]
+
+    def figures(self, rows):
+        figure, (axes,) = plots.panels()
+        axes.plot([r["value"] for r in rows])
+        return {"squares": figure}
+
+
+@pytest.fixture
+def squares():
+    return Squares()
+
+
+@pytest.fixture
+def run(tmp_path, squares):
+    def run(cells=None, **changes):
+        settings = squares.experiment.presets["quick"] | changes
+        context = Context(tmp_path, tmp_path / "runs", tmp_path / "pictures", "", "")
+        chosen = [c for c in squares.experiment.cells(settings) if not cells or c.name in cells]
+        experiments.measure_cells(squares.experiment, chosen, tmp_path, context)
+        return experiments.collect(squares.experiment, "squares", settings, tmp_path)
+
+    return run
+
+
+def test_a_cell_is_measured_once(run, squares, tmp_path):
+    first = run()
+    text = (tmp_path / "results.csv").read_text()
+    assert squares.measured == ["n0", "n1", "n2"]
+    again = run()
+    assert squares.measured == ["n0", "n1", "n2"]
+    assert again == first
+    assert (tmp_path / "results.csv").read_text() == text
+    assert json.loads((tmp_path / "results.json").read_text()) == first
+
+
+def test_a_cell_with_other_settings_is_another_one(run, squares):
+    run()
+    run(scale=2.0)
+    assert squares.measured == ["n0", "n1", "n2"] * 2
+    run(scale=2.0, n=4)
+    assert squares.measured[-1:] == ["n3"]
+
+
+def test_there_are_no_results_until_all_cells_are_measured(run, tmp_path):
+    assert run(cells=["n1"]) is None
+    assert not (tmp_path / "results.csv").exists()
+    assert run() is not None
+
+
+def test_the_csv_is_tidy(run, tmp_path):
+    run()
+    found = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
+    assert tuple(found[0]) == experiments.COLUMNS
+    assert [r["value"] for r in found] == ["0.0", "1.0", "4.0"]
+    assert found[2]["K"] == "2"
+    assert found[2]["dataset"] == ""
+
+
+def test_columns_of_an_experiments_own_follow_the_common_ones():
+    text = experiments.as_csv([row("a", "b", 1.0), row("a", "b", 2.0, order=3, seed=1)])
+    header, first, second = text.splitlines()
+    assert header == ",".join([*experiments.COLUMNS, "order"])
+    assert first == "a,,,,,b,1.0,,,"
+    assert second == "a,,,,1,b,2.0,,,3"
+
+
+def test_results_tell_where_they_come_from(run):
+    results = run()
+    assert set(results["provenance"]) == {"commit", "date", "machine", "versions"}
+    assert "tensorflow" in results["provenance"]["versions"]
+    assert results["settings"]["n"] == 3
+    assert results["claims"] == [dict(text="they grow", holds=True, evidence="so")]
+    assert "holds: they grow (so)" in experiments.as_text(results)
+    results["claims"][0]["holds"] = False
+    assert "NOT SHOWN: they grow (so)" in experiments.as_text(results)
+
+
+def test_the_same_figure_is_the_same_file(run, tmp_path):
+    run()
+    files = [tmp_path / f"squares.{kind}" for kind in ("png", "svg")]
+    before = [file.read_bytes() for file in files]
+    run()
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_damaged_cell_is_named(run, tmp_path):
+    run()
+    (tmp_path / "cells" / "n1" / "rows.json").write_text('{"settings": ')
+    with pytest.raises(UserError, match=r"n1/rows.json: cannot be read .* delete it"):
+        run()
+
+
+def test_a_cell_that_another_process_measures_is_left_to_it(run, tmp_path):
+    with (
+        workdirs.locked(tmp_path / "cells" / "n1", "--out"),
+        pytest.raises(UserError, match=r"--out=.*n1: another process is running there"),
+    ):
+        run()
+
+
+def test_settings_are_changed_by_text_of_their_kind():
+    settings = dict(n=3, rate=0.5, K=[1, 2], name="x")
+    changes = dict(n="7", rate="1e-3", K="5,6,7", name="y")
+    found = experiments.with_changes(settings, changes)
+    assert found == dict(n=7, rate=1e-3, K=[5, 6, 7], name="y")
+    assert settings["n"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m", "3", r"--set=m=3: no such setting; there are n, K"),
+        ("n", "three", r"--set=n=three: must be a whole number, like 3"),
+        ("K", "1,x", r"--set=K=x: must be a whole number, like 1"),
+    ],
+)
+def test_a_wrong_change_is_named(name, text, message):
+    with pytest.raises(UserError, match=message):
+        experiments.with_changes(dict(n=3, K=[1]), {name: text})
+
+
+def test_a_difference_is_told_in_standard_errors_of_both():
+    assert experiments.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
+    assert experiments.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"

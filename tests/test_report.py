@@ -1,0 +1,138 @@
+"""The page of results: self-contained, complete, and seen in a browser."""
+
+import json
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvi_tf import report
+from hvi_tf.errors import UserError
+from hvi_tf.experiments import catalogue
+from tests import browser
+
+RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(report.render(report.read(RESULTS)))
+    return path
+
+
+def test_the_page_has_every_experiment_with_its_figures_and_numbers(page):
+    text = page.read_text()
+    for name in catalogue.ENTRIES:
+        stored = json.loads((RESULTS / name / "results.json").read_text())
+        section = text.split(f'<section id="{name}">')[1].split("</section>")[0]
+        assert section.count("data:image/svg+xml") == len(stored["figures"])
+        assert section.count("<caption>") == len(stored["tables"])
+        assert section.count("shown</span>") == len(stored["claims"])
+        assert f'download="{name}.csv"' in section
+        assert all(commit in section for commit in stored["commits"])
+
+
+def test_the_page_needs_no_network_and_no_script(page):
+    text = page.read_text()
+    assert "<script" not in text
+    links = re.findall(r'(?:src|href)="([^"]{1,40})', text)
+    assert links
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert "url(" not in text
+
+
+def test_the_committed_page_is_made_of_the_committed_results(page):
+    assert (RESULTS / "report.html").read_text() == page.read_text()
+
+
+def test_text_is_escaped():
+    entry = catalogue.ENTRIES["laplace"]
+    section = report._section(
+        entry,
+        json.loads((RESULTS / "laplace" / "results.json").read_text()) | {"about": "<b>&x"},
+        RESULTS / "laplace",
+    )
+    assert "&lt;b&gt;&amp;x" in report.render([section])
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(UserError, match=rf"{tmp_path}: no results there; .*hvi_tf.reproduce"):
+        report.read(tmp_path)
+    (tmp_path / "laplace").mkdir()
+    (tmp_path / "laplace" / "results.json").write_text('{"name": "laplace"}')
+    with pytest.raises(UserError, match=r"results.json: cannot be read .*KeyError"):
+        report.read(tmp_path)
+
+
+@browser.needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_browser_shows_the_page(page, width, tmp_path):
+    path = browser.screenshot(f"file://{page}", tmp_path / "page.png", width=width, height=2500)
+    pixels = tf.io.decode_png(path.read_bytes(), channels=3).numpy()
+    assert pixels.shape == (2500, width, 3)
+    for band in np.split(pixels, 5):  # no part of it is blank
+        assert band.std() > 5.0
+    # Figures are drawn in colour, text is not.
+    assert (np.ptp(pixels.astype(int), axis=-1) > 60).mean() > 0.002
+
+
+@pytest.fixture
+def tensorboard(tmp_path):
+    """A TensorBoard of a folder; the address of its page."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = []
+
+    def serve(folder):
+        command = [sys.executable, "-m", "tensorboard.main", f"--logdir={folder}"]
+        command += ["--host=127.0.0.1", f"--port={port}"]
+        processes.append(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        )
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                if "validation/bound" in _get(f"{address}/data/plugin/timeseries/tags"):
+                    return address
+            except OSError:
+                pass
+            time.sleep(0.2)
+        raise AssertionError("TensorBoard did not find the run")
+
+    yield serve
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _get(url):
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return response.read().decode()
+
+
+@browser.needs_browser
+def test_tensorboard_shows_scalars_and_images_of_a_run(tensorboard, tmp_path, mnist_dir):
+    command = [
+        *(sys.executable, "-m", "hvi_tf.main", "--hidden=16,16", "--K=1", "--epochs=1"),
+        *("--latent_dim=4", "--aux_dim=3", "--batch_size=1024", "--eval_images=10"),
+        *(f"--data_dir={mnist_dir}", f"--workdir={tmp_path / 'run'}"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    address = tensorboard(tmp_path / "run")
+    scalars = browser.dom(f"{address}/#timeseries", height=4000)
+    for tag in ("validation/bound", "train/bound", "diagnostics/ess_inner"):
+        assert tag.split("/")[1] in scalars
+        assert tag.split("/")[0] in scalars
+    images = browser.screenshot(f"{address}/#images", tmp_path / "images.png")
+    pixels = tf.io.decode_png(images.read_bytes(), channels=3).numpy()
+    # The digits: black squares with gray in them, well below the page's header.
+    assert (pixels[150:].max(axis=-1) < 40).mean() > 0.02

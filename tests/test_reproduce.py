@@ -1,0 +1,118 @@
+"""The command that reproduces: its mistakes, and that a kill changes nothing."""
+
+import csv
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from hvi_tf import reproduce
+from hvi_tf.experiments import catalogue
+
+TINY = {
+    "laplace": ["--set=repetitions=3", "--set=steps=3,6", "--set=draws=50", "--set=dim=4"],
+    "training-k": [
+        *("--set=K=0,2", "--set=epochs=2", "--set=eval_images=20", "--set=eval_M=3"),
+        *("--set=eval_K=2", "--set=outer_warmup_epochs=0"),
+    ],
+}
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "hvi_tf.reproduce", *map(str, arguments)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def run(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=400)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def measurements(folder):
+    """The CSV but for the seconds, which are a measurement of time."""
+    with open(folder / "results.csv", newline="") as file:
+        return [{n: v for n, v in r.items() if n != "seconds"} for r in csv.DictReader(file)]
+
+
+def kill_when(process, happened, timeout=200):
+    """Waits for something on disk, then kills without a warning."""
+    deadline = time.monotonic() + timeout
+    while not happened() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_a_killed_experiment_goes_on_to_the_same_csv(tmp_path):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    arguments = ["laplace", *TINY["laplace"]]
+    first = run(*arguments, f"--out={unbroken}")
+    assert first.returncode == 0, first.stderr[-2000:]
+    cells = broken / "laplace" / "cells"
+    kill_when(start(*arguments, f"--out={broken}"), (cells / "repetition0" / "rows.json").exists)
+    assert not (broken / "laplace" / "results.csv").exists()
+    again = run(*arguments, f"--out={broken}")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "[1/3]" not in again.stdout
+    assert measurements(broken / "laplace") == measurements(unbroken / "laplace")
+
+
+@pytest.mark.long
+def test_a_killed_training_goes_on_to_the_same_csv(tmp_path, mnist_dir):
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    arguments = ["training-k", *TINY["training-k"], f"--data_dir={mnist_dir}"]
+    assert run(*arguments, f"--out={unbroken}").returncode == 0
+
+    def has_a_checkpoint():
+        return any((broken / "runs").glob("*/checkpoints/*.index"))
+
+    kill_when(start(*arguments, f"--out={broken}"), has_a_checkpoint)
+    again = run(*arguments, f"--out={broken}")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "Resuming from step 214 of 428." in again.stdout
+    assert measurements(broken / "training-k") == measurements(unbroken / "training-k")
+
+
+def test_the_list_has_every_experiment_and_its_cost():
+    found = run("--list")
+    assert found.returncode == 0
+    for name, entry in catalogue.ENTRIES.items():
+        assert f"{name}: {entry.title} ({entry.source})" in found.stdout
+        assert entry.full in found.stdout
+    assert "tensorflow" not in found.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name an experiment, or all; --list shows them"),
+        (("laplac",), "laplac: no such experiment; choose from laplace, "),
+        (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full>"),
+        (("laplace", "--set=steps"), "--set=steps: must look like --set=NAME=VALUE"),
+        (("laplace", "--set=draws=many"), "--set=draws=many: must be a whole number, like 1000"),
+        (("laplace", "--cells=seed*"), "--cells=seed*: none of the cells of laplace matches"),
+    ],
+)
+def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):
+    found = run(*arguments, f"--out={tmp_path / 'out'}")
+    lines = [line for line in found.stderr.splitlines() if line.startswith("error:")]
+    assert found.returncode == 2
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_are_those_of_the_catalogue():
+    assert reproduce._names(["all"]) == list(catalogue.ENTRIES)
+    for name, entry in catalogue.ENTRIES.items():
+        path = pathlib.Path(*entry.module.split(".")).with_suffix(".py")
+        assert (pathlib.Path(__file__).resolve().parent.parent / path).exists(), name
