@@ -7,10 +7,12 @@
 Several names, or `all`, run one after another. Results lie in --out/NAME: results.csv (a row
 per measurement), figures as PNG and SVG, and results.json (settings, versions, machine,
 commit, claims). What is finished is not measured again, so the same command goes on after
-Ctrl-C, a kill or a crash. `python -m hvi_tf.report DIR` makes a page of all results.
+Ctrl-C, a kill or a crash, and given several times, as to the tasks of a Slurm array on one
+--out, it shares the work. `python -m hvi_tf.report DIR` makes a page of all results.
 """
 
 import fnmatch
+import importlib.util
 import os
 import pathlib
 import shlex
@@ -38,8 +40,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "cells",
         "*",
-        "Measures only the cells whose names match, such as '*-seed3': other processes, or the "
-        "same command later, do the rest.",
+        "Measures only the cells whose names match, such as '*-seed3'.",
     )
     flags.DEFINE_string("data_dir", "", "As for hvi_tf.main.")
     flags.DEFINE_string("manual_dir", "", "As for hvi_tf.main.")
@@ -102,7 +103,7 @@ def reproduce(name: str, out: pathlib.Path) -> None:
     experiments.measure_cells(experiment, cells, folder, context)
     results = experiments.collect(experiment, name, settings, folder)
     if results is None:
-        print(f"{name}: other cells are still to be measured; the same command does that")
+        print(f"{name}: some cells are not measured yet; the command without --cells makes figures")
         return
     print(experiments.as_text(results))
     print(f"Results: {folder}")
@@ -116,6 +117,8 @@ def main(argv: list[str]) -> None:
             print(listing())
             return
         names = _names(argv[1:])
+        if importlib.util.find_spec("matplotlib") is None:
+            raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         for name in names:

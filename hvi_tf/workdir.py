@@ -49,6 +49,10 @@ def write_error(path: pathlib.Path, error: BaseException) -> UserError:
     return UserError(f"cannot write {path} ({reason}); free some space or name another --workdir")
 
 
+class InUseError(UserError):
+    """Another process has the folder."""
+
+
 class Workdir:
     """An open and locked workdir. Use `create_or_open` or `open_existing`."""
 
@@ -191,7 +195,7 @@ def _lock(path: pathlib.Path, flag: str = "--workdir") -> IO[str]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
-        raise UserError(
+        raise InUseError(
             f"{flag}={path}: another process is running there; wait for it or name another"
         ) from None
     return lock

@@ -83,19 +83,19 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """Trains a row and scores it by BSVI and SVI on both splits."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    with trained.trained(context, flags(dataset, method, seed, s)) as run:
-        if seed == 0 and method in ("VAE", "BSVI-k"):
-            trained.draw_pictures(run, context, f"{dataset}-{method}")
-        rows = []
-        for split in SPLITS:
-            scores = trained.score(run, eval_split=split, **evaluation(s))
-            where = dict(dataset=dataset, seed=seed, split=split, svi_steps=scores["steps"])
-            rows += [
-                row(method, name, scores[name]["mean"], error=scores[name]["standard_error"],
-                    seconds=scores["seconds"], **where)
-                for name in COLUMNS
-            ]  # fmt: skip
-        return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)
+    run = trained.train(context, flags(dataset, method, seed, s))
+    if seed == 0 and method in ("VAE", "BSVI-k"):
+        trained.draw_pictures(run, context, f"{dataset}-{method}")
+    rows = []
+    for split in SPLITS:
+        scores = trained.score(run, eval_split=split, **evaluation(s))
+        where = dict(dataset=dataset, seed=seed, split=split, svi_steps=scores["steps"])
+        rows += [
+            row(method, name, scores[name]["mean"], error=scores[name]["standard_error"],
+                seconds=scores["seconds"], **where)
+            for name in COLUMNS
+        ]  # fmt: skip
+    return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)
 
 
 def evaluation(s: Settings) -> Settings:

@@ -27,9 +27,9 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
     k = s["eval_steps"]
-    with trained.trained(context, bsvi_tables.flags(dataset, method, seed, s)) as run:
-        refined = trained.score(run, **bsvi_tables.evaluation(s))
-        sampled = trained.score(run, estimator="iwae", eval_steps=k, eval_images=s["eval_images"])
+    run = trained.train(context, bsvi_tables.flags(dataset, method, seed, s))
+    refined = trained.score(run, **bsvi_tables.evaluation(s))
+    sampled = trained.score(run, estimator="iwae", eval_steps=k, eval_images=s["eval_images"])
     where = dict(dataset=dataset, seed=seed)
     found = [(f"BSVI-{k}", refined["log_likelihood"], refined["seconds"], k)]
     # The seconds of IWAE are those of all five together.

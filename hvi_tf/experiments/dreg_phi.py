@@ -66,15 +66,15 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     flags = trained.recipe("mnist_iwhvi", K=s.pop("training_K"), K_schedule="", **s)
     label = next(label for label, name in TRAINED.items() if name == s["gradient"])
     where = dict(dataset="mnist", seed=s["seed"])
-    with trained.trained(context, flags) as run:
-        scores = trained.score(run, **evaluation)
-        counts = dict(K=evaluation["eval_K"], M=evaluation["eval_M"])
-        rows = [
-            row(label, name, scores[name]["mean"], error=scores[name]["standard_error"],
-                seconds=scores["seconds"], **where, **counts)
-            for name in ("log_likelihood", "kl_tau_mixing")
-        ]  # fmt: skip
-        return rows + trained.learning_curve(run, label, **where)
+    run = trained.train(context, flags)
+    scores = trained.score(run, **evaluation)
+    counts = dict(K=evaluation["eval_K"], M=evaluation["eval_M"])
+    rows = [
+        row(label, name, scores[name]["mean"], error=scores[name]["standard_error"],
+            seconds=scores["seconds"], **where, **counts)
+        for name in ("log_likelihood", "kl_tau_mixing")
+    ]  # fmt: skip
+    return rows + trained.learning_curve(run, label, **where)
 
 
 def _ratios(rows: list[Row]) -> list[Row]:

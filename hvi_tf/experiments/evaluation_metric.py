@@ -64,25 +64,25 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     s, rows = cell.settings, []
     M, K = s["M"], s["K"]
     where = dict(dataset="mnist", M=M, K=K, seed=s["repetition"], images=s["images"])
-    with trained.trained(context, reference_model.settings(s["model"])) as run:
-        x = trained.test_images(run, s["images"])
-        by_image: dict[str, np.ndarray] = {}
-        for label, name in BOUNDS.items():
-            if label == "SIVI equisample" and not s["equisample"]:
-                continue
-            score, images = _scorer(run.model, name, M, K)
-            started, found = time.monotonic(), []
-            for first in range(0, len(x), images):
-                seed = seeds.fold(s["repetition"], seeds.Purpose.EVALUATE, first)
-                found.append(score(x[first : first + images], seed).log_likelihood.numpy())
-            by_image[label] = np.concatenate(found).astype(np.float64)
-            seconds = time.monotonic() - started
-            rows.append(_summary(label, "log_likelihood", by_image[label], where, seconds))
-        rows += [
-            _summary(label, "diwhvi_minus_it", by_image["DIWHVI"] - found, where)
-            for label, found in by_image.items()
-            if label != "DIWHVI"
-        ]
+    run = trained.train(context, reference_model.settings(s["model"]))
+    x = trained.test_images(run, s["images"])
+    by_image: dict[str, np.ndarray] = {}
+    for label, name in BOUNDS.items():
+        if label == "SIVI equisample" and not s["equisample"]:
+            continue
+        score, images = _scorer(run.model, name, M, K)
+        started, found = time.monotonic(), []
+        for first in range(0, len(x), images):
+            seed = seeds.fold(s["repetition"], seeds.Purpose.EVALUATE, first)
+            found.append(score(x[first : first + images], seed).log_likelihood.numpy())
+        by_image[label] = np.concatenate(found).astype(np.float64)
+        seconds = time.monotonic() - started
+        rows.append(_summary(label, "log_likelihood", by_image[label], where, seconds))
+    rows += [
+        _summary(label, "diwhvi_minus_it", by_image["DIWHVI"] - found, where)
+        for label, found in by_image.items()
+        if label != "DIWHVI"
+    ]
     return rows
 
 
@@ -103,7 +103,7 @@ def _scorer(model: Any, name: str, M: int, K: int) -> tuple[Callable, int]:
 def figures(rows: list[Row]) -> dict[str, Any]:
     """The bounds against K."""
     Ks = distinct(rows, "K")
-    figure, (axes,) = plots.panels(width=5.6, height=3.8)
+    figure, (axes,) = plots.panels(width=6.4, height=3.8)
     styles = ("--", "-", ":", "-.")
     for i, label in enumerate(BOUNDS):
         for j, M in enumerate(distinct(rows, "M")):
@@ -200,8 +200,7 @@ EXPERIMENT = Experiment(
     tables=tables,
     claims=claims,
     caveat=(
-        "The paper's model was trained for 10,000 epochs, until KL(tau||q(psi)) was 6.2 nats and "
-        "SIVI fell 1 nat behind at M=5000, K=100. After 12 epochs q(z|x) uses psi much less, "
-        "so the distances are smaller and shrink sooner with K, in the same order."
+        "12 epochs in place of 10,000, 200 images, M up to 200 and K up to 50 in place of 5,000 "
+        "and 100. The paper found SIVI almost 1 nat behind at M=5000, K=100."
     ),
 )

@@ -181,26 +181,36 @@ def measure_cells(
 ) -> None:
     """Measures every cell that has not been measured with its settings.
 
+    Cells that another process is at work on are left to it, so several share the work.
+
     Raises:
-        UserError: if another process is at work on one of them, or the disk is full.
+        UserError: if the disk is full, or a cell's file is damaged.
     """
     for i, cell in enumerate(cells):
-        own = folder / "cells" / cell.name
+        own, title = folder / "cells" / cell.name, f"[{i + 1}/{len(cells)}] {cell.name}"
         if _finished(own, cell) is not None:
             continue
-        with workdirs.locked(own, "--out"):
-            print(f"[{i + 1}/{len(cells)}] {cell.name}", flush=True)
-            started = time.monotonic()
-            rows = experiment.measure(cell, context._replace(cell=own))
-            seconds = time.monotonic() - started
-            found = {
-                "settings": cell.settings,
-                "seconds": round(seconds, 1),
-                "provenance": provenance.record(),
-                "rows": rows,
-            }
-            workdirs.write_json(own / "rows.json", found)
-            print(f"[{i + 1}/{len(cells)}] {cell.name}: {duration(seconds)}", flush=True)
+        try:
+            with workdirs.locked(own, "--out"):
+                if _finished(own, cell) is None:  # not even by now
+                    _measure(experiment, cell, context._replace(cell=own), title)
+        except workdirs.InUseError:
+            print(f"{title}: another process measures it", flush=True)
+
+
+def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -> None:
+    print(title, flush=True)
+    started = time.monotonic()
+    rows = experiment.measure(cell, context)
+    seconds = time.monotonic() - started
+    found = {
+        "settings": cell.settings,
+        "seconds": round(seconds, 1),
+        "provenance": provenance.record(),
+        "rows": rows,
+    }
+    workdirs.write_json(context.cell / "rows.json", found)
+    print(f"{title}: {duration(seconds)}", flush=True)
 
 
 def collect(

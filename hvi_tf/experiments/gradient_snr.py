@@ -48,20 +48,20 @@ def measure_group(
 ) -> list[Row]:
     """The ratios of a group's gradients on the trained model, by all estimators."""
     s, rows = cell.settings, []
-    with trained.trained(context, reference_model.settings(s["model"], young=True)) as run:
-        ratios_of = signal_to_noise.make_ratios(
-            run.model.callables, METHODS["diwhvi"], run.model.parameter_groups, group,
-            list(estimators.values()), K=s["K"], M=s["M"], draws=s["draws"],
-        )  # fmt: skip
-        ratios = []
-        for i in range(s["minibatches"]):
-            x = reference_model.minibatch(run, s["batch_size"], i)
-            seed = seeds.fold(run.config.training.seed, seeds.Purpose.EVALUATE, i)
-            ratios.append(ratios_of(x, seed))
-        for i, label in enumerate(estimators):
-            found = signal_to_noise.summarize(np.stack([r[i] for r in ratios]))
-            where = dict(dataset="mnist", K=s["K"], M=s["M"], seed=0, group=group)
-            rows.append(row(label, "snr", found.mean, low=found.low, high=found.high, **where))
+    run = trained.train(context, reference_model.settings(s["model"], young=True))
+    ratios_of = signal_to_noise.make_ratios(
+        run.model.callables, METHODS["diwhvi"], run.model.parameter_groups, group,
+        list(estimators.values()), K=s["K"], M=s["M"], draws=s["draws"],
+    )  # fmt: skip
+    ratios = []
+    for i in range(s["minibatches"]):
+        x = reference_model.minibatch(run, s["batch_size"], i)
+        seed = seeds.fold(run.config.training.seed, seeds.Purpose.EVALUATE, i)
+        ratios.append(ratios_of(x, seed))
+    for i, label in enumerate(estimators):
+        found = signal_to_noise.summarize(np.stack([r[i] for r in ratios]))
+        where = dict(dataset="mnist", K=s["K"], M=s["M"], seed=0, group=group)
+        rows.append(row(label, "snr", found.mean, low=found.low, high=found.high, **where))
     return rows
 
 

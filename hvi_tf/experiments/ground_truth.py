@@ -91,20 +91,20 @@ def _images(run: Run, count: int) -> Images:
 def measure(cell: Cell, context: Context) -> list[Row]:
     """A bound for every image, and the seconds that one image takes."""
     s = cell.settings
-    with trained.trained(context, reference_model.settings(s["model"])) as run:
-        images = _images(run, s["images"])
-        if cell.name == "truth":
-            return _measure_truth(run, images, s)
-        score = _scorers(run, context, s)[s["method"]]
-        rows = []
-        seed = seeds.fold(s["budget"], seeds.Purpose.EVALUATE)
-        score(images.test, seed)  # traced before it is timed
-        for name, x in zip(SETS, (images.simulated.x, images.test), strict=True):
-            started = time.monotonic()
-            values = score(x, tf.random.fold_in(seed, 1)).numpy()
-            seconds = (time.monotonic() - started) / len(values)
-            rows += _rows(s["method"], "bound", name, values, seconds, budget=s["budget"])
-        return rows
+    run = trained.train(context, reference_model.settings(s["model"]))
+    images = _images(run, s["images"])
+    if cell.name == "truth":
+        return _measure_truth(run, images, s)
+    score = _scorers(run, context, s)[s["method"]]
+    rows = []
+    seed = seeds.fold(s["budget"], seeds.Purpose.EVALUATE)
+    score(images.test, seed)  # traced before it is timed
+    for name, x in zip(SETS, (images.simulated.x, images.test), strict=True):
+        started = time.monotonic()
+        values = score(x, tf.random.fold_in(seed, 1)).numpy()
+        seconds = (time.monotonic() - started) / len(values)
+        rows += _rows(s["method"], "bound", name, values, seconds, budget=s["budget"])
+    return rows
 
 
 def _rows(

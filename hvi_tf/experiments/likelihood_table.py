@@ -1,8 +1,6 @@
 """Figure 2 left of Sobolev & Vetrov 2019: test log-likelihoods of six methods on two data sets."""
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -146,16 +144,12 @@ def _chosen(context: Context, dataset: str, method: str, s: Settings) -> Setting
     return max(points, key=lambda p: _validation_bound(context, dataset, method, p, s))
 
 
-@contextlib.contextmanager
-def final_run(context: Context, dataset: str, method: str, seed: int, s: Settings) -> Iterator[Run]:
+def final_run(context: Context, dataset: str, method: str, seed: int, s: Settings) -> Run:
     """The run of a method that is scored, with a tau fitted to it where it has none."""
     settings = flags(dataset, method, s[f"{dataset}_epochs"], s)
     settings |= _chosen(context, dataset, method, s) | {"seed": seed}
-    with contextlib.ExitStack() as stack:
-        run = stack.enter_context(trained.trained(context, settings))
-        if method == "SIVI":
-            run = stack.enter_context(trained.with_fitted_tau(run, s["tau_epochs"]))
-        yield run
+    run = trained.train(context, settings)
+    return trained.fit_tau(run, s["tau_epochs"]) if method == "SIVI" else run
 
 
 def score_run(run: Run, method: str, s: Settings, **where: Any) -> list[Row]:
@@ -176,13 +170,13 @@ def score_run(run: Run, method: str, s: Settings, **where: Any) -> list[Row]:
 def _measure_method(cell: Cell, context: Context) -> list[Row]:
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    with final_run(context, dataset, method, seed, s) as run:
-        if seed == 0 and method in ("VAE", "IWHVI"):
-            trained.draw_pictures(run, context, f"{dataset}-{method}")
-        rows = score_run(run, method, s, dataset=dataset, seed=seed)
-        if method == "SIVI":
-            return rows  # its curve would be that of tau's fit
-        return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)
+    run = final_run(context, dataset, method, seed, s)
+    if seed == 0 and method in ("VAE", "IWHVI"):
+        trained.draw_pictures(run, context, f"{dataset}-{method}")
+    rows = score_run(run, method, s, dataset=dataset, seed=seed)
+    if method == "SIVI":
+        return rows  # its curve would be that of tau's fit
+    return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
@@ -226,8 +220,9 @@ def tables(rows: list[Row]) -> list[Table]:
             kl = values(rows, method=method, dataset=dataset, quantity="kl_tau_mixing")
             paper, difference = "", ""
             if method in theirs:
-                paper = plus_minus(*theirs[method], 1)
-                difference = from_paper(mean, error, *theirs[method])
+                level, spread = theirs[method]
+                paper = plus_minus(level, spread, digits=1)
+                difference = from_paper(mean, error, level, spread)
             body.append(
                 [method, plus_minus(mean, error), paper, difference,
                  f"{np.mean(kl):.2f}" if kl else ""]

@@ -41,8 +41,8 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """The test scores, with the KLs among them."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    with likelihood_table.final_run(context, dataset, method, seed, s) as run:
-        return likelihood_table.score_run(run, method, s, dataset=dataset, seed=seed)
+    run = likelihood_table.final_run(context, dataset, method, seed, s)
+    return likelihood_table.score_run(run, method, s, dataset=dataset, seed=seed)
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Iterator
+import time
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from hvi_tf import config as config_lib
 from hvi_tf import seeds
 from hvi_tf import workdir as workdirs
+from hvi_tf.config import Config
 from hvi_tf.data import pipeline
+from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments.experiment import Context, Row, Settings, row
-from hvi_tf.models.vae import make_vae
+from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.pictures import image_grid
-from hvi_tf.training import fit_tau, runs
+from hvi_tf.training import fit_tau as fit
+from hvi_tf.training import runs
 from hvi_tf.training.runs import Run
+from hvi_tf.workdir import Workdir
 
 GRID = 8  # images per side of a grid
 
@@ -52,9 +56,10 @@ def recipe(flagfile: str, **changes: Any) -> Settings:
     return settings | changes
 
 
-@contextlib.contextmanager
-def trained(context: Context, settings: Settings) -> Iterator[Run]:
-    """The run of these settings, trained unless it has been; locked while entered.
+def train(context: Context, settings: Settings) -> Run:
+    """The run of these settings, trained unless it has been.
+
+    Another process that trains it at the same time is waited for.
 
     Args:
         context: of the cell.
@@ -67,33 +72,45 @@ def trained(context: Context, settings: Settings) -> Iterator[Run]:
     config, data = runs.with_data(
         config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
     )
-    path = context.runs / run_name(settings)
-    config = workdirs.reconcile(path, config)
     model = make_vae(config, data.train.shape[1])
-    with contextlib.closing(workdirs.create_or_open(path, config)) as workdir:
-        yield runs.train(config, data, model, workdir)
+    return _train(config, data, model, context.runs / run_name(settings))
+
+
+def fit_tau(run: Run, epochs: int) -> Run:
+    """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
+    config = fit.fit_config(run.config, {"tau_epochs": epochs})
+    config = config_lib.with_frozen(config, run.step)
+    model = make_vae(config, run.data.train.shape[1])
+    fit.adopt(model, run.model)
+    path = run.workdir.path / config_lib.fit_name(config, run.step)
+    return _train(config, run.data, model, path)
+
+
+def _train(config: Config, data: Dataset, model: VAE, path: pathlib.Path) -> Run:
+    with contextlib.closing(_open(path, workdirs.reconcile(path, config))) as workdir:
+        return runs.train(config, data, model, workdir)
+
+
+def _open(path: pathlib.Path, config: Config) -> Workdir:
+    waiting = False
+    while True:
+        try:
+            return workdirs.create_or_open(path, config)
+        except workdirs.InUseError:
+            if not waiting:
+                print(f"Waiting for the process that trains {path}", flush=True)
+            waiting = True
+            time.sleep(2.0)
 
 
 def best_validation_bound(context: Context, settings: Settings) -> float:
     """That of the run of these settings, which is trained for it if need be."""
     path = context.runs / run_name(settings) / "best_validation_bound.json"
     if not path.exists():
-        with trained(context, settings) as run:
-            best = max(r["value"] for r in learning_curve(run, ""))
-            workdirs.write_json(path, best)
+        run = train(context, settings)
+        best = max(r["value"] for r in learning_curve(run, ""))
+        workdirs.write_json(path, best)
     return json.loads(path.read_text())
-
-
-@contextlib.contextmanager
-def with_fitted_tau(run: Run, epochs: int) -> Iterator[Run]:
-    """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
-    config = fit_tau.fit_config(run.config, {"tau_epochs": epochs})
-    config = config_lib.with_frozen(config, run.step)
-    model = make_vae(config, run.data.train.shape[1])
-    fit_tau.adopt(model, run.model)
-    path = run.workdir.path / config_lib.fit_name(config, run.step)
-    with contextlib.closing(workdirs.create_or_open(path, config)) as workdir:
-        yield runs.train(config, run.data, model, workdir)
 
 
 def run_name(settings: Settings) -> str:

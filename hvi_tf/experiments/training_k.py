@@ -55,22 +55,22 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     flags = trained.recipe("mnist_iwhvi", **s, bound="iwhvi" if K else "hvm", K_schedule="")
     label = {gradient: label for label, gradient in GRADIENTS.items()}[s["gradient"]]
     where = dict(dataset="mnist", seed=s["seed"], trained_K=K)
-    with trained.trained(context, flags) as run:
-        scores = trained.score(run, **evaluation)
-        rows = [
-            row(
-                label,
-                quantity,
-                scores[quantity]["mean"],
-                error=scores[quantity]["standard_error"],
-                seconds=scores["seconds"],
-                K=evaluation["eval_K"],
-                M=evaluation["eval_M"],
-                **where,
-            )
-            for quantity in ("log_likelihood", "kl_tau_mixing")
-        ]
-        return rows + trained.learning_curve(run, label, **where)
+    run = trained.train(context, flags)
+    scores = trained.score(run, **evaluation)
+    rows = [
+        row(
+            label,
+            quantity,
+            scores[quantity]["mean"],
+            error=scores[quantity]["standard_error"],
+            seconds=scores["seconds"],
+            K=evaluation["eval_K"],
+            M=evaluation["eval_M"],
+            **where,
+        )
+        for quantity in ("log_likelihood", "kl_tau_mixing")
+    ]
+    return rows + trained.learning_curve(run, label, **where)
 
 
 def _lines(rows: list[Row]) -> dict[str, list[Row]]:
