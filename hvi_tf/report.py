@@ -61,14 +61,12 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
 def _section(
     entry: catalogue.Entry, results: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any]:
-    machine = results["provenance"]["machine"]
     return results | {
         "title": entry.title,
         "source": entry.source,
         "shown": sum(claim["holds"] for claim in results["claims"]),
         "time": duration(results["seconds"]),
-        "machine": f"{machine['cores']} cores of {machine['processor']}, "
-        f"{machine['memory_gib']} GiB",
+        "sources": [_source(record) for record in results["provenance"]],
         "figures": [
             {"name": figure.replace("_", " "), "uri": data_uri(folder / f"{figure}.svg")}
             for figure in results["figures"]
@@ -79,6 +77,15 @@ def _section(
         ],
         "csv": data_uri(folder / "results.csv"),
     }
+
+
+def _source(record: dict[str, Any]) -> str:
+    machine = record["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    return (
+        f"commit {record['commit']}, {record['date']}, {machine['cores']} cores of "
+        f"{machine['processor']} with {machine['memory_gib']} GiB, {versions}"
+    )
 
 
 def render(experiments: list[dict[str, Any]]) -> str:

@@ -17,6 +17,7 @@ import os
 import pathlib
 import shlex
 import sys
+from typing import Any, NamedTuple
 
 from absl import app, flags
 
@@ -48,11 +49,11 @@ def define_flags() -> None:
 
 def listing() -> str:
     """The table of experiments."""
-    lines = []
+    lines = ["Cost of quick: on 2 cores, as measured. Of full: an estimate.", ""]
     for entry in catalogue.ENTRIES.values():
         lines += [
             f"{entry.name}: {entry.title} ({entry.source})",
-            f"    quick {entry.quick} on 2 cores; full {entry.full}",
+            f"    quick: {entry.quick}; full: {entry.full}",
         ]
     return "\n".join(lines)
 
@@ -79,19 +80,36 @@ def _changes() -> dict[str, str]:
     return changes
 
 
-def reproduce(name: str, out: pathlib.Path) -> None:
-    """Measures what is left of an experiment, and makes its figures when nothing is."""
-    import tensorflow as tf
+class Task(NamedTuple):
+    """An experiment with the settings of this command."""
 
+    name: str
+    experiment: Any
+    settings: dict[str, Any]
+    cells: list[Any]  # those to be measured
+
+
+def _task(name: str) -> Task:
+    """Raises `UserError`, naming the experiment, if the flags do not fit it."""
     from hvi_tf.experiments import experiment as experiments
 
-    tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
     experiment = catalogue.load(name)
-    settings = experiments.with_changes(experiment.presets[FLAGS.preset], _changes())
-    folder = out / name
-    cells = [c for c in experiment.cells(settings) if fnmatch.fnmatch(c.name, FLAGS.cells)]
-    if not cells:
-        raise UserError(f"--cells={FLAGS.cells}: none of the cells of {name} matches")
+    try:
+        settings = experiments.settings_of(experiment, FLAGS.preset, _changes())
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    cells = experiment.cells(settings)
+    chosen = [cell for cell in cells if fnmatch.fnmatch(cell.name, FLAGS.cells)]
+    if not chosen:
+        raise UserError(f"{name}: none of its {len(cells)} cells matches --cells={FLAGS.cells}")
+    return Task(name, experiment, settings, chosen)
+
+
+def reproduce(task: Task, out: pathlib.Path) -> None:
+    """Measures what is left of an experiment, and makes its figures when nothing is."""
+    from hvi_tf.experiments import experiment as experiments
+
+    folder = out / task.name
     context = experiments.Context(
         cell=folder,
         runs=out / "runs",
@@ -99,11 +117,14 @@ def reproduce(name: str, out: pathlib.Path) -> None:
         data_dir=FLAGS.data_dir,
         manual_dir=FLAGS.manual_dir,
     )
-    print(f"== {name}: {len(cells)} cells, {folder}", flush=True)
-    experiments.measure_cells(experiment, cells, folder, context)
-    results = experiments.collect(experiment, name, settings, folder)
+    print(f"== {task.name}: {len(task.cells)} cells, {folder}", flush=True)
+    experiments.measure_cells(task.experiment, task.cells, folder, context)
+    changes = [f"--set={text}" for text in FLAGS.set]
+    command = ["python", "-m", "hvi_tf.reproduce", task.name, f"--preset={FLAGS.preset}", *changes]
+    told = dict(name=task.name, preset=FLAGS.preset, command=shlex.join(command))
+    results = experiments.collect(task.experiment, task.settings, told, folder)
     if results is None:
-        print(f"{name}: some cells are not measured yet; the command without --cells makes figures")
+        print(f"{task.name}: some cells are not measured yet; without --cells this makes figures")
         return
     print(experiments.as_text(results))
     print(f"Results: {folder}")
@@ -120,9 +141,13 @@ def main(argv: list[str]) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import tensorflow as tf
+
         out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
-        for name in names:
-            reproduce(name, out)
+        tasks = [_task(name) for name in names]
+        tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
+        for task in tasks:
+            reproduce(task, out)
         print(f"\nTo go on:\n  python -m hvi_tf.report {out}\n  tensorboard --logdir={out}")
 
     command_line.run(command, _same_command)

@@ -34,7 +34,7 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     Raises:
         UserError: if the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(temporary, path)
@@ -193,8 +193,10 @@ def _lock(path: pathlib.Path, flag: str = "--workdir") -> IO[str]:
         raise write_error(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         lock.close()
+        if not isinstance(error, BlockingIOError):  # a file system without locks, say
+            raise write_error(path, error) from error
         raise InUseError(
             f"{flag}={path}: another process is running there; wait for it or name another"
         ) from None

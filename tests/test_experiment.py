@@ -47,12 +47,13 @@ def squares():
 
 @pytest.fixture
 def run(tmp_path, squares):
-    def run(cells=None, **changes):
+    def run(cells=None, preset="quick", **changes):
         settings = squares.experiment.presets["quick"] | changes
         context = Context(tmp_path, tmp_path / "runs", tmp_path / "pictures", "", "")
         chosen = [c for c in squares.experiment.cells(settings) if not cells or c.name in cells]
         experiments.measure_cells(squares.experiment, chosen, tmp_path, context)
-        return experiments.collect(squares.experiment, "squares", settings, tmp_path)
+        told = dict(name="squares", preset=preset, command="python ...")
+        return experiments.collect(squares.experiment, settings, told, tmp_path)
 
     return run
 
@@ -68,12 +69,12 @@ def test_a_cell_is_measured_once(run, squares, tmp_path):
     assert json.loads((tmp_path / "results.json").read_text()) == first
 
 
-def test_a_cell_with_other_settings_is_another_one(run, squares):
+def test_a_cell_with_other_settings_is_not_overwritten(run, squares):
     run()
-    run(scale=2.0)
-    assert squares.measured == ["n0", "n1", "n2"] * 2
-    run(scale=2.0, n=4)
-    assert squares.measured[-1:] == ["n3"]
+    with pytest.raises(UserError, match=r"n0 was measured with other settings \(scale: 1.0 -> 2.0"):
+        run(scale=2.0)
+    run(n=4)
+    assert squares.measured == ["n0", "n1", "n2", "n3"]
 
 
 def test_there_are_no_results_until_all_cells_are_measured(run, tmp_path):
@@ -101,8 +102,10 @@ def test_columns_of_an_experiments_own_follow_the_common_ones():
 
 def test_results_tell_where_they_come_from(run):
     results = run()
-    assert set(results["provenance"]) == {"commit", "date", "machine", "versions"}
-    assert "tensorflow" in results["provenance"]["versions"]
+    (source,) = results["provenance"]
+    assert set(source) == {"commit", "date", "machine", "versions"}
+    assert "tensorflow" in source["versions"]
+    assert results["command"] == "python ..."
     assert results["settings"]["n"] == 3
     assert results["claims"] == [dict(text="they grow", holds=True, evidence="so")]
     assert "holds: they grow (so)" in experiments.as_text(results)
@@ -134,25 +137,49 @@ def test_a_cell_that_another_process_measures_is_left_to_it(run, squares, tmp_pa
     assert squares.measured == ["n0", "n2", "n1"]
 
 
+def experiment_with(**presets):
+    return Squares().experiment._replace(presets=presets)
+
+
 def test_settings_are_changed_by_text_of_their_kind():
-    settings = dict(n=3, rate=0.5, K=[1, 2], name="x")
-    changes = dict(n="7", rate="1e-3", K="5,6,7", name="y")
-    found = experiments.with_changes(settings, changes)
-    assert found == dict(n=7, rate=1e-3, K=[5, 6, 7], name="y")
-    assert settings["n"] == 3
+    quick = dict(n=3, rate=0.5, K=[1, 2], name="x", names=["a"])
+    experiment = experiment_with(quick=quick, full=dict(quick, name="y", names=["b", "c"]))
+    changes = dict(n="7", rate="1e-3", K="5,6,7", name="y", names="c,a")
+    found = experiments.settings_of(experiment, "quick", changes)
+    assert found == dict(n=7, rate=1e-3, K=[5, 6, 7], name="y", names=["c", "a"])
+    assert quick["n"] == 3
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m", "3", r"--set=m=3: no such setting; there are n, K"),
-        ("n", "three", r"--set=n=three: must be a whole number, like 3"),
-        ("K", "1,x", r"--set=K=x: must be a whole number, like 1"),
+        ("m", "3", r"--set=m=3: no such setting; there are n, K, name"),
+        ("n", "three", r"--set=n=three: must be a whole number of at least 0, like 3"),
+        ("n", "-1", r"--set=n=-1: must be a whole number of at least 0, like 3"),
+        ("K", "1,x", r"--set=K=x: must be a whole number of at least 0, like 1"),
+        ("name", "z", r"--set=name=z: choose from x, y"),
     ],
 )
 def test_a_wrong_change_is_named(name, text, message):
+    quick = dict(n=3, K=[1], name="x")
+    experiment = experiment_with(quick=quick, full=dict(quick, name="y"))
     with pytest.raises(UserError, match=message):
-        experiments.with_changes(dict(n=3, K=[1]), {name: text})
+        experiments.settings_of(experiment, "quick", {name: text})
+
+
+def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
+    squares.experiment = squares.experiment._replace(
+        caveat="small", presets=squares.experiment.presets | {"full": dict(n=3, scale=1.0)}
+    )
+    assert run()["caveat"] == "small"
+    assert run(preset="full")["caveat"] == ""
+
+
+def test_errors_are_those_of_seeds_and_images_together():
+    """The images are the same for all seeds, so their error does not average out."""
+    rows = [row("a", "b", value, error=4.0, seed=i) for i, value in enumerate((1.0, 7.0))]
+    assert experiments.mean_and_error(rows) == (4.0, 5.0)
+    assert experiments.mean_and_error(rows[:1]) == (1.0, 4.0)
 
 
 def test_a_difference_is_told_in_standard_errors_of_both():

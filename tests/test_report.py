@@ -37,7 +37,7 @@ def test_the_page_has_every_experiment_with_its_figures_and_numbers(page):
         assert section.count("<caption>") == len(stored["tables"])
         assert section.count("shown</span>") == len(stored["claims"])
         assert f'download="{name}.csv"' in section
-        assert all(commit in section for commit in stored["commits"])
+        assert all(source["commit"] in section for source in stored["provenance"])
 
 
 def test_the_page_needs_no_network_and_no_script(page):

@@ -98,8 +98,10 @@ def test_the_list_has_every_experiment_and_its_cost():
         (("laplac",), "laplac: no such experiment; choose from laplace, "),
         (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full>"),
         (("laplace", "--set=steps"), "--set=steps: must look like --set=NAME=VALUE"),
-        (("laplace", "--set=draws=many"), "--set=draws=many: must be a whole number, like 1000"),
-        (("laplace", "--cells=seed*"), "--cells=seed*: none of the cells of laplace matches"),
+        (("laplace", "--set=draws=many"), "laplace: --set=draws=many: must be a whole number of"),
+        (("laplace", "--cells=seed*"), "laplace: none of its 10 cells matches --cells=seed*"),
+        (("laplace", "--set=repetitions=0"), "laplace: none of its 0 cells matches"),
+        (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: no such"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import provenance
@@ -133,6 +135,12 @@ def values(rows: Sequence[Row], **where: Any) -> list[float]:
     return [r["value"] for r in select(rows, **where)]
 
 
+def curve(rows: Sequence[Row], **where: Any) -> dict[int, list[float]]:
+    """The validation bounds of those rows by training step, one for each seed."""
+    mine = select(rows, quantity="validation_bound", **where)
+    return {step: values(mine, step=step) for step in distinct(mine, "step")}
+
+
 def distinct(rows: Sequence[Row], column: str) -> list[Any]:
     """The values of a column that occur, in their order."""
     return list(dict.fromkeys(r[column] for r in rows if r.get(column) is not None))
@@ -144,47 +152,70 @@ def plus_minus(mean: float, error: float | None, digits: int = 2) -> str:
     return shown if not error else f"{shown} ± {error:.{digits}f}"
 
 
+def mean_and_error(rows: Sequence[Row]) -> tuple[float, float]:
+    """The mean over seeds of a score, and its standard error over seeds and images.
+
+    All seeds score the same images, so the error over images is that of any one of them.
+    """
+    sample = np.array([r["value"] for r in rows])
+    of_seeds = sample.std(ddof=1) / math.sqrt(len(sample)) if len(sample) > 1 else 0.0
+    of_images = float(np.mean([r["standard_error"] or 0.0 for r in rows]))
+    return float(sample.mean()), math.hypot(of_seeds, of_images)
+
+
 def from_paper(ours: float, error: float, paper: float, paper_error: float) -> str:
-    """Ours less the paper's, and that in units of both errors together."""
+    """Ours less the paper's, and that in units of both standard errors together."""
     difference, total = ours - paper, math.hypot(error, paper_error)
     distance = f" ({difference / total:+.1f} SE)" if total > 0 else ""
     return f"{difference:+.2f}{distance}"
 
 
-def with_changes(settings: Settings, changes: dict[str, str]) -> Settings:
-    """Settings with some of them given anew, as text of the same kind.
+def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) -> Settings:
+    """The settings of a preset with some of them given anew, as text of the same kind.
 
     Raises:
-        UserError: for a name that there is not, or a value of another kind.
+        UserError: for a name that there is not, a negative number, or a value of another kind;
+            words must be among those of the presets.
     """
+    settings = experiment.presets[preset]
     changed = dict(settings)
     for name, text in changes.items():
         if name not in settings:
             known = ", ".join(settings)
             raise UserError(f"--set={name}={text}: no such setting; there are {known}")
-        changed[name] = _parse(name, text, settings[name])
+        known_values = [preset[name] for preset in experiment.presets.values()]
+        changed[name] = _parse(name, text, settings[name], known_values)
     return changed
 
 
-def _parse(name: str, text: str, like: Any) -> Any:
-    if isinstance(like, list | tuple):
-        return [_parse(name, part, like[0]) for part in text.split(",")]
+def _parse(name: str, text: str, like: Any, known: list[Any]) -> Any:
+    if isinstance(like, list):
+        members = [value for values in known for value in values]
+        return [_parse(name, part, like[0], members) for part in text.split(",")]
+    if isinstance(like, str):
+        words = list(dict.fromkeys(known))
+        if text not in words:
+            raise UserError(f"--set={name}={text}: choose from {', '.join(words)}")
+        return text
     try:
-        return type(like)(text)
+        value = type(like)(text)
     except ValueError:
-        kind = {int: "a whole number", float: "a number"}.get(type(like), "such a value")
-        raise UserError(f"--set={name}={text}: must be {kind}, like {like}") from None
+        value = -1
+    if not value >= 0:
+        kind = "a whole number" if isinstance(like, int) else "a number"
+        raise UserError(f"--set={name}={text}: must be {kind} of at least 0, like {like}")
+    return value
 
 
 def measure_cells(
     experiment: Experiment, cells: Sequence[Cell], folder: pathlib.Path, context: Context
 ) -> None:
-    """Measures every cell that has not been measured with its settings.
+    """Measures every cell that has not been measured.
 
     Cells that another process is at work on are left to it, so several share the work.
 
     Raises:
-        UserError: if the disk is full, or a cell's file is damaged.
+        UserError: if the disk is full, or a cell's file is damaged or of other settings.
     """
     for i, cell in enumerate(cells):
         own, title = folder / "cells" / cell.name, f"[{i + 1}/{len(cells)}] {cell.name}"
@@ -214,9 +245,15 @@ def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -
 
 
 def collect(
-    experiment: Experiment, name: str, settings: Settings, folder: pathlib.Path
+    experiment: Experiment, settings: Settings, told: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any] | None:
     """Writes CSV, figures and JSON of an experiment whose cells are all measured.
+
+    Args:
+        experiment: which.
+        settings: with which it was measured.
+        told: of this reproduction, for the JSON: its name, preset and command.
+        folder: of the results.
 
     Returns:
         What the JSON holds; None if a cell is missing.
@@ -232,13 +269,12 @@ def collect(
     for figure_name, figure in figures.items():
         save_figure(figure, folder / figure_name)
     results = {
-        "name": name,
+        **told,
         "settings": settings,
         "about": experiment.about,
-        "caveat": experiment.caveat,
+        "caveat": experiment.caveat if told["preset"] == "quick" else "",
         "seconds": round(sum(cell["seconds"] for cell in done), 1),
-        "commits": sorted({cell["provenance"]["commit"] for cell in done}),
-        "provenance": done[-1]["provenance"],
+        "provenance": _without_repeats([cell["provenance"] for cell in done]),
         "figures": list(figures),
         "tables": [table._asdict() for table in experiment.tables(rows)],
         "claims": [
@@ -247,6 +283,17 @@ def collect(
     }
     workdirs.write_json(folder / "results.json", results)
     return results
+
+
+def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The distinct sources of the cells, each with the date of its last one."""
+    latest: dict[str, dict[str, Any]] = {}
+    for record in records:
+        rest = {name: value for name, value in record.items() if name != "date"}
+        key = json.dumps(rest, sort_keys=True)
+        if key not in latest or record["date"] > latest[key]["date"]:
+            latest[key] = record
+    return list(latest.values())
 
 
 def as_text(results: dict[str, Any]) -> str:
@@ -270,14 +317,20 @@ def _finished(folder: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
     """What was measured of a cell, if it was with these settings."""
     try:
         found = json.loads((folder / "rows.json").read_text())
-        same = found["settings"] == json.loads(json.dumps(cell.settings))
-        return found if same else None
+        stored, asked = found["settings"], json.loads(json.dumps(cell.settings))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / 'rows.json'}: cannot be read ({error}); delete it to measure anew"
         ) from error
+    if stored != asked:
+        names = [n for n in {**stored, **asked} if stored.get(n) != asked.get(n)]
+        changes = "; ".join(f"{n}: {stored.get(n)} -> {asked.get(n)}" for n in names)
+        raise UserError(
+            f"{folder} was measured with other settings ({changes}); name another --out"
+        )
+    return found
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -183,7 +183,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     autodiff, dreg, biased, iwae, iwae_dreg = (ends(label) for label in ESTIMATORS)
     return [
         Claim("Autodiff's ratio falls with K", autodiff[1] < autodiff[0], autodiff[2]),
-        Claim("DReG's ratio does not fall", dreg[1] >= 0.9 * dreg[0], dreg[2]),
+        Claim("DReG's ratio does not fall (by a tenth or more)", dreg[1] > 0.9 * dreg[0], dreg[2]),
         Claim("Without psi_0's term it rises (and is biased)", biased[1] > biased[0], biased[2]),
         Claim("IWAE: autodiff's ratio falls with K", iwae[1] < iwae[0], iwae[2]),
         Claim("IWAE: DReG's ratio rises with K", iwae_dreg[1] > iwae_dreg[0], iwae_dreg[2]),
@@ -195,7 +195,8 @@ EXPERIMENT = Experiment(
         "Signal-to-noise ratios of the gradient of tau's parameters A and b, at the tau that "
         "1,000 steps of AMSGrad lead to, for q(z) = N(1, 2 I) seen as psi ~ N(1, I), "
         "z ~ N(psi, I) in 10 dimensions, tau(psi|z) = N(A z + b, 2/3 I). The upper bound U_K "
-        "of IWHVI (theorem A.1) beside the lower bound of IWAE with the same tau."
+        "of IWHVI (theorem A.1) beside the lower bound of IWAE, each at a tau trained by it. The "
+        "|mean| of 1,000 draws is about 0.025 standard deviations even where there is no signal."
     ),
     presets=PRESETS,
     cells=cells,

@@ -25,6 +25,7 @@ from hvi_tf.experiments.experiment import (
     Settings,
     Table,
     distinct,
+    plus_minus,
     row,
     select,
     values,
@@ -114,7 +115,7 @@ def trained_weights(
     settings: Settings, repetition: int, runs: pathlib.Path
 ) -> dict[int, list[np.ndarray]]:
     """Weights of tau by the number of steps, trained now or taken from `runs`."""
-    dim, hidden, steps = settings["dim"], tuple(settings["hidden"]), list(settings["steps"])
+    dim, hidden, steps = settings["dim"], tuple(settings["hidden"]), sorted(settings["steps"])
     name = f"laplace-{dim}d-{'x'.join(map(str, hidden))}-{'-'.join(map(str, steps))}steps"
     path = runs / name / f"{repetition}.npz"
     if path.exists():
@@ -151,7 +152,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     weights = trained_weights(s, repetition, context.runs)
     own = trainer(s["dim"], tuple(s["hidden"]))
     rows = []
-    for steps in (0, *s["steps"]):
+    for steps in (0, *sorted(s["steps"])):
         started = time.monotonic()
         if steps:
             own.adopt(weights[steps])
@@ -206,6 +207,11 @@ def finish(axes: Any, rows: list[Row]) -> None:
     axes.legend()
 
 
+def over_repetitions(sample: list[float]) -> str:
+    """Mean and standard error."""
+    return plus_minus(float(np.mean(sample)), plots.standard_error(sample), digits=3)
+
+
 def figures(rows: list[Row]) -> dict[str, Any]:
     """The bound against K."""
     figure, (axes,) = plots.panels(width=5.6, height=3.8)
@@ -219,15 +225,11 @@ def tables(rows: list[Row]) -> list[Table]:
     """Mean and standard error over repetitions."""
     Ks = distinct(rows, "K")
     body = [
-        [label, *(_plus_minus(values(line, K=K)) for K in Ks)]
+        [label, *(over_repetitions(values(line, K=K)) for K in Ks)]
         for label, line in curves(rows).items()
     ]
     title = f"Upper bound on E log q(z), nats; truth {rows[0]['truth']:.3f}"
     return [Table(title, ["", *(f"K={K}" for K in Ks)], body)]
-
-
-def _plus_minus(sample: list[float]) -> str:
-    return f"{np.mean(sample):.3f} ± {plots.standard_error(sample):.3f}"
 
 
 def claims(rows: list[Row]) -> list[Claim]:

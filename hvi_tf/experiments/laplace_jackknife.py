@@ -97,8 +97,7 @@ def tables(rows: list[Row]) -> list[Table]:
     for method in ("SIVI", "IWHVI"):
         for order in ORDERS:
             samples = [values(rows, method=method, order=order, K=K) for K in Ks]
-            cells = (f"{np.mean(s):.3f} ± {plots.standard_error(s):.3f}" for s in samples)
-            body.append([f"{method}, {_name(order)}", *cells])
+            body.append([f"{method}, {_name(order)}", *map(laplace.over_repetitions, samples)])
     title = (
         f"Estimates of E log q(z), nats; truth {rows[0]['truth']:.3f}. For J > 0 they are no bounds"
     )

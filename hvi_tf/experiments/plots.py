@@ -1,6 +1,6 @@
 """Figures in the field's manner: axes with units, bands that say what they are."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cycler
@@ -80,6 +80,35 @@ def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:
         fontsize=8,
         color=style.get("color", "0.35"),
     )
+
+
+def beside_paper(
+    axes: Axes,
+    samples: Mapping[str, Values],
+    paper: Mapping[str, float],
+    quantity: str,
+) -> None:
+    """A line for each method: ours by seed, its mean with 2 standard errors, the paper's dashed."""
+    for i, (method, sample) in enumerate(samples.items()):
+        color = f"C{i % 7}"
+        error = 2.0 * standard_error(sample)
+        axes.errorbar(np.mean(sample), -i, xerr=error, fmt="o", color=color, capsize=3)
+        axes.plot(sample, [-i] * len(sample), "|", color=color)
+        if method in paper:
+            axes.vlines(paper[method], -i - 0.4, -i + 0.4, color, linestyles="dashed")
+    axes.set_yticks([-i for i in range(len(samples))], list(samples))
+    axes.set_xlabel(quantity)
+
+
+def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], title: str) -> None:
+    """The validation bound of every method, by training step and seed."""
+    for i, (method, curve) in enumerate(curves.items()):
+        style = {"color": f"C{i % 7}", "linestyle": "--" if i >= 7 else "-"}
+        over_seeds(axes, list(curve), list(curve.values()), method, **style)
+    axes.set_xlabel("training step")
+    axes.set_ylabel("validation bound, nats")
+    axes.set_title(f"{title}; band: 2 standard errors over seeds")
+    axes.legend(fontsize=7)
 
 
 def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:

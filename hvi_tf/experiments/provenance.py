@@ -1,6 +1,7 @@
 """Where the numbers of an experiment come from."""
 
 import datetime
+import functools
 import importlib.metadata
 import os
 import pathlib
@@ -20,7 +21,10 @@ def provenance() -> str:
 
 
 def record() -> dict[str, Any]:
-    """The same with versions and the date, for JSON."""
+    """The same with versions and the date, for JSON.
+
+    The commit is that of this process' first call: what is imported by then is what runs.
+    """
     return {
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -33,6 +37,7 @@ def record() -> dict[str, Any]:
     }
 
 
+@functools.cache
 def commit() -> str:
     """The commit of the source, marked if it was changed since; unknown outside a clone."""
     git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty"]

@@ -12,7 +12,7 @@ _QUICK: Settings = dict(
     K=10, K_schedule="", epochs=12, learning_rate=2e-3, outer_warmup_epochs=3.0,
     checkpoint_every=1, eval_every=1, steps_per_call=10,
 )  # fmt: skip
-_YOUNG: Settings = dict(gradient="reparameterized", K_schedule="")
+_YOUNG: Settings = dict(gradient="reparameterized", K_schedule="", outer_warmup_epochs=0.0)
 
 
 def settings(preset: str, young: bool = False) -> Settings:

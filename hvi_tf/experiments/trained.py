@@ -11,6 +11,7 @@ import hashlib
 import json
 import pathlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -69,11 +70,11 @@ def train(context: Context, settings: Settings) -> Run:
         UserError: as `hvi_tf.main` would print.
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    config, data = runs.with_data(
-        config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
-    )
-    model = make_vae(config, data.train.shape[1])
-    return _train(config, data, model, context.runs / run_name(settings))
+    path = context.runs / run_name(settings)
+    config = config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
+    # A run goes on as it began, with XLA or without, whatever this machine would choose.
+    config, data = runs.with_data(workdirs.reconcile(path, config))
+    return _train(config, data, make_vae(config, data.train.shape[1]), path)
 
 
 def fit_tau(run: Run, epochs: int) -> Run:
@@ -87,7 +88,7 @@ def fit_tau(run: Run, epochs: int) -> Run:
 
 
 def _train(config: Config, data: Dataset, model: VAE, path: pathlib.Path) -> Run:
-    with contextlib.closing(_open(path, workdirs.reconcile(path, config))) as workdir:
+    with contextlib.closing(_open(path, config)) as workdir:
         return runs.train(config, data, model, workdir)
 
 
@@ -133,6 +134,31 @@ def score(run: Run, **settings: Any) -> dict[str, Any]:
     kept = {n: v for n, v in config_lib.flatten(run.config).items() if n not in fields}
     config = config_lib.make(**kept, **settings)
     return evaluate.evaluate(config, run.model, run.data, run.workdir, run.step)
+
+
+def score_rows(
+    scores: dict[str, Any], method: str, quantities: Iterable[str], **where: Any
+) -> list[Row]:
+    """The rows of a summary: its mean scores with their errors over images, and of what."""
+    where |= dict(images=scores["images"], data=scores["dataset"])
+    return [
+        row(
+            method,
+            name,
+            scores[name]["mean"],
+            error=scores[name]["standard_error"],
+            seconds=scores["seconds"],
+            **where,
+        )
+        for name in quantities
+        if name in scores
+    ]
+
+
+def scores_by_image(scores: dict[str, Any], name: str) -> np.ndarray:
+    """One of the scores that a summary averages, of each image `[N]`."""
+    with np.load(scores["scores"]) as file:
+        return file[name][: scores["images"]].astype(np.float64)
 
 
 def test_images(run: Run, count: int) -> tf.Tensor:
