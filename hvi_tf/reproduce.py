@@ -91,11 +91,11 @@ class Task(NamedTuple):
 
 def _task(name: str) -> Task:
     """Raises `UserError`, naming the experiment, if the flags do not fit it."""
-    from hvi_tf.experiments import experiment as experiments
+    from hvi_tf.experiments.experiment import settings_of
 
     experiment = catalogue.load(name)
     try:
-        settings = experiments.settings_of(experiment, FLAGS.preset, _changes())
+        settings = settings_of(experiment, FLAGS.preset, _changes())
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     cells = experiment.cells(settings)
@@ -107,10 +107,11 @@ def _task(name: str) -> Task:
 
 def reproduce(task: Task, out: pathlib.Path) -> None:
     """Measures what is left of an experiment, and makes its figures when nothing is."""
-    from hvi_tf.experiments import experiment as experiments
+    from hvi_tf.experiments import measuring
+    from hvi_tf.experiments.experiment import Context
 
     folder = out / task.name
-    context = experiments.Context(
+    context = Context(
         cell=folder,
         runs=out / "runs",
         pictures=folder / "pictures",
@@ -118,15 +119,15 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
         manual_dir=FLAGS.manual_dir,
     )
     print(f"== {task.name}: {len(task.cells)} cells, {folder}", flush=True)
-    experiments.measure_cells(task.experiment, task.cells, folder, context)
+    measuring.measure_cells(task.experiment, task.cells, folder, context)
     changes = [f"--set={text}" for text in FLAGS.set]
     command = ["python", "-m", "hvi_tf.reproduce", task.name, f"--preset={FLAGS.preset}", *changes]
     told = dict(name=task.name, preset=FLAGS.preset, command=shlex.join(command))
-    results = experiments.collect(task.experiment, task.settings, told, folder)
+    results = measuring.collect(task.experiment, task.settings, told, folder)
     if results is None:
         print(f"{task.name}: some cells are not measured yet; without --cells this makes figures")
         return
-    print(experiments.as_text(results))
+    print(measuring.as_text(results))
     print(f"Results: {folder}")
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
-from hvi_tf.experiments import experiment as experiments
-from hvi_tf.experiments import plots
-from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table, row
+from hvi_tf.experiments import measuring, plots, rows
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table, settings_of
+from hvi_tf.experiments.rows import row
 
 
 class Squares:
@@ -51,9 +51,9 @@ def run(tmp_path, squares):
         settings = squares.experiment.presets["quick"] | changes
         context = Context(tmp_path, tmp_path / "runs", tmp_path / "pictures", "", "")
         chosen = [c for c in squares.experiment.cells(settings) if not cells or c.name in cells]
-        experiments.measure_cells(squares.experiment, chosen, tmp_path, context)
+        measuring.measure_cells(squares.experiment, chosen, tmp_path, context)
         told = dict(name="squares", preset=preset, command="python ...")
-        return experiments.collect(squares.experiment, settings, told, tmp_path)
+        return measuring.collect(squares.experiment, settings, told, tmp_path)
 
     return run
 
@@ -86,16 +86,16 @@ def test_there_are_no_results_until_all_cells_are_measured(run, tmp_path):
 def test_the_csv_is_tidy(run, tmp_path):
     run()
     found = list(csv.DictReader(io.StringIO((tmp_path / "results.csv").read_text())))
-    assert tuple(found[0]) == experiments.COLUMNS
+    assert tuple(found[0]) == rows.COLUMNS
     assert [r["value"] for r in found] == ["0.0", "1.0", "4.0"]
     assert found[2]["K"] == "2"
     assert found[2]["dataset"] == ""
 
 
 def test_columns_of_an_experiments_own_follow_the_common_ones():
-    text = experiments.as_csv([row("a", "b", 1.0), row("a", "b", 2.0, order=3, seed=1)])
+    text = rows.as_csv([row("a", "b", 1.0), row("a", "b", 2.0, order=3, seed=1)])
     header, first, second = text.splitlines()
-    assert header == ",".join([*experiments.COLUMNS, "order"])
+    assert header == ",".join([*rows.COLUMNS, "order"])
     assert first == "a,,,,,b,1.0,,,"
     assert second == "a,,,,1,b,2.0,,,3"
 
@@ -108,9 +108,9 @@ def test_results_tell_where_they_come_from(run):
     assert results["command"] == "python ..."
     assert results["settings"]["n"] == 3
     assert results["claims"] == [dict(text="they grow", holds=True, evidence="so")]
-    assert "holds: they grow (so)" in experiments.as_text(results)
+    assert "holds: they grow (so)" in measuring.as_text(results)
     results["claims"][0]["holds"] = False
-    assert "NOT SHOWN: they grow (so)" in experiments.as_text(results)
+    assert "NOT SHOWN: they grow (so)" in measuring.as_text(results)
 
 
 def test_the_same_figure_is_the_same_file(run, tmp_path):
@@ -145,7 +145,7 @@ def test_settings_are_changed_by_text_of_their_kind():
     quick = dict(n=3, rate=0.5, K=[1, 2], name="x", names=["a"])
     experiment = experiment_with(quick=quick, full=dict(quick, name="y", names=["b", "c"]))
     changes = dict(n="7", rate="1e-3", K="5,6,7", name="y", names="c,a")
-    found = experiments.settings_of(experiment, "quick", changes)
+    found = settings_of(experiment, "quick", changes)
     assert found == dict(n=7, rate=1e-3, K=[5, 6, 7], name="y", names=["c", "a"])
     assert quick["n"] == 3
 
@@ -164,7 +164,7 @@ def test_a_wrong_change_is_named(name, text, message):
     quick = dict(n=3, K=[1], name="x")
     experiment = experiment_with(quick=quick, full=dict(quick, name="y"))
     with pytest.raises(UserError, match=message):
-        experiments.settings_of(experiment, "quick", {name: text})
+        settings_of(experiment, "quick", {name: text})
 
 
 def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
@@ -177,11 +177,11 @@ def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
 
 def test_errors_are_those_of_seeds_and_images_together():
     """The images are the same for all seeds, so their error does not average out."""
-    rows = [row("a", "b", value, error=4.0, seed=i) for i, value in enumerate((1.0, 7.0))]
-    assert experiments.mean_and_error(rows) == (4.0, 5.0)
-    assert experiments.mean_and_error(rows[:1]) == (1.0, 4.0)
+    scores = [row("a", "b", value, error=4.0, seed=i) for i, value in enumerate((1.0, 7.0))]
+    assert rows.mean_and_error(scores) == (4.0, 5.0)
+    assert rows.mean_and_error(scores[:1]) == (1.0, 4.0)
 
 
 def test_a_difference_is_told_in_standard_errors_of_both():
-    assert experiments.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
-    assert experiments.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"
+    assert rows.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
+    assert rows.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"

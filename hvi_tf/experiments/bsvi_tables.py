@@ -6,14 +6,9 @@ from typing import Any
 import numpy as np
 
 from hvi_tf.experiments import plots, published, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import (
     Row,
-    Settings,
-    Table,
     curve,
     distinct,
     from_paper,

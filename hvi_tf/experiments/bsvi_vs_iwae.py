@@ -7,19 +7,8 @@ import numpy as np
 
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments import bsvi_tables, plots, published, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Table,
-    distinct,
-    mean_and_error,
-    row,
-    select,
-    values,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table
+from hvi_tf.experiments.rows import Row, distinct, mean_and_error, row, select, values
 
 METHODS = bsvi_tables.METHODS
 PRESETS = bsvi_tables.PRESETS

@@ -3,20 +3,8 @@
 from typing import Any
 
 from hvi_tf.experiments import gradient_snr, plots, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    curve,
-    distinct,
-    mean_and_error,
-    plus_minus,
-    select,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, curve, distinct, mean_and_error, plus_minus, select
 
 ESTIMATORS = {
     "autodiff": "reparameterized",

@@ -8,19 +8,8 @@ import numpy as np
 
 from hvi_tf import log_likelihood, sampling, seeds
 from hvi_tf.experiments import plots, reference_model, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    row,
-    select,
-    values,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, row, select, values
 from hvi_tf.methods import METHODS
 
 # Label -> row of the table.

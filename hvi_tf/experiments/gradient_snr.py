@@ -6,19 +6,8 @@ import numpy as np
 
 from hvi_tf import seeds
 from hvi_tf.experiments import plots, reference_model, signal_to_noise, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    row,
-    select,
-    values,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, row, select, values
 from hvi_tf.methods import METHODS
 
 ESTIMATORS = {

@@ -11,19 +11,8 @@ import hvi_tf as hvi
 from hvi_tf import seeds
 from hvi_tf.examples.laplace import silent_model
 from hvi_tf.experiments import plots, signal_to_noise
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    row,
-    select,
-    values,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, row, select, values
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import METHODS
 from hvi_tf.sampling import Model

@@ -1,36 +1,20 @@
 """Beyond the papers: four estimators of one model's log p(x), at equal compute."""
 
-import io
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-import hvi_tf as hvi
-from hvi_tf import config as config_lib
 from hvi_tf import log_likelihood, seeds, svi_scores
-from hvi_tf import workdir as workdirs
-from hvi_tf.data import pipeline
 from hvi_tf.evaluation import annealing
 from hvi_tf.evaluation.annealing import Annealing, Simulated
-from hvi_tf.experiments import plots, reference_model, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    row,
-    select,
-)
+from hvi_tf.experiments import explicit_encoder, plots, reference_model, trained
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, row, select
 from hvi_tf.methods import METHODS
-from hvi_tf.models.vae import VAE, make_vae
+from hvi_tf.models.vae import VAE
 from hvi_tf.svi import SVI
 from hvi_tf.training.runs import Run
 
@@ -149,10 +133,10 @@ def _scorers(run: Run, context: Context, s: Settings) -> dict[str, Score]:
         return by_row(run.model, "diwhvi", s["K"])
 
     def iwae() -> Score:
-        return by_row(explicit_model(run, context, s["encoder_steps"]), "iwae", 0)
+        return by_row(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
 
     def bsvi() -> Score:
-        model = explicit_model(run, context, s["encoder_steps"])
+        model = explicit_encoder.fit(run, context, s["encoder_steps"])
         settings = SVI(steps=budget, **SVI_SETTINGS)
         score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
         return lambda x, seed: score(x, seed).log_likelihood
@@ -164,54 +148,6 @@ def _scorers(run: Run, context: Context, s: Settings) -> dict[str, Score]:
 
     makers = {"DIWHVI": diwhvi, "IWAE": iwae, "BSVI": bsvi, "AIS": ais}
     return {name: make() for name, make in makers.items() if name == s["method"]}
-
-
-def explicit_model(run: Run, context: Context, steps: int) -> VAE:
-    """The trained decoder with a Gaussian encoder fitted to it, for IWAE and BSVI."""
-    config = config_lib.make(**trained.recipe("mnist_vae", bound="iwae", M=5))
-    model = make_vae(config, run.model.x_dim)
-    model.decoder.set_weights(run.model.decoder.get_weights())
-    path = context.runs / f"{run.workdir.path.name}-encoder{steps}.npz"
-    variables = model.encoder.variables
-    if path.exists():
-        with np.load(path) as file:
-            for i, variable in enumerate(variables):
-                variable.assign(file[f"{i}"])
-        return model
-    batches = iter(
-        pipeline.training_batches(
-            run.data.train, config.training.batch_size, config.training.seed, 0, steps
-        )
-    )
-    _fit(model, batches, steps)
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{i}": v.numpy() for i, v in enumerate(variables)})
-    workdirs.write_atomically(path, buffer.getvalue())
-    return model
-
-
-def _fit(model: VAE, batches: Any, steps: int) -> None:
-    """Maximises the IWAE bound over the encoder alone, the decoder being what it is."""
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
-    variables = hvi.ParameterGroups(phi=model.encoder.trainable_variables)
-    optimizer.build(list(variables.phi))
-
-    @tf.function
-    def train() -> None:
-        for step in tf.range(steps):
-            _, ascent = hvi.value_and_gradients(
-                model.callables,
-                METHODS["iwae"],
-                next(batches),
-                variables,
-                K=0,
-                M=5,
-                seed=seeds.fold(model.seed, seeds.Purpose.TRAIN, step),
-                estimator="iwae-dreg",
-            )
-            optimizer.apply([-g for g in ascent.phi], list(variables.phi))
-
-    train()
 
 
 def _gaps(rows: list[Row], dataset: str) -> dict[tuple[str, int], np.ndarray]:

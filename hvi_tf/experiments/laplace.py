@@ -1,140 +1,23 @@
 """Figure 1a of Sobolev & Vetrov 2019: the negative entropy of a Laplace, bounded from above."""
 
-import functools
-import io
 import itertools
 import math
-import pathlib
 import time
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import bounds, gradients, sampling, seeds
-from hvi_tf import workdir as workdirs
-from hvi_tf.examples.laplace import entropy_model
-from hvi_tf.experiments import plots
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    plus_minus,
-    row,
-    select,
-    values,
-)
-from hvi_tf.methods import METHODS
-
-# tau is trained with this K and estimator; the paper names neither.
-TRAINING_K, ESTIMATOR, LEARNING_RATE, BATCH_SIZE = 5, "dreg", 1e-3, 100
+from hvi_tf import seeds
+from hvi_tf.experiments import laplace_tau, plots
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, plus_minus, row, select, values
 
 _COMMON: Settings = dict(dim=50, hidden=[500, 500, 500], K=[0, 1, 2, 5, 10, 20, 50, 100])
 PRESETS: dict[str, Settings] = {
     "quick": dict(_COMMON, steps=[100, 300, 1_000], draws=1_000, repetitions=10),
     "full": dict(_COMMON, steps=[100, 300, 1_000, 3_000], draws=5_000, repetitions=50),
 }
-
-
-def truth(dim: int) -> float:
-    """E log q(z) of a Laplace(0, 1) in `dim` dimensions, nats."""
-    return -dim * (1.0 + math.log(2.0))
-
-
-class Trainer:
-    """Networks for tau that are trained, and scored, without being traced again each time."""
-
-    def __init__(self, dim: int, hidden: tuple[int, ...]) -> None:
-        self._dim, self._hidden = dim, hidden
-        self._model, self._variables = entropy_model(dim, hidden)
-        self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
-        self._optimizer.build(list(self._variables.eta))
-
-    @property
-    def weights(self) -> list[np.ndarray]:
-        """Of tau's network."""
-        return [v.numpy() for v in self._variables.eta]
-
-    def adopt(self, weights: list[np.ndarray]) -> None:
-        """Puts weights into tau's network."""
-        for variable, value in zip(self._variables.eta, weights, strict=True):
-            variable.assign(value)
-
-    def begin(self, seed: int) -> None:
-        """Fresh weights and a fresh optimizer."""
-        _, fresh = entropy_model(self._dim, self._hidden, seed)
-        self.adopt([v.numpy() for v in fresh.eta])
-        for variable in self._optimizer.variables:
-            if variable is not self._optimizer.learning_rate:
-                variable.assign(tf.zeros_like(variable))
-
-    @tf.function
-    def train(self, seed: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> None:
-        """Steps `first` to `last`, each on fresh draws of z."""
-        for step in tf.range(first, last):
-            _, ascent = gradients.value_and_gradients(
-                self._model,
-                METHODS["iwhvi"],
-                tf.zeros([BATCH_SIZE, 1]),
-                self._variables,
-                K=TRAINING_K,
-                M=1,
-                seed=tf.random.fold_in(seed, step),
-                estimator=ESTIMATOR,
-            )
-            self._optimizer.apply([-g for g in ascent.eta], list(self._variables.eta))
-
-    def log_ratios(
-        self, method: str, K: int, draws: int, seed: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """(beta `[K+1, draws]`, the exact log q(z) `[draws]`) for fresh draws of z."""
-        return self._log_ratios(method, K, draws, seed)
-
-    @tf.function
-    def _log_ratios(self, method: str, K: int, draws: int, seed: tf.Tensor) -> tuple:
-        x = tf.zeros([draws, 1])
-        sample = sampling.draw(self._model, METHODS[method], x, K=K, M=1, seed=seed)
-        densities = sampling.log_densities(self._model, METHODS[method], x, sample)
-        log_q = -tf.reduce_sum(tf.abs(sample.z[0]), axis=-1) - self._dim * math.log(2.0)
-        return bounds.inner_log_ratios(densities)[:, 0], log_q
-
-
-@functools.cache
-def trainer(dim: int, hidden: tuple[int, ...]) -> Trainer:
-    """One for all cells of a process."""
-    return Trainer(dim, hidden)
-
-
-def trained_weights(
-    settings: Settings, repetition: int, runs: pathlib.Path
-) -> dict[int, list[np.ndarray]]:
-    """Weights of tau by the number of steps, trained now or taken from `runs`."""
-    dim, hidden, steps = settings["dim"], tuple(settings["hidden"]), sorted(settings["steps"])
-    name = f"laplace-{dim}d-{'x'.join(map(str, hidden))}-{'-'.join(map(str, steps))}steps"
-    path = runs / name / f"{repetition}.npz"
-    if path.exists():
-        with np.load(path) as file:
-            return {n: [file[f"{n}_{i}"] for i in range(len(file.files) // len(steps))]
-                    for n in steps}  # fmt: skip
-    own = trainer(dim, hidden)
-    own.begin(repetition)
-    seed = seeds.fold(repetition, seeds.Purpose.TRAIN)
-    done, found = 0, {}
-    for n in steps:
-        own.train(seed, tf.constant(done), tf.constant(n))
-        done, found[n] = n, own.weights
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
-    np.savez(buffer, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    workdirs.write_atomically(path, buffer.getvalue())
-    return found
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -149,8 +32,8 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """U_K for every K, nested in the same draws, of SIVI and after each number of steps."""
     s = cell.settings
     repetition = s["repetition"]
-    weights = trained_weights(s, repetition, context.runs)
-    own = trainer(s["dim"], tuple(s["hidden"]))
+    weights = laplace_tau.trained_weights(s, repetition, context.runs)
+    own = laplace_tau.trainer(s["dim"], tuple(s["hidden"]))
     rows = []
     for steps in (0, *sorted(s["steps"])):
         started = time.monotonic()
@@ -169,14 +52,14 @@ def measure(cell: Cell, context: Context) -> list[Row]:
                 row(
                     "IWHVI" if steps else "SIVI",
                     "negative_entropy_bound",
-                    truth(s["dim"]) + gap.mean(dtype=np.float64),
+                    laplace_tau.truth(s["dim"]) + gap.mean(dtype=np.float64),
                     error=gap.std(ddof=1) / math.sqrt(len(gap)),
                     seconds=seconds,
                     K=K,
                     M=1,
                     seed=repetition,
                     tau_steps=steps,
-                    truth=truth(s["dim"]),
+                    truth=laplace_tau.truth(s["dim"]),
                 )
             )
     return rows
@@ -268,8 +151,9 @@ EXPERIMENT = Experiment(
         "psi_d ~ Exponential(1/2), is -50 (1 + log 2). U_K bounds it from above: with "
         "psi_1:K from q(psi) this is SIVI, with psi_1:K from a tau trained for some steps "
         "IWHVI. tau is a Gamma whose network of three 500-unit layers sees |z|, gated toward "
-        f"the prior (bias -5), trained at K={TRAINING_K} with DReG and Adam at {LEARNING_RATE} "
-        f"on {BATCH_SIZE} draws of z a step. Every repetition has weights of its own. Since "
+        f"the prior (bias -5), trained at K={laplace_tau.TRAINING_K} with DReG and Adam at "
+        f"{laplace_tau.LEARNING_RATE} on {laplace_tau.BATCH_SIZE} draws of z a step. Every "
+        "repetition has weights of its own. Since "
         "log q(z) is known for every draw, only the gap is estimated; all K share draws."
     ),
     presets=PRESETS,

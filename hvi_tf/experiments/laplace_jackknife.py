@@ -8,20 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import jackknife, seeds
-from hvi_tf.experiments import laplace, plots
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    row,
-    select,
-    values,
-)
+from hvi_tf.experiments import laplace, laplace_tau, plots
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, row, select, values
 
 ORDERS = (0, 1, 2)
 
@@ -41,10 +30,10 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """The estimate of every order and K, for SIVI and for the tau that figure 1a trained."""
     s = cell.settings
     repetition, longest = s["repetition"], max(s["steps"])
-    weights = laplace.trained_weights(s, repetition, context.runs)[longest]
-    own = laplace.trainer(s["dim"], tuple(s["hidden"]))
+    weights = laplace_tau.trained_weights(s, repetition, context.runs)[longest]
+    own = laplace_tau.trainer(s["dim"], tuple(s["hidden"]))
     own.adopt(weights)
-    exact, rows = laplace.truth(s["dim"]), []
+    exact, rows = laplace_tau.truth(s["dim"]), []
     for method, label in (("sivi", "SIVI"), ("iwhvi", "IWHVI")):
         beta, log_q = own.log_ratios(
             method, max(s["K"]), s["draws"], seeds.fold(repetition, seeds.Purpose.EVALUATE)

@@ -9,14 +9,9 @@ import tensorflow as tf
 from tensorboard.plugins.hparams import api as hparams
 
 from hvi_tf.experiments import plots, published, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import (
     Row,
-    Settings,
-    Table,
     curve,
     distinct,
     from_paper,

@@ -1,5 +1,7 @@
 """Figures in the field's manner: axes with units, bands that say what they are."""
 
+import io
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +10,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from hvi_tf import workdir as workdirs
 
 # One axis of numbers.
 Values = Sequence[float] | np.ndarray
@@ -121,3 +125,12 @@ def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:
     axes.set_xticks(list(counts), [str(c) for c in counts])
     axes.minorticks_off()
     axes.set_xlabel(name)
+
+
+def save(figure: Figure, stem: pathlib.Path) -> None:
+    """Writes a matplotlib figure as PNG and SVG, which the same figure makes byte by byte."""
+    for kind in ("png", "svg"):
+        buffer = io.BytesIO()
+        metadata = {"Date": None} if kind == "svg" else {"Software": None}
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        workdirs.write_atomically(stem.with_suffix(f".{kind}"), buffer.getvalue())

@@ -5,20 +5,8 @@ from typing import Any
 import numpy as np
 
 from hvi_tf.experiments import likelihood_table, plots, published
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    distinct,
-    mean_and_error,
-    plus_minus,
-    select,
-    values,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, distinct, mean_and_error, plus_minus, select, values
 
 METHODS = ("HVM", "IWHVI")
 KLS = {

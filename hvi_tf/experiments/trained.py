@@ -26,7 +26,8 @@ from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
-from hvi_tf.experiments.experiment import Context, Row, Settings, row
+from hvi_tf.experiments.experiment import Context, Settings
+from hvi_tf.experiments.rows import Row, row
 from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.pictures import image_grid
 from hvi_tf.training import fit_tau as fit

@@ -6,20 +6,8 @@ from typing import Any
 import numpy as np
 
 from hvi_tf.experiments import plots, trained
-from hvi_tf.experiments.experiment import (
-    Cell,
-    Claim,
-    Context,
-    Experiment,
-    Row,
-    Settings,
-    Table,
-    curve,
-    distinct,
-    mean_and_error,
-    plus_minus,
-    select,
-)
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
+from hvi_tf.experiments.rows import Row, curve, distinct, mean_and_error, plus_minus, select
 
 QUANTITIES = {
     "log_likelihood": "test log-likelihood (DIWHVI)",
