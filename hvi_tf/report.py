@@ -4,14 +4,17 @@
 
 Reads what `python -m hvi_tf.reproduce` left in DIR/*/ and writes DIR/report.html: figures,
 tables beside the papers' numbers, claims, pictures and the CSV files, all inside the page.
-It opens from disk, with no network and no scripts.
+It opens from disk, with no network and no scripts. `--copy_to=FOLDER` also copies the page and
+the results, but not the trained models, to another folder.
 """
 
 import base64
 import json
 import pathlib
 import shlex
+import shutil
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from absl import app, flags
@@ -23,6 +26,7 @@ from hvi_tf.experiments import catalogue
 from hvi_tf.progress import duration
 
 FLAGS = flags.FLAGS
+PAGE = "report.html"
 _TEMPLATE = pathlib.Path(__file__).parent / "experiments" / "report.html.jinja"
 
 
@@ -100,6 +104,26 @@ def render(experiments: list[dict[str, Any]]) -> str:
     return environment.from_string(_TEMPLATE.read_text()).render(experiments=experiments)
 
 
+def define_flags() -> None:
+    """Only for a run of this module."""
+    flags.DEFINE_string("copy_to", "", "Folder for a copy without the trained models.")
+
+
+def copy(folder: pathlib.Path, names: Sequence[str], target: pathlib.Path) -> None:
+    """Copies the page and the results of these experiments, and nothing they were made of.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    leave = shutil.ignore_patterns("cells", "tensorboard", ".*")
+    try:
+        for name in names:
+            shutil.copytree(folder / name, target / name, ignore=leave, dirs_exist_ok=True)
+        shutil.copy(folder / PAGE, target / PAGE)
+    except OSError as error:  # shutil.Error, of several files, is one
+        raise UserError(f"--copy_to={target}: {error}") from error
+
+
 def main(argv: list[str]) -> None:
     """Writes the page of the folder that is named."""
 
@@ -107,12 +131,16 @@ def main(argv: list[str]) -> None:
         if len(argv) != 2:
             raise UserError("name one folder of results, such as runs/reproduce-quick")
         folder = pathlib.Path(argv[1])
-        output = folder / "report.html"
-        workdirs.write_atomically(output, render(read(folder)))
-        print(f"Report: {output}")
+        experiments = read(folder)
+        workdirs.write_atomically(folder / PAGE, render(experiments))
+        print(f"Report: {folder / PAGE}")
+        if FLAGS.copy_to:
+            copy(folder, [e["name"] for e in experiments], pathlib.Path(FLAGS.copy_to))
+            print(f"Copied to {FLAGS.copy_to}")
 
     command_line.run(command, lambda: shlex.join(["python", "-m", "hvi_tf.report", *sys.argv[1:]]))
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main, flags_parser=command_line.flags_parser(__doc__))

@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -70,6 +71,22 @@ def test_a_folder_without_results_is_named(tmp_path):
     (tmp_path / "laplace" / "results.json").write_text('{"name": "laplace"}')
     with pytest.raises(UserError, match=r"results.json: cannot be read .*KeyError"):
         report.read(tmp_path)
+
+
+def test_a_copy_has_the_results_and_not_what_they_were_made_of(tmp_path):
+    folder, target = tmp_path / "out", tmp_path / "copy"
+    shutil.copytree(RESULTS / "laplace", folder / "laplace")
+    for made_of in ("cells/repetition0/rows.json", "tensorboard/events", ".lock"):
+        (folder / "laplace" / made_of).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "laplace" / made_of).write_text("")
+    (folder / "report.html").write_text("page")
+    for _ in range(2):  # a second copy takes the place of the first
+        report.copy(folder, ["laplace"], target)
+    copied = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
+    expected = {f"laplace/{name}" for name in ("laplace.png", "laplace.svg")}
+    assert copied == expected | {"laplace/results.csv", "laplace/results.json", "report.html"}
+    with pytest.raises(UserError, match="--copy_to="):
+        report.copy(folder, ["laplace"], folder / "report.html")
 
 
 @browser.needs_browser

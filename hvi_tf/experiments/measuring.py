@@ -29,6 +29,7 @@ def measure_cells(
     Raises:
         UserError: if the disk is full, or a cell's file is damaged or of other settings.
     """
+    provenance.commit()  # before the source may change
     for i, cell in enumerate(cells):
         own, title = folder / "cells" / cell.name, f"[{i + 1}/{len(cells)}] {cell.name}"
         if _finished(own, cell) is not None:

@@ -36,8 +36,6 @@ from hvi_tf.training.runs import Run
 from hvi_tf.workdir import Workdir
 
 GRID = 8  # images per side of a grid
-
-
 _FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
 
 
