@@ -52,18 +52,33 @@ def kill_when(process, happened, timeout=200):
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_killed_experiment_goes_on_to_the_same_csv(tmp_path):
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    """The CSV of a run that nothing happened to."""
+    out = tmp_path_factory.mktemp("unbroken")
+    found = run("laplace", *TINY["laplace"], f"--out={out}")
+    assert found.returncode == 0, found.stderr[-2000:]
+    return measurements(out / "laplace")
+
+
+def test_a_killed_experiment_goes_on_to_the_same_csv(unbroken, tmp_path):
+    broken = tmp_path / "broken"
     arguments = ["laplace", *TINY["laplace"]]
-    first = run(*arguments, f"--out={unbroken}")
-    assert first.returncode == 0, first.stderr[-2000:]
     cells = broken / "laplace" / "cells"
     kill_when(start(*arguments, f"--out={broken}"), (cells / "repetition0" / "rows.json").exists)
     assert not (broken / "laplace" / "results.csv").exists()
     again = run(*arguments, f"--out={broken}")
     assert again.returncode == 0, again.stderr[-2000:]
     assert "[1/3]" not in again.stdout
-    assert measurements(broken / "laplace") == measurements(unbroken / "laplace")
+    assert measurements(broken / "laplace") == unbroken
+
+
+def test_two_processes_share_the_work(unbroken, tmp_path):
+    both = [start("laplace", *TINY["laplace"], f"--out={tmp_path}") for _ in range(2)]
+    outputs = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert any("Results:" in out for out, _ in outputs)
+    assert measurements(tmp_path / "laplace") == unbroken
 
 
 @pytest.mark.long

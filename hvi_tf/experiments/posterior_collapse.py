@@ -31,7 +31,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """The test scores, with the KLs among them."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    run = likelihood_table.final_run(context, dataset, method, seed, s)
+    run = likelihood_table.final_run(context, s)
     return likelihood_table.score_run(run, method, s, dataset=dataset, seed=seed)
 
 

@@ -76,9 +76,9 @@ def train(context: Context, settings: Settings) -> Run:
     return _train(config, data, make_vae(config, data.train.shape[1]), path)
 
 
-def fit_tau(run: Run, epochs: int) -> Run:
+def fit_tau(run: Run, epochs: int, K: int) -> Run:
     """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
-    config = fit.fit_config(run.config, {"tau_epochs": epochs})
+    config = fit.fit_config(run.config, {"tau_epochs": epochs, "K": K})
     config = config_lib.with_frozen(config, run.step)
     model = make_vae(config, run.data.train.shape[1])
     fit.adopt(model, run.model)
