@@ -147,7 +147,9 @@ def _beside_paper(rows: list[Row]) -> Table:
         if ours:
             text = f"SIVI-like less {name}"
             body.append([text, f"{sivi - np.mean(ours):+.2f} (M={M}, K={K})", paper])
-    return Table("Nats", ["", "ours", "paper (M=5000, K=100)"], body)
+    return Table(
+        "Distances that section 6.3 names, nats", ["", "ours", "paper (M=5000, K=100)"], body
+    )
 
 
 def _paired(rows: list[Row], K: int) -> tuple[float, float]:
