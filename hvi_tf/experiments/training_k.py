@@ -19,7 +19,7 @@ PRESETS: dict[str, Settings] = {
     "quick": dict(
         K=[0, 1, 5, 25], seeds=1, epochs=6, learning_rate=2e-3, outer_warmup_epochs=2.0,
         eval_every=1,
-        eval_M=100, eval_K=100, eval_images=500,
+        eval_M=100, eval_K=100, eval_images=200,
     ),
     "full": dict(
         K=[0, 1, 5, 10, 25, 50], seeds=5, epochs=3_000, learning_rate=1e-3,
