@@ -46,7 +46,7 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
 def write_error(path: pathlib.Path, error: BaseException) -> UserError:
     """The one line for a file that could not be written."""
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["unknown"])[0]
-    return UserError(f"cannot write {path} ({reason}); free some space or name another --workdir")
+    return UserError(f"cannot write {path} ({reason}); free some space or name another folder")
 
 
 class InUseError(UserError):
