@@ -11,6 +11,7 @@ the results, but not the trained models, to another folder.
 import base64
 import json
 import pathlib
+import re
 import shlex
 import shutil
 import sys
@@ -27,6 +28,7 @@ from hvi_tf.progress import duration
 
 FLAGS = flags.FLAGS
 PAGE = "report.html"
+WIDE = 500.0  # points; a wider figure scrolls on a phone, where it would be illegible
 _TEMPLATE = pathlib.Path(__file__).parent / "experiments" / "report.html.jinja"
 
 
@@ -56,9 +58,10 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
                 f"{path}: cannot be read ({error!r}); delete it and reproduce {name} again"
             ) from error
     if not found:
-        raise UserError(
-            f"{folder}: no results there; python -m hvi_tf.reproduce NAME --out={folder} makes some"
-        )
+        begun = [name for name in catalogue.ENTRIES if (folder / name / "cells").exists()]
+        what = f"of {', '.join(begun)} only a part is measured" if begun else "no results there"
+        name = begun[0] if begun else "NAME"
+        raise UserError(f"{folder}: {what}; python -m hvi_tf.reproduce {name} --out={folder}")
     return found
 
 
@@ -72,7 +75,11 @@ def _section(
         "time": duration(results["seconds"]),
         "sources": [_source(record) for record in results["provenance"]],
         "figures": [
-            {"name": figure.replace("_", " "), "uri": data_uri(folder / f"{figure}.svg")}
+            {
+                "name": figure.replace("_", " "),
+                "uri": data_uri(folder / f"{figure}.svg"),
+                "wide": _width(folder / f"{figure}.svg") > WIDE,
+            }
             for figure in results["figures"]
         ],
         "pictures": [
@@ -81,6 +88,12 @@ def _section(
         ],
         "csv": data_uri(folder / "results.csv"),
     }
+
+
+def _width(path: pathlib.Path) -> float:
+    """Of an SVG that matplotlib wrote, in points."""
+    found = re.search(r'width="([\d.]+)pt"', path.read_text())
+    return float(found.group(1)) if found else 0.0
 
 
 def _source(record: dict[str, Any]) -> str:
@@ -115,6 +128,8 @@ def copy(folder: pathlib.Path, names: Sequence[str], target: pathlib.Path) -> No
     Raises:
         UserError: if it cannot be written.
     """
+    if target.resolve() == folder.resolve():
+        raise UserError(f"--copy_to={target}: is the folder of the results itself; name another")
     leave = shutil.ignore_patterns("cells", "tensorboard", ".*")
     try:
         for name in names:

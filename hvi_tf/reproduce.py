@@ -2,7 +2,8 @@
 
     python -m hvi_tf.reproduce laplace                    # quick: minutes on 2 cores
     python -m hvi_tf.reproduce bsvi-tables --preset=full  # the paper's setting
-    python -m hvi_tf.reproduce --list
+    python -m hvi_tf.reproduce --list                     # all, with their cost
+    python -m hvi_tf.reproduce --list laplace             # its settings, for --set
 
 Several names, or `all`, run one after another. Results lie in --out/NAME: results.csv (a row
 per measurement), figures as PNG and SVG, and results.json (settings, versions, machine,
@@ -17,6 +18,7 @@ import os
 import pathlib
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import app, flags
@@ -30,13 +32,18 @@ FLAGS = flags.FLAGS
 
 def define_flags() -> None:
     """Only for a run of this module: other modules have flags of these names."""
-    flags.DEFINE_boolean("list", False, "Lists the experiments with their cost.")
+    flags.DEFINE_boolean(
+        "list", False, "Lists the experiments with their cost; with names, also settings and cells."
+    )
     flags.DEFINE_enum(
         "preset", "quick", catalogue.PRESETS, "quick shows a claim's shape; full is the paper's."
     )
     flags.DEFINE_string("out", "", "Folder of results and runs. Default: runs/reproduce-PRESET.")
     flags.DEFINE_multi_string(
-        "set", [], "Changes a setting of the preset, such as --set=seeds=5; may be repeated."
+        "set",
+        [],
+        "Changes a setting of the preset, such as --set=seeds=5 or --set=K=0,5,50; may be "
+        "repeated. --list NAME shows what there is.",
     )
     flags.DEFINE_string(
         "cells",
@@ -47,15 +54,26 @@ def define_flags() -> None:
     flags.DEFINE_string("manual_dir", "", "As for hvi_tf.main.")
 
 
-def listing() -> str:
-    """The table of experiments."""
+def listing(names: Sequence[str]) -> str:
+    """The table of experiments; of those that are named also the settings and cells."""
     lines = ["Cost of quick: on 2 cores, as measured. Of full: an estimate.", ""]
     for entry in catalogue.ENTRIES.values():
-        lines += [
-            f"{entry.name}: {entry.title} ({entry.source})",
-            f"    quick: {entry.quick}; full: {entry.full}",
-        ]
+        if not names or entry.name in names:
+            lines.append(f"{entry.name}: {entry.title} ({entry.source})")
+            lines.append(f"    quick: {entry.quick}; full: {entry.full}")
+    for name in names:
+        experiment = catalogue.load(name)
+        for preset, settings in experiment.presets.items():
+            cells = [cell.name for cell in experiment.cells(settings)]
+            given = (f"{n}={_text(value)}" for n, value in settings.items())
+            lines += ["", f"{name}, {preset}: " + " ".join(given)]
+            lines.append(f"    {len(cells)} cells: {', '.join(cells[:3])}, ..., {cells[-1]}")
     return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    """A setting as --set takes it."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _names(arguments: list[str]) -> list[str]:
@@ -101,8 +119,35 @@ def _task(name: str) -> Task:
     cells = experiment.cells(settings)
     chosen = [cell for cell in cells if fnmatch.fnmatch(cell.name, FLAGS.cells)]
     if not chosen:
-        raise UserError(f"{name}: none of its {len(cells)} cells matches --cells={FLAGS.cells}")
+        raise UserError(
+            f"{name}: no cell matches --cells={FLAGS.cells}; they are named like {cells[0].name}"
+        )
     return Task(name, experiment, settings, chosen)
+
+
+def _make(out: pathlib.Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={out}: {error.strerror}; name another") from error
+
+
+def _check_data(task: Task, folder: pathlib.Path) -> None:
+    """Raises `UserError` now if a data set that is still needed cannot be had."""
+    from hvi_tf.data import datasets
+    from hvi_tf.experiments import measuring
+    from hvi_tf.settings import DataConfig
+
+    where = dict(data_dir=FLAGS.data_dir, manual_dir=FLAGS.manual_dir)
+    left = measuring.unfinished(task.cells, folder)
+    needed = dict.fromkeys(c.settings["dataset"] for c in left if "dataset" in c.settings)
+    for name in needed:
+        try:
+            datasets.load(DataConfig(dataset=name, split="shu", **where))
+        except UserError as error:
+            others = ",".join(d for d in task.settings["datasets"] if d != name)
+            hint = f"; --set=datasets={others} leaves it out" if others else ""
+            raise UserError(f"{task.name}: {error}{hint}") from error
 
 
 def reproduce(task: Task, out: pathlib.Path) -> None:
@@ -119,13 +164,19 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
         manual_dir=FLAGS.manual_dir,
     )
     print(f"== {task.name}: {len(task.cells)} cells, {folder}", flush=True)
+    _check_data(task, folder)
     measuring.measure_cells(task.experiment, task.cells, folder, context)
     changes = [f"--set={text}" for text in FLAGS.set]
     command = ["python", "-m", "hvi_tf.reproduce", task.name, f"--preset={FLAGS.preset}", *changes]
     told = dict(name=task.name, preset=FLAGS.preset, command=shlex.join(command))
     results = measuring.collect(task.experiment, task.settings, told, folder)
     if results is None:
-        print(f"{task.name}: some cells are not measured yet; without --cells this makes figures")
+        left = measuring.unfinished(task.experiment.cells(task.settings), folder)
+        names = ", ".join(cell.name for cell in left[:3]) + (", ..." if len(left) > 3 else "")
+        print(
+            f"{task.name}: {len(left)} cells are not measured yet ({names}); once they are, this "
+            "command, without --cells, makes the figures"
+        )
         return
     print(measuring.as_text(results))
     print(f"Results: {folder}")
@@ -136,7 +187,7 @@ def main(argv: list[str]) -> None:
 
     def command() -> None:
         if FLAGS.list:
-            print(listing())
+            print(listing(_names(argv[1:]) if len(argv) > 1 else []))
             return
         names = _names(argv[1:])
         if importlib.util.find_spec("matplotlib") is None:
@@ -146,10 +197,13 @@ def main(argv: list[str]) -> None:
 
         out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         tasks = [_task(name) for name in names]
+        _make(out)
         tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
         for task in tasks:
             reproduce(task, out)
-        print(f"\nTo go on:\n  python -m hvi_tf.report {out}\n  tensorboard --logdir={out}")
+        print(f"\nTo go on:\n  python -m hvi_tf.report {out}")
+        if (out / "runs").exists():
+            print(f"  tensorboard --logdir={out}")
 
     command_line.run(command, _same_command)
 

@@ -32,7 +32,7 @@ TEST_DATA = {
     "test_main": ['glob(["flags/*.cfg"])'],
     "test_inference": ["README.md"],
     "test_experiments": ['glob(["docs/results/**"])'],
-    "test_report": ['glob(["docs/results/**"])'],
+    "test_report": ["README.md", 'glob(["docs/**"])', 'glob(["flags/**"])'],
 }
 
 # Files that a module reads.

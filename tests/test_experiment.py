@@ -154,9 +154,9 @@ def test_settings_are_changed_by_text_of_their_kind():
     ("name", "text", "message"),
     [
         ("m", "3", r"--set=m=3: no such setting; there are n, K, name"),
-        ("n", "three", r"--set=n=three: must be a whole number of at least 0, like 3"),
-        ("n", "-1", r"--set=n=-1: must be a whole number of at least 0, like 3"),
-        ("K", "1,x", r"--set=K=x: must be a whole number of at least 0, like 1"),
+        ("n", "three", r"--set=n=three: must be a whole number of at least 1, like 3"),
+        ("n", "0", r"--set=n=0: must be a whole number of at least 1, like 3"),
+        ("K", "1,x", r"--set=K=x: must be a whole number of at least 1, like 1"),
         ("name", "z", r"--set=name=z: choose from x, y"),
     ],
 )
@@ -173,6 +173,7 @@ def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
     )
     assert run()["caveat"] == "small"
     assert run(preset="full")["caveat"] == ""
+    assert "preset quick (n: 3 -> 4)" in run(n=4)["caveat"]
 
 
 def test_errors_are_those_of_seeds_and_images_together():

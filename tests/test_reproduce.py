@@ -114,8 +114,11 @@ def test_the_list_has_every_experiment_and_its_cost():
         (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full>"),
         (("laplace", "--set=steps"), "--set=steps: must look like --set=NAME=VALUE"),
         (("laplace", "--set=draws=many"), "laplace: --set=draws=many: must be a whole number of"),
-        (("laplace", "--cells=seed*"), "laplace: none of its 10 cells matches --cells=seed*"),
-        (("laplace", "--set=repetitions=0"), "laplace: none of its 0 cells matches"),
+        (
+            ("laplace", "--cells=seed*"),
+            "laplace: no cell matches --cells=seed*; they are named like repetition0",
+        ),
+        (("laplace", "--set=repetitions=0"), "must be a whole number of at least 1, like 10"),
         (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: no such"),
     ],
 )

@@ -49,7 +49,7 @@ def table(
         )
     rows += [
         ("checkpoint", str(workdir.best)),
-        ("SavedModel", str(workdir.saved_model)),
+        *([("SavedModel", str(workdir.saved_model))] if workdir.saved_model.exists() else []),
         ("TensorBoard", str(workdir.tensorboard)),
         ("per-image scores", scores["scores"]),
     ]

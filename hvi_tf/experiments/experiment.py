@@ -84,7 +84,7 @@ def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) ->
     """The settings of a preset with some of them given anew, as text of the same kind.
 
     Raises:
-        UserError: for a name that there is not, a negative number, or a value of another kind;
+        UserError: for a name that there is not, a number too small, or a value of another kind;
             words must be among those of the presets.
     """
     settings = experiment.presets[preset]
@@ -111,7 +111,8 @@ def _parse(name: str, text: str, like: Any, known: list[Any]) -> Any:
         value = type(like)(text)
     except ValueError:
         value = -1
-    if not value >= 0:
+    least = min(1, *known, like) if isinstance(like, int) else 0  # 0 where a preset has it
+    if not value >= least:
         kind = "a whole number" if isinstance(like, int) else "a number"
-        raise UserError(f"--set={name}={text}: must be {kind} of at least 0, like {like}")
+        raise UserError(f"--set={name}={text}: must be {kind} of at least {least}, like {like}")
     return value

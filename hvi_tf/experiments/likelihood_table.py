@@ -205,7 +205,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         plots.beside_paper(axes, scores, paper, "test log-likelihood, nats")
         axes.set_title(f"{dataset} (dashed: the paper's)")
         found = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
-        plots.learning_curves(curve_axes, {m: c for m, c in found.items() if c}, dataset)
+        plots.learning_curves(curve_axes, found, dataset)
     return {"likelihood_table": figure, "learning_curves": curves}
 
 

@@ -19,6 +19,15 @@ from hvi_tf.experiments.rows import as_csv
 from hvi_tf.progress import duration
 
 
+def unfinished(cells: Sequence[Cell], folder: pathlib.Path) -> list[Cell]:
+    """The cells that have not been measured.
+
+    Raises:
+        UserError: if a cell's file is damaged or of other settings.
+    """
+    return [cell for cell in cells if _finished(folder / "cells" / cell.name, cell) is None]
+
+
 def measure_cells(
     experiment: Experiment, cells: Sequence[Cell], folder: pathlib.Path, context: Context
 ) -> None:
@@ -85,7 +94,7 @@ def collect(
         **told,
         "settings": settings,
         "about": experiment.about,
-        "caveat": experiment.caveat if told["preset"] == "quick" else "",
+        "caveat": _caveat(experiment, told, settings),
         "seconds": round(sum(cell["seconds"] for cell in done), 1),
         "provenance": _without_repeats([cell["provenance"] for cell in done]),
         "figures": list(figures),
@@ -96,6 +105,18 @@ def collect(
     }
     workdirs.write_json(folder / "results.json", results)
     return results
+
+
+def _caveat(experiment: Experiment, told: dict[str, Any], settings: Settings) -> str:
+    """Why these settings fall short of the paper, as far as that is known."""
+    preset = experiment.presets[told["preset"]]
+    changes = [f"{n}: {preset[n]} -> {v}" for n, v in settings.items() if v != preset[n]]
+    if changes:
+        return (
+            f"Settings were changed from the preset {told['preset']} ({'; '.join(changes)}); what "
+            "is said above describes the unchanged one."
+        )
+    return experiment.caveat if told["preset"] == "quick" else ""
 
 
 def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -107,6 +107,8 @@ def beside_paper(
 def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], title: str) -> None:
     """The validation bound of every method, by training step and seed."""
     for i, (method, curve) in enumerate(curves.items()):
+        if not curve:
+            continue
         style = {"color": f"C{i % 7}", "linestyle": "--" if i >= 7 else "-"}
         over_seeds(axes, list(curve), list(curve.values()), method, **style)
     axes.set_xlabel("training step")

@@ -30,6 +30,7 @@ from hvi_tf.experiments.experiment import Context, Settings
 from hvi_tf.experiments.rows import Row, row
 from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.pictures import image_grid
+from hvi_tf.settings import EvaluationConfig
 from hvi_tf.training import fit_tau as fit
 from hvi_tf.training import runs
 from hvi_tf.training.runs import Run
@@ -42,6 +43,8 @@ _FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
 def recipe(flagfile: str, **changes: Any) -> Settings:
     """The settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
 
+    Those of its evaluation are left out: experiments have their own.
+
     Raises:
         UserError: if this is no clone of the repository, which has the flagfiles.
     """
@@ -49,10 +52,12 @@ def recipe(flagfile: str, **changes: Any) -> Settings:
     if not path.exists():
         raise UserError(f"{path}: missing; experiments read the recipes of a clone")
     settings: Settings = {}
+    evaluation = {field.name for field in dataclasses.fields(EvaluationConfig)}
     for line in path.read_text().splitlines():
         if line.startswith("--"):
             name, _, text = line[2:].partition("=")
-            settings[name] = config_lib.parse(name, text)
+            if name not in evaluation:
+                settings[name] = config_lib.parse(name, text)
     return settings | changes
 
 
@@ -129,7 +134,7 @@ def score(run: Run, **settings: Any) -> dict[str, Any]:
         run: what to score.
         **settings: flags of the evaluation; the others keep their defaults.
     """
-    fields = {f.name for f in dataclasses.fields(run.config.evaluation)}
+    fields = {f.name for f in dataclasses.fields(EvaluationConfig)}
     kept = {n: v for n, v in config_lib.flatten(run.config).items() if n not in fields}
     config = config_lib.make(**kept, **settings)
     return evaluate.evaluate(config, run.model, run.data, run.workdir, run.step)
