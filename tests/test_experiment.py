@@ -169,7 +169,8 @@ def test_a_wrong_change_is_named(name, text, message):
 
 def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
     squares.experiment = squares.experiment._replace(
-        caveat="small", presets=squares.experiment.presets | {"full": dict(n=3, scale=1.0)}
+        caveat="small",
+        presets=squares.experiment.presets | {"full": dict(n=3, scale=1.0, names=["a", "b"])},
     )
     assert run()["caveat"] == "small"
     assert run(preset="full")["caveat"] == ""

@@ -54,6 +54,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     s = dict(cell.settings)
     evaluation = {name: s.pop(name) for name in ("eval_M", "eval_K", "eval_images")}
     flags = trained.recipe("mnist_iwhvi", K=s.pop("training_K"), K_schedule="", **s)
+    flags["checkpoint_every"] = s["eval_every"]
     label = next(label for label, name in TRAINED.items() if name == s["gradient"])
     where = dict(dataset="mnist", seed=s["seed"])
     run = trained.train(context, flags)

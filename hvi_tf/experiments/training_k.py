@@ -46,6 +46,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     evaluation = {name: s.pop(name) for name in ("eval_M", "eval_K", "eval_images")}
     K = s["K"]
     flags = trained.recipe("mnist_iwhvi", **s, bound="iwhvi" if K else "hvm", K_schedule="")
+    flags["checkpoint_every"] = s["eval_every"]
     label = {gradient: label for label, gradient in GRADIENTS.items()}[s["gradient"]]
     where = dict(dataset="mnist", seed=s["seed"], trained_K=K)
     run = trained.train(context, flags)
