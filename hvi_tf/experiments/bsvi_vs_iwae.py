@@ -65,7 +65,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         plots.reference_line(axes, 0.0, bsvi)
         axes.set_xlabel("draws of IWAE")
         axes.set_ylabel(f"IWAE less {bsvi}, nats")
-        axes.set_title(f"{dataset}, test images; band: 2 standard errors over seeds")
+        axes.set_title(f"{dataset}, test images; band: 2 standard errors over seeds", fontsize=8)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside right upper", fontsize=8)
     return {"bsvi_vs_iwae": figure}

@@ -113,7 +113,7 @@ def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], titl
         over_seeds(axes, list(curve), list(curve.values()), method, **style)
     axes.set_xlabel("training step")
     axes.set_ylabel("validation bound, nats")
-    axes.set_title(f"{title}; band: 2 standard errors over seeds")
+    axes.set_title(f"{title}; band: 2 standard errors over seeds", fontsize=8)
     axes.legend(fontsize=7)
 
 
