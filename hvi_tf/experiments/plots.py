@@ -5,9 +5,9 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cycler
 import matplotlib
 import numpy as np
+from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -29,7 +29,7 @@ matplotlib.rcParams.update(
         "legend.frameon": False,
         "lines.linewidth": 1.5,
         "lines.markersize": 4.0,
-        "axes.prop_cycle": cycler.cycler(
+        "axes.prop_cycle": rcsetup.cycler(
             # Okabe & Ito: told apart by the colour-blind, too.
             color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
         ),
