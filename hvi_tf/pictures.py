@@ -48,6 +48,17 @@ def sample(
             progress.update(1)
     progress.close()
     images = np.concatenate(parts)
+    return write_grid(images, image_shape, path)
+
+
+def write_grid(
+    images: np.ndarray, image_shape: tuple[int, ...], path: pathlib.Path
+) -> pathlib.Path:
+    """Writes `image_grid` of pixels from 0 to 1 as a PNG file.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     grid = np.round(255.0 * np.clip(image_grid(images, image_shape), 0.0, 1.0))
     workdirs.write_atomically(path, tf.io.encode_png(grid.astype(np.uint8)).numpy())
     return path

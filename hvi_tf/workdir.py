@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -10,6 +11,8 @@ import shutil
 import time
 from collections.abc import Iterator
 from typing import IO, Any
+
+import numpy as np
 
 from hvi_tf.config import Config, differences
 from hvi_tf.errors import UserError
@@ -206,3 +209,10 @@ def _lock(path: pathlib.Path, flag: str = "--workdir") -> IO[str]:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """`write_atomically` of indented JSON."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
+    """`write_atomically` of arrays by name, as `np.load` reads them."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())

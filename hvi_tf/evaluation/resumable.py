@@ -1,6 +1,5 @@
 """Scores images batch by batch, keeps them on disk, and goes on where it was stopped."""
 
-import io
 import json
 import pathlib
 import time
@@ -126,15 +125,13 @@ def _load(job: Job) -> tuple[Scores, float]:
 
 
 def _save(job: Job, scores: Scores, seconds: float) -> None:
-    buffer = io.BytesIO()
     identity = json.dumps(job.identity | {"names": list(job.names)})
     arrays: dict[str, Any] = {"identity": identity, "seconds": seconds, **scores}
-    np.savez(buffer, **arrays)
     try:
         job.path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise workdirs.write_error(job.path, error) from error
-    workdirs.write_atomically(job.path, buffer.getvalue())
+    workdirs.write_arrays(job.path, arrays)
 
 
 def _check_finite(batch: Scores, headline: str, first: int) -> None:

@@ -111,8 +111,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
             samples = {method: values(rows, method=method, **where) for method in METHODS}
             index = list(COLUMNS).index(column)
             paper = {method: scores[index][0] for method, scores in theirs.items()}
-            plots.beside_paper(axes, samples, paper, f"{COLUMNS[column]}, nats")
-            axes.set_title(f"{dataset}, test (dashed: the paper's)")
+            plots.beside_paper(axes, samples, paper, f"{COLUMNS[column]}, nats", f"{dataset}, test")
         found = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
         plots.learning_curves(curve_panels[i], found, f"{dataset}, each row its own bound")
     return {"bsvi_tables": figure, "learning_curves": curves}

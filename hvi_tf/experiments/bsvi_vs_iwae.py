@@ -1,6 +1,5 @@
 """Tables 10 to 12 of Shu et al. 2019: BSVI beside IWAE with up to five times the draws."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments import bsvi_tables, plots, published, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table
-from hvi_tf.experiments.rows import Row, distinct, mean_and_error, row, select, values
+from hvi_tf.experiments.rows import Row, distinct, mean_and_error, row_of_mean, select, values
 
 METHODS = bsvi_tables.METHODS
 PRESETS = bsvi_tables.PRESETS
@@ -36,8 +35,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         rows.append(mine | {"quantity": "log_likelihood"})
         if estimator != f"BSVI-{k}":
             gap = bsvi - trained.scores_by_image(scores, name)
-            error = gap.std(ddof=1) / math.sqrt(len(gap))
-            rows.append(row(method, "bsvi_minus_it", gap.mean(), error=error, **where))
+            rows.append(row_of_mean(method, "bsvi_minus_it", gap, **where))
     return rows
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from hvi_tf import log_likelihood, sampling, seeds
 from hvi_tf.experiments import plots, reference_model, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, row, select, values
+from hvi_tf.experiments.rows import Row, distinct, row_of_mean, select, values
 from hvi_tf.methods import METHODS
 
 # Label -> row of the table.
@@ -64,22 +64,16 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         for first in range(0, len(x), images):
             seed = seeds.fold(s["repetition"], seeds.Purpose.EVALUATE, first)
             found.append(score(x[first : first + images], seed).log_likelihood.numpy())
-        by_image[label] = np.concatenate(found).astype(np.float64)
+        by_image[label] = np.concatenate(found)
         seconds = time.monotonic() - started
-        rows.append(_summary(label, "log_likelihood", by_image[label], where, seconds))
+        timed = where | {"seconds": seconds}
+        rows.append(row_of_mean(label, "log_likelihood", by_image[label], **timed))
     rows += [
-        _summary(label, "diwhvi_minus_it", by_image["DIWHVI"] - found, where)
+        row_of_mean(label, "diwhvi_minus_it", by_image["DIWHVI"] - found, **where)
         for label, found in by_image.items()
         if label != "DIWHVI"
     ]
     return rows
-
-
-def _summary(
-    label: str, quantity: str, found: np.ndarray, where: Settings, seconds: float | None = None
-) -> Row:
-    error = found.std(ddof=1) / np.sqrt(len(found))
-    return row(label, quantity, found.mean(), error=error, seconds=seconds, **where)
 
 
 def _scorer(model: Any, name: str, M: int, K: int) -> tuple[Callable, int]:

@@ -1,6 +1,5 @@
 """A Gaussian encoder for the decoder of a trained run, for the bounds that need one."""
 
-import io
 from typing import Any
 
 import keras
@@ -37,9 +36,7 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
         )
     )
     _ascend(model, batches, steps)
-    buffer = io.BytesIO()
-    np.savez(buffer, **{f"{i}": v.numpy() for i, v in enumerate(variables)})
-    workdirs.write_atomically(path, buffer.getvalue())
+    workdirs.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
     return model
 
 

@@ -71,8 +71,8 @@ def draw(rows: list[Row], estimators: dict[str, str], of: str) -> Any:
             plots.band(axes, Ks, means, lows, highs, label)
         axes.set_yscale("log")
         plots.count_axis(axes, "K, draws of psi", Ks)
+        axes.set_ylabel(f"signal-to-noise ratio, gradient of {of}")
         axes.set_title(f"M={M}; band: middle 90% of parameters")
-    panels[0].set_ylabel(f"signal-to-noise ratio, gradient of {of}")
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3)
     return figure

@@ -8,13 +8,14 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import log_likelihood, seeds, svi_scores
-from hvi_tf.evaluation import annealing
+from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation.annealing import Annealing, Simulated
 from hvi_tf.experiments import explicit_encoder, plots, reference_model, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.rows import Row, distinct, row, select
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import VAE
+from hvi_tf.settings import EvaluationConfig
 from hvi_tf.svi import SVI
 from hvi_tf.training.runs import Run
 
@@ -27,7 +28,6 @@ BUDGETS = {
 }
 SETS = ("simulated", "mnist")
 LEAPFROG_STEPS = 5
-SVI_SETTINGS: dict[str, Any] = dict(learning_rate=0.02, momentum=0.5, clip_norm=1.0)
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -78,7 +78,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     images = _images(run, s["images"])
     if cell.name == "truth":
         return _measure_truth(run, images, s)
-    score = _scorers(run, context, s)[s["method"]]
+    score = _scorer(run, context, s)
     rows = []
     seed = seeds.fold(s["budget"], seeds.Purpose.EVALUATE)
     score(images.test, seed)  # traced before it is timed
@@ -119,8 +119,8 @@ def _measure_truth(run: Run, images: Images, s: Settings) -> list[Row]:
 Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
-def _scorers(run: Run, context: Context, s: Settings) -> dict[str, Score]:
-    """(x, seed) -> the bound of each image, by estimator."""
+def _scorer(run: Run, context: Context, s: Settings) -> Score:
+    """(x, seed) -> the bound of each image by the cell's estimator."""
     budget, images = s["budget"], s["images"]
 
     def by_row(model: VAE, name: str, K: int) -> Score:
@@ -137,7 +137,8 @@ def _scorers(run: Run, context: Context, s: Settings) -> dict[str, Score]:
 
     def bsvi() -> Score:
         model = explicit_encoder.fit(run, context, s["encoder_steps"])
-        settings = SVI(steps=budget, **SVI_SETTINGS)
+        rate = EvaluationConfig().eval_svi_learning_rate
+        settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
         score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
         return lambda x, seed: score(x, seed).log_likelihood
 
@@ -147,7 +148,7 @@ def _scorers(run: Run, context: Context, s: Settings) -> dict[str, Score]:
         return lambda x, seed: score(x, seed).log_likelihood
 
     makers = {"DIWHVI": diwhvi, "IWAE": iwae, "BSVI": bsvi, "AIS": ais}
-    return {name: make() for name, make in makers.items() if name == s["method"]}
+    return makers[s["method"]]()
 
 
 def _gaps(rows: list[Row], dataset: str) -> dict[tuple[str, int], np.ndarray]:
@@ -197,9 +198,9 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     width, _ = _bracket(rows)
     panels[0].axhspan(-0.5 * width, 0.5 * width, color="0.85", label="bracket by long AIS")
     panels[0].set_ylabel("log p(x) less the bound, nats")
-    panels[0].set_title("images drawn by the model", fontsize=9)
+    panels[0].set_title("images drawn by the model; bands: 2 standard errors", fontsize=8)
     panels[1].set_ylabel("long AIS less the bound, nats")
-    panels[1].set_title("test images (truth: lower bound of long AIS)", fontsize=9)
+    panels[1].set_title("test images; bands: 2 standard errors over images", fontsize=8)
     handles = panels[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=5)
     return {"ground_truth": figure}

@@ -11,7 +11,7 @@ import tensorflow as tf
 from hvi_tf import seeds
 from hvi_tf.experiments import laplace_tau, plots
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, plus_minus, row, select, values
+from hvi_tf.experiments.rows import Row, distinct, plus_minus, row_of_mean, select, values
 
 _COMMON: Settings = dict(dim=50, hidden=[500, 500, 500], K=[0, 1, 2, 5, 10, 20, 50, 100])
 PRESETS: dict[str, Settings] = {
@@ -34,7 +34,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     repetition = s["repetition"]
     weights = laplace_tau.trained_weights(s, repetition, context.runs)
     own = laplace_tau.trainer(s["dim"], tuple(s["hidden"]))
-    rows = []
+    exact, rows = laplace_tau.truth(s["dim"]), []
     for steps in (0, *sorted(s["steps"])):
         started = time.monotonic()
         if steps:
@@ -49,17 +49,16 @@ def measure(cell: Cell, context: Context) -> list[Row]:
             # log q(z) is known, and so is its mean: only the gap has to be estimated.
             gap = upper[K] - math.log(K + 1) - log_q.numpy()
             rows.append(
-                row(
+                row_of_mean(
                     "IWHVI" if steps else "SIVI",
                     "negative_entropy_bound",
-                    laplace_tau.truth(s["dim"]) + gap.mean(dtype=np.float64),
-                    error=gap.std(ddof=1) / math.sqrt(len(gap)),
+                    exact + gap.astype(np.float64),
                     seconds=seconds,
                     K=K,
                     M=1,
                     seed=repetition,
                     tau_steps=steps,
-                    truth=laplace_tau.truth(s["dim"]),
+                    truth=exact,
                 )
             )
     return rows

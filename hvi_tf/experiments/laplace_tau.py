@@ -1,10 +1,8 @@
 """The taus of the Laplace of section 6.1 of Sobolev & Vetrov 2019, trained once each."""
 
 import functools
-import io
 import math
 import pathlib
-from typing import Any
 
 import keras
 import numpy as np
@@ -68,14 +66,11 @@ class Trainer:
             )
             self._optimizer.apply([-g for g in ascent.eta], list(self._variables.eta))
 
+    @tf.function
     def log_ratios(
         self, method: str, K: int, draws: int, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(beta `[K+1, draws]`, the exact log q(z) `[draws]`) for fresh draws of z."""
-        return self._log_ratios(method, K, draws, seed)
-
-    @tf.function
-    def _log_ratios(self, method: str, K: int, draws: int, seed: tf.Tensor) -> tuple:
         x = tf.zeros([draws, 1])
         sample = sampling.draw(self._model, METHODS[method], x, K=K, M=1, seed=seed)
         densities = sampling.log_densities(self._model, METHODS[method], x, sample)
@@ -107,9 +102,7 @@ def trained_weights(
     for n in steps:
         own.train(seed, tf.constant(done), tf.constant(n))
         done, found[n] = n, own.weights
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
-    np.savez(buffer, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    workdirs.write_atomically(path, buffer.getvalue())
+    arrays = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
+    workdirs.write_arrays(path, arrays)
     return found

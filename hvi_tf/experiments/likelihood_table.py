@@ -202,8 +202,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         }
         theirs = published.load("iwhvi")["figure_2_left"][dataset]
         paper = {method: mean for method, (mean, _) in theirs.items()}
-        plots.beside_paper(axes, scores, paper, "test log-likelihood, nats")
-        axes.set_title(f"{dataset} (dashed: the paper's)")
+        plots.beside_paper(axes, scores, paper, "test log-likelihood, nats", dataset)
         found = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
         plots.learning_curves(curve_axes, found, dataset)
     return {"likelihood_table": figure, "learning_curves": curves}

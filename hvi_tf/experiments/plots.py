@@ -91,6 +91,7 @@ def beside_paper(
     samples: Mapping[str, Values],
     paper: Mapping[str, float],
     quantity: str,
+    title: str,
 ) -> None:
     """A line for each method: ours by seed, its mean with 2 standard errors, the paper's dashed."""
     for i, (method, sample) in enumerate(samples.items()):
@@ -102,6 +103,7 @@ def beside_paper(
             axes.vlines(paper[method], -i - 0.4, -i + 0.4, color, linestyles="dashed")
     axes.set_yticks([-i for i in range(len(samples))], list(samples))
     axes.set_xlabel(quantity)
+    axes.set_title(f"{title}; bars: 2 standard errors over seeds, dashed: the paper's", fontsize=7)
 
 
 def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], title: str) -> None:

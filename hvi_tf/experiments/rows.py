@@ -41,6 +41,13 @@ def row(
     return {"method": method, "quantity": quantity, **where, **values, **timed}
 
 
+def row_of_mean(method: str, quantity: str, sample: np.ndarray, **where: Any) -> Row:
+    """The mean of independent values, such as those of images, with its standard error."""
+    sample = np.asarray(sample, np.float64)
+    error = sample.std(ddof=1) / math.sqrt(len(sample))
+    return row(method, quantity, sample.mean(), error=error, **where)
+
+
 def select(rows: Sequence[Row], **where: Any) -> list[Row]:
     """The rows whose columns have these values."""
     return [r for r in rows if all(r.get(name) == value for name, value in where.items())]

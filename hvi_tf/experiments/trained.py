@@ -29,7 +29,7 @@ from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments.experiment import Context, Settings
 from hvi_tf.experiments.rows import Row, row
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.pictures import image_grid
+from hvi_tf.pictures import write_grid
 from hvi_tf.settings import EvaluationConfig
 from hvi_tf.training import fit_tau as fit
 from hvi_tf.training import runs
@@ -197,7 +197,4 @@ def draw_pictures(run: Run, context: Context, name: str) -> None:
     }
     context.pictures.mkdir(parents=True, exist_ok=True)
     for kind, images in grids.items():
-        grid = image_grid(images.numpy(), run.data.image_shape)
-        pixels = np.round(255.0 * np.clip(grid, 0.0, 1.0)).astype(np.uint8)
-        path = context.pictures / f"{name}_{kind}.png"
-        workdirs.write_atomically(path, tf.io.encode_png(pixels).numpy())
+        write_grid(images.numpy(), run.data.image_shape, context.pictures / f"{name}_{kind}.png")
