@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 from tensorflow_probability import util as tfp_util
 
-from hvi_tf.models import networks, pixelcnn
+from hvi_tf.models import pixelcnn
 
 # In units of intensity, which is 0..1; neighbouring levels are 0.0039 apart.
 MIN_SCALE = 1e-3
@@ -71,8 +71,8 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
         # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without a
         # difference of numbers that are nearly equal. At an end one sigmoid is 1 or 0.
         # Every term is finite, so that neither `where` hides a NaN in its gradient.
-        log_below = -networks.softplus(-centred - width / 2.0)
-        log_above = -networks.softplus(centred - width / 2.0)
+        log_below = -tf.nn.softplus(-centred - width / 2.0)
+        log_above = -tf.nn.softplus(centred - width / 2.0)
         log_between = tf.math.log(-tf.math.expm1(-width))
         zero = tf.zeros([], x.dtype)
         at_first, at_last = v <= 0.0, v >= MAX_LEVEL
@@ -92,7 +92,7 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
     def _mean(self) -> tf.Tensor:
         """Of the logistic clipped to 0..1 before it is rounded; off by less than 1/510."""
         loc, scale = self._loc, self._scale
-        return scale * (networks.softplus(loc / scale) - networks.softplus((loc - 1.0) / scale))
+        return scale * (tf.nn.softplus(loc / scale) - tf.nn.softplus((loc - 1.0) / scale))
 
 
 class DiscretizedLogistic(keras.layers.Layer):
@@ -116,7 +116,7 @@ class DiscretizedLogistic(keras.layers.Layer):
     @property
     def scale(self) -> tf.Tensor:
         """`[D]`, at least `MIN_SCALE`."""
-        return networks.softplus(tf.convert_to_tensor(self.raw_scale)) + MIN_SCALE
+        return tf.nn.softplus(tf.convert_to_tensor(self.raw_scale)) + MIN_SCALE
 
     def call(self, outputs: tf.Tensor) -> tfd.Distribution:
         """`[..., D]` -> batch shape `[...]`, event shape `[D]`."""
