@@ -22,10 +22,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds, sampling
+from hvi_tf import bounds, sampling, subsampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.methods import Method
 from hvi_tf.sampling import LatentSample, Model
+from hvi_tf.subsampling import Kept
+
+# Beside the seeds of the draws.
+_RESAMPLING = 1
 
 
 class ParameterGroups(NamedTuple):
@@ -48,6 +52,8 @@ class Objective(NamedTuple):
         densities: the log-densities of the draw.
         inner: warm-up c_in.
         outer: warm-up c_out.
+        recorded: the log-densities that the tape knows: all, or those of the terms kept.
+        kept: which these are; None if all.
     """
 
     value: tf.Tensor
@@ -56,6 +62,20 @@ class Objective(NamedTuple):
     densities: LogDensities
     inner: tf.Tensor
     outer: tf.Tensor
+    recorded: LogDensities
+    kept: Kept | None = None
+
+    def upstream(self, gradient: LogDensities) -> LogDensities:
+        """What to send into `recorded` for a gradient at `densities`."""
+        return gradient if self.kept is None else self.kept.upstream(gradient)
+
+    @property
+    def ascent(self) -> LogDensities:
+        """What to send into `recorded` for the gradient of `value`."""
+        with tf.GradientTape() as arrays:
+            arrays.watch(self.densities)
+            value = tf.reduce_mean(bounds.bound(self.densities, self.inner, self.outer))
+        return self.upstream(arrays.gradient(value, self.densities))
 
 
 def value_and_gradients(
@@ -71,6 +91,7 @@ def value_and_gradients(
     estimator: str = "reparameterized",
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
+    backward_samples: int = 0,
 ) -> tuple[Objective, ParameterGroups]:
     """Draws once and returns the objective with its gradient for every group.
 
@@ -86,13 +107,18 @@ def value_and_gradients(
         estimator: a key of `ESTIMATORS`.
         inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
         outer: warm-up c_out in [0, 1]; likewise.
+        backward_samples: S, of how many of the terms over k, beside that of psi_0, and over m
+            the gradient is taken; they are drawn in proportion to their weights, which leaves
+            every estimator's mean as it is. 0 takes all.
 
     Returns:
         What was drawn and its value, and the ascent direction of each group; None for a
         variable that no gradient reaches.
     """
     tape, objective = record(
-        model, method, x, variables, K=K, M=M, L=L, seed=seed, inner=inner, outer=outer
+        *(model, method, x, variables),
+        **dict(K=K, M=M, L=L, seed=seed, inner=inner, outer=outer),
+        backward_samples=backward_samples,
     )
     return objective, ESTIMATORS[estimator](tape, objective, variables)
 
@@ -109,15 +135,33 @@ def record(
     seed: tf.Tensor,
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
+    backward_samples: int = 0,
 ) -> tuple[tf.GradientTape, Objective]:
     """Draws once on a tape, from which any of `ESTIMATORS` can be read; see above."""
+    per_z = sampling.psi_per_z(method, K, M) if method.hierarchical else 0
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
-        densities = sampling.log_densities(model, method, x, sample)
-        inner, outer = (bounds.as_weight(c, densities.log_q_z.dtype) for c in (inner, outer))
-        value = tf.reduce_mean(bounds.bound(densities, inner, outer))
-    return tape, Objective(value, method, sample, densities, inner, outer)
+        kept = None
+        if 0 < backward_samples < max(per_z, M):
+            with tape.stop_recording():
+                densities = sampling.log_densities(model, method, x, sample)
+                inner, outer = _as_weights(densities, inner, outer)
+                kept = subsampling.keep(
+                    *(densities, per_z, M, backward_samples),
+                    *(tf.random.fold_in(seed, _RESAMPLING), inner, outer),
+                )
+            unshared = method._replace(shared="no")
+            recorded = sampling.log_densities(model, unshared, x, kept.sample(sample))
+        else:
+            densities = recorded = sampling.log_densities(model, method, x, sample)
+            inner, outer = _as_weights(densities, inner, outer)
+    value = tf.reduce_mean(bounds.bound(densities, inner, outer))
+    return tape, Objective(value, method, sample, densities, inner, outer, recorded, kept)
+
+
+def _as_weights(densities: LogDensities, *warmups: float | tf.Tensor) -> list[tf.Tensor]:
+    return [bounds.as_weight(c, densities.log_q_z.dtype) for c in warmups]
 
 
 Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]
@@ -127,7 +171,7 @@ def reparameterized(
     tape: tf.GradientTape, objective: Objective, variables: ParameterGroups
 ) -> ParameterGroups:
     """The plain pathwise gradient of the bound, for every group."""
-    return ParameterGroups(*tape.gradient(objective.value, tuple(map(list, variables))))
+    return ParameterGroups(*_gradient(tape, objective, tuple(map(list, variables))))
 
 
 def dreg(
@@ -167,8 +211,8 @@ def sticking_the_landing(
     and hierarchical q alike; else the estimator is
     biased.
     """
-    theta, eta, rho = tape.gradient(
-        objective.value, (list(variables.theta), list(variables.eta), list(variables.rho))
+    theta, eta, rho = _gradient(
+        tape, objective, (list(variables.theta), list(variables.eta), list(variables.rho))
     )
     phi = _phi_path(tape, objective, variables.phi, doubly=False)
     return ParameterGroups(theta, phi, eta, rho)
@@ -187,19 +231,17 @@ def doubly_reparameterized(
         objective: what was recorded, of a row whose psi are not shared.
         variables: the parameter groups.
     """
-    value, sample, densities = objective.value, objective.sample, objective.densities
+    sample, densities = objective.sample, objective.densities
     theta, eta, rho = (list(g) for g in (variables.theta, variables.eta, variables.rho))
     phi = _phi_path(tape, objective, variables.phi, doubly=True)
     if eta:
-        theta_ascent, at_psi, at_log_tau = tape.gradient(
-            value, (theta, sample.psi, densities.log_tau)
-        )
-        eta = _eta_path(tape, objective, eta, at_psi, at_log_tau, with_psi_0=True)
+        theta_ascent, at_psi = _gradient(tape, objective, (theta, sample.psi))
+        eta = _eta_path(tape, objective, eta, at_psi, with_psi_0=True)
     else:
-        theta_ascent = tape.gradient(value, theta)
+        theta_ascent = _gradient(tape, objective, theta)
     if rho:
         factor = bounds.rho_path_factor(densities, objective.inner, objective.outer)
-        at_zeta = factor[..., tf.newaxis] * tape.gradient(value, sample.zeta)
+        at_zeta = factor[..., tf.newaxis] * _gradient(tape, objective, sample.zeta)
         rho = tape.gradient(sample.zeta, rho, output_gradients=at_zeta)
     return ParameterGroups(theta_ascent, phi, eta, rho)
 
@@ -214,34 +256,29 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 
 
+def _gradient(tape: tf.GradientTape, objective: Objective, sources: Any) -> Any:
+    """The gradient of the value, or an unbiased estimate of it from the terms kept."""
+    return tape.gradient(list(objective.recorded), sources, output_gradients=list(objective.ascent))
+
+
 def _autodiff_but_for_eta(
     tape: tf.GradientTape, objective: Objective, variables: ParameterGroups, with_psi_0: bool
 ) -> ParameterGroups:
-    theta, phi, rho, at_psi, at_log_tau = tape.gradient(
-        objective.value,
-        (
-            *(list(variables.theta), list(variables.phi), list(variables.rho)),
-            *(objective.sample.psi, objective.densities.log_tau),
-        ),
-    )
-    eta = _eta_path(tape, objective, list(variables.eta), at_psi, at_log_tau, with_psi_0)
+    groups = (list(variables.theta), list(variables.phi), list(variables.rho))
+    theta, phi, rho, at_psi = _gradient(tape, objective, (*groups, objective.sample.psi))
+    eta = _eta_path(tape, objective, list(variables.eta), at_psi, with_psi_0)
     return ParameterGroups(theta, phi, eta, rho)
 
 
 def _eta_path(
-    tape: tf.GradientTape,
-    objective: Objective,
-    eta: list,
-    at_psi: tf.Tensor,
-    at_log_tau: tf.Tensor,
-    with_psi_0: bool,
+    tape: tf.GradientTape, objective: Objective, eta: list, at_psi: tf.Tensor, with_psi_0: bool
 ) -> list:
-    """Equation 9, from the bound's gradients at psi_1:K and at log tau."""
-    densities = objective.densities
-    factor = bounds.tau_path_factor(densities, objective.inner, objective.outer)[1:]
+    """Equation 9, from the value's gradient at psi_1:K."""
+    factor = bounds.tau_path_factor(objective.densities, objective.inner, objective.outer)[1:]
     targets, upstream = [objective.sample.psi], [factor[..., tf.newaxis] * at_psi]
     if with_psi_0:
-        targets.append(densities.log_tau)
+        at_log_tau = objective.ascent.log_tau
+        targets.append(objective.recorded.log_tau)
         upstream.append(tf.concat([at_log_tau[:1], tf.zeros_like(at_log_tau[1:])], axis=0))
     return tape.gradient(targets, eta, output_gradients=upstream)
 
@@ -255,7 +292,8 @@ def _phi_path(
     of the direct terms -c_out w_m r_m d log q(z_m,psi_m0) (see `bounds.swap_ratios`): through
     z_m for log q(z|psi_0), and times its warm-up through psi_m0 for log q(psi_0).
     """
-    _, method, sample, densities, inner, outer = objective
+    method, sample, densities = objective.method, objective.sample, objective.densities
+    inner, outer = objective.inner, objective.outer
     with tf.GradientTape(persistent=True) as arrays:
         arrays.watch(densities)
         value = tf.reduce_mean(bounds.bound(densities, inner, outer))
@@ -270,8 +308,9 @@ def _phi_path(
 
     def through(source: tf.Tensor, share_of_score: tf.Tensor | float) -> tf.Tensor:
         share = share_of_score if doubly else 0.0
-        upstream = [v + share * s for v, s in zip(of_value, of_score, strict=True)]
-        return _pull(tape, list(densities), source, upstream)
+        at_densities = (v + share * s for v, s in zip(of_value, of_score, strict=True))
+        upstream = objective.upstream(LogDensities(*at_densities))
+        return _pull(tape, list(objective.recorded), source, list(upstream))
 
     at_z = through(sample.z, 1.0)
     if sample.psi_0 is None:

@@ -207,6 +207,7 @@ def fit(
     M: int | None = None,
     L: int | None = None,
     gradient: str = "reparameterized",
+    backward_samples: int = 0,
     steps: int = 1_000,
     optimizer: keras.optimizers.Optimizer | None = None,
     seed: int = 0,
@@ -224,6 +225,8 @@ def fit(
         M: draws of z; likewise.
         L: draws of zeta per z under a hierarchical prior; likewise.
         gradient: an estimator that the row takes.
+        backward_samples: S, of how many of the terms over k and m the gradient is taken (see
+            `value_and_gradients`); 0 takes all.
         steps: optimizer steps.
         optimizer: Adam with step size 1e-3 if None.
         seed: from which every draw is folded.
@@ -241,6 +244,8 @@ def fit(
     """
     if steps < 1:
         raise ValueError(f"steps={steps}: must be at least 1")
+    if backward_samples < 0:
+        raise ValueError(f"backward_samples={backward_samples}: must be at least 0")
     if isinstance(variables, ParameterGroups) and variables.pi:
         raise ValueError("variables: pi weighs the proposals of an SVI loop, which fit has not")
     row = _row(bound)
@@ -270,6 +275,7 @@ def fit(
             **counts,
             seed=seeds.fold(seed, seeds.Purpose.TRAIN, step),
             estimator=gradient,
+            backward_samples=backward_samples,
         )
         _check_connected(variables, gradient_of)
         return objective.value, [g for group in gradient_of for g in group]

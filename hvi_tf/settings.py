@@ -98,6 +98,14 @@ class MethodConfig:
         "tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; iwae-dreg = for an "
         "explicit q; stl = q's path only; dreg-biased = for study only.",
     )
+    backward_samples: int = _flag(
+        0,
+        "S: the gradient goes back through psi_0's term and S of the K others, drawn in proportion "
+        "to their weights, and through S of the M draws of z. Unbiased, and faster where S is far "
+        "below K; 0: through all.",
+        0,
+        MAX_COUNT,
+    )
     prior: str = _flag(
         None,
         "p(z): normal, or hierarchical (a mixture with networks p(z|zeta) and rho(zeta|z)). "

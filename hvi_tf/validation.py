@@ -174,6 +174,11 @@ def _validate_svi(config: "Config") -> None:
             f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose "
             "elbo"
         )
+    if row.refines and m.backward_samples:
+        raise UserError(
+            f"--backward_samples={m.backward_samples}: not for --bound={m.bound}, whose --sir goes "
+            "back through one proposal; leave it out"
+        )
     if row.refines and t.inner_warmup_epochs:
         raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")
     if 0 < t.patience < t.eval_every:

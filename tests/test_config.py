@@ -37,6 +37,11 @@ BAD = [
     (dict(bound="iwhvi", L=3), "--L=3: the prior is explicit"),
     (dict(bound="sivi", gradient="dreg"), "--gradient=dreg: --bound=sivi takes reparameterized"),
     (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes reparameterized, stl, dreg"),
+    (
+        dict(bound="bsvi", backward_samples=2),
+        "--backward_samples=2: not for --bound=bsvi, whose --sir",
+    ),
+    (dict(backward_samples=-1), "--backward_samples=-1: must be a whole number"),
     (dict(K=-1), "--K=-1: must be a whole number, at least 0 and at most 100000"),
     (dict(K=10**9), "--K=1000000000: must be a whole number"),
     (dict(bound="iwae", M=0), "--M=0: must be a whole number, at least 1"),

@@ -91,7 +91,10 @@ class PerReplicateModel:
 def replicate_gradients(
     estimators, method, K=0, M=1, L=1, inner=1.0, outer=1.0, replicates=4000, seed=0, prior=False
 ):
-    """For each estimator, on the same draws: the gradients `[replicates, n]` of each group."""
+    """For each estimator, on the same draws: the gradients `[replicates, n]` of each group.
+
+    An estimator may be followed by a number S of terms to go back through, as in "dreg 2".
+    """
     method = METHODS[method]
     model = PerReplicateModel(replicates, prior)
     groups = model.groups(method)
@@ -102,7 +105,8 @@ def replicate_gradients(
             estimator: gradients.value_and_gradients(
                 *(model.model, method, model.x, groups),
                 **dict(K=K, M=M, L=L, seed=tf.constant([seed, 1])),
-                **dict(estimator=estimator, inner=inner, outer=outer),
+                **dict(estimator=estimator.split()[0], inner=inner, outer=outer),
+                backward_samples=int((estimator.split() + ["0"])[1]),
             )[1]
             for estimator in estimators
         }
@@ -209,7 +213,7 @@ def test_iwae_dreg_weighs_the_path_by_w_squared():
         d = sampling.log_densities(model.model, method, model.x, sample)
         log_weights = bounds.outer_log_weights(d)
         value = tf.reduce_mean(bounds.bound(d))
-    objective = Objective(value, method, sample, d, one, one)
+    objective = Objective(value, method, sample, d, one, one, recorded=d)
     groups = ParameterGroups([], [model.A])
     found = gradients.doubly_reparameterized(tape, objective, groups).phi[0]
     w = bounds.normalised_weights(log_weights)
@@ -298,7 +302,7 @@ def test_the_path_carries_nothing_at_the_optimum(method):
         sample = sampling.draw(model, row, lg.x, K=3, M=1, seed=tf.constant([3, 4]))
         d = sampling.log_densities(model, row, lg.x, sample)
         value = tf.reduce_mean(bounds.bound(d))
-    objective = Objective(value, row, sample, d, one, one)
+    objective = Objective(value, row, sample, d, one, one, recorded=d)
     groups = ParameterGroups([], [phi])
     path = gradients.doubly_reparameterized(tape, objective, groups).phi[0]
     autodiff = gradients.reparameterized(tape, objective, groups).phi[0]

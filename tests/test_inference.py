@@ -290,6 +290,11 @@ def test_mistaken_arguments_of_fit():
         hvi.fit(LG.model, X, [v], bound="iwhvi", K=2)
     with pytest.raises(ValueError, match="steps=0: must be at least 1"):
         hvi.fit(LG.model, X, hvi.ParameterGroups(eta=[v]), bound="iwhvi", K=2, steps=0)
+    with pytest.raises(ValueError, match="backward_samples=-1: must be at least 0"):
+        hvi.fit(
+            *(LG.model, X, hvi.ParameterGroups(eta=[v])),
+            **dict(bound="iwhvi", K=2, backward_samples=-1),
+        )
     with pytest.raises(ValueError, match=r"x: shape \(3,\), wanted \(B, ...\)"):
         hvi.evidence(LG.model, X[0], bound="iwhvi", K=2)
     with pytest.raises(ValueError, match=r"float32.*use one dtype throughout"):
@@ -305,7 +310,7 @@ def test_fit_takes_minibatches_and_tf_variables():
     course = hvi.fit(
         *(model, lambda step: tf.gather(data, (tf.range(8) + 8 * tf.cast(step, tf.int32)) % 40)),
         hvi.ParameterGroups(phi=[loc]),
-        **dict(bound="vae", gradient="iwae-dreg", steps=100, seed=3),
+        **dict(bound="iwae", M=4, gradient="iwae-dreg", backward_samples=2, steps=100, seed=3),
         optimizer=tf.keras.optimizers.Adam(0.05),
     )
     assert course.shape == (100,)

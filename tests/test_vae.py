@@ -51,6 +51,7 @@ CASES += [
     dict(bound="bsvi", encoder="resnet", posterior="hierarchical"),
     dict(bound="vae", encoder="resnet", decoder="pixelcnn", likelihood="discretized_logistic"),
 ]
+CASES += [dict(bound="iwhvi", gradient=g, backward_samples=2) for g in ("reparameterized", "dreg")]
 CASES += [dict(bound="diwhvi", tau_gate_bias=-2.0, gradient=g) for g in ("dreg", "gdreg")]
 
 

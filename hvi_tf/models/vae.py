@@ -131,6 +131,7 @@ class VAE(Autoencoder):
             estimator=self.estimator,
             inner=inner,
             outer=outer,
+            backward_samples=self.method_config.backward_samples,
         )
         return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
 
