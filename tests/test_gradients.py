@@ -106,7 +106,7 @@ def replicate_gradients(
                 *(model.model, method, model.x, groups),
                 **dict(K=K, M=M, L=L, seed=tf.constant([seed, 1])),
                 **dict(estimator=estimator.split()[0], inner=inner, outer=outer),
-                backward_samples=int((estimator.split() + ["0"])[1]),
+                backward_samples=int([*estimator.split(), "0"][1]),
             )[1]
             for estimator in estimators
         }
