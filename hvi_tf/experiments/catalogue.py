@@ -100,6 +100,13 @@ _ROWS = (
         "9 min after gradient-snr, 10 min alone",
         "150 GPU h",
     ),
+    Entry(
+        "backward-samples",
+        "Gradients through some of the K terms",
+        "beyond the papers",
+        "14 min after gradient-snr, 15 min alone",
+        "20 GPU h",
+    ),
 )
 ENTRIES = {entry.name: entry for entry in _ROWS}
 
