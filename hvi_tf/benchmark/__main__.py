@@ -10,6 +10,7 @@ product rate is the time of those very products, alone, over the time of the ste
 peak of memory is that of a process of its own.
 """
 
+import os
 import pathlib
 import sys
 from typing import Any
@@ -20,7 +21,14 @@ from hvi_tf import command_line
 from hvi_tf import workdir as workdirs
 from hvi_tf.benchmark import cells as cells_lib
 from hvi_tf.benchmark import regression, tables
-from hvi_tf.benchmark.cells import CELLS, FAMILIES, QUICK_CELLS, Cell, Family
+from hvi_tf.benchmark.cells import (
+    CELLS,
+    FAMILIES,
+    QUICK_CELLS,
+    QUICK_FAMILIES,
+    Cell,
+    Family,
+)
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.provenance import provenance, record
 
@@ -35,10 +43,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "cells", CELLS, "Training steps, bound:setting=value,...; separated by semicolons."
     )
-    flags.DEFINE_list(
-        "families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + "."
-    )
-    flags.DEFINE_string("evaluations", "100x20,1000x20,100x100,1000x100", "Scores, as MxK.")
+    flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
+    flags.DEFINE_string("evaluations", "10x20,100x20,100x100,1000x100", "Scores, as MxK.")
     flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
     flags.DEFINE_list("contestants", None, "Of --compare. Default: all but those of torch.compile.")
     flags.DEFINE_integer("rounds", 7, "Rounds in which every contestant is measured once.", 1)
@@ -58,7 +64,8 @@ def chosen_families() -> list[Family]:
     for name in FLAGS.families:
         if name not in FAMILIES:
             raise UserError(f"--families: no {name!r}; there are {', '.join(FAMILIES)}")
-    found = [FAMILIES[name] for name in FLAGS.families]
+    preset = FLAGS.quick and not FLAGS["families"].present
+    found = [FAMILIES[name] for name in (QUICK_FAMILIES if preset else FLAGS.families)]
     return [cells_lib.quick(f) for f in found] if FLAGS.quick else found
 
 
@@ -71,6 +78,7 @@ def measure() -> dict[str, Any]:
     preset = FLAGS.quick and not FLAGS["evaluations"].present
     scores = cells_lib.parse_evaluations("5x2" if preset else FLAGS.evaluations, reference)
     families = chosen_families()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # here and in the processes of others
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
         results["comparison"] = compare(reference, count, seconds)
@@ -143,7 +151,7 @@ def run() -> None:
     now = record()  # of the source as it was imported
     results = measure()
     ratios = regression.ratios(results)
-    print(f"{FLAGS.rounds} rounds. {provenance()}.")
+    print(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
     if FLAGS.check:
         print(f"\n{regression.check(pathlib.Path(FLAGS.check), ratios)}")
     write(FLAGS.out, {"provenance": now, "ratios": ratios, **results})

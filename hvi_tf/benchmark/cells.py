@@ -1,6 +1,5 @@
 """What is measured: training steps as settings of `config.make`, alone and in families."""
 
-import dataclasses
 from typing import Any, NamedTuple
 
 from hvi_tf import config as config_lib
@@ -39,12 +38,14 @@ class Family(NamedTuple):
         setting: the one that varies.
         values: of it, rising.
         cell: the others.
+        memory: whether the first and the last are asked for their peak too.
     """
 
     name: str
     setting: str
     values: tuple[int, ...]
     cell: Cell
+    memory: bool = False
 
     def cells(self) -> list[Cell]:
         """One for each value."""
@@ -62,40 +63,36 @@ class Evaluation(NamedTuple):
     K: int
 
 
-CELLS = (
-    "vae;hvm;sivi:K=50;iwhvi:K=50;iwhvi:K=50,gradient=dreg;iwhvi:K=50,jit_compile=on;"
-    "diwhvi:K=10,M=5;bsvi:svi_steps=9,batch_size=50"
-)
-QUICK_CELLS = "iwhvi:K=3,batch_size=8,hidden=16,16;bsvi:svi_steps=2,batch_size=8,hidden=16,16"
+CELLS = "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;diwhvi:K=10,M=5;bsvi:svi_steps=9,batch_size=50"
+QUICK_CELLS = "iwhvi:K=3,batch_size=8,hidden=16,16"
 
-# As in the table of docs/bsvi.md.
+# The sizes of docs/bsvi.md.
 _REFINED = dict(batch_size=50, hidden=(200, 200))
+_STEPS = (1, 10, 50)
 
 FAMILIES = {
     family.name: family
     for family in (
-        Family("K", "K", (5, 10, 25, 50, 100), Cell("", dict(bound="iwhvi"))),
-        Family("M", "M", (1, 2, 5, 10), Cell("", dict(bound="diwhvi", K=5))),
+        Family("K", "K", (5, 10, 25, 50, 100), Cell("", dict(bound="iwhvi")), True),
+        Family("M", "M", (1, 3, 10), Cell("", dict(bound="diwhvi", K=5))),
+        Family("L", "L", (5, 25, 100), Cell("", dict(bound="iwhvi", K=5, prior="hierarchical"))),
+        Family("batch", "batch_size", (64, 128, 256), Cell("", dict(bound="iwhvi", K=50))),
+        Family("svi", "svi_steps", _STEPS, Cell("", dict(bound="svi", **_REFINED)), True),
+        Family("bsvi", "svi_steps", _STEPS, Cell("", dict(bound="bsvi", **_REFINED)), True),
         Family(
-            "L", "L", (5, 20, 50, 100), Cell("", dict(bound="iwhvi", K=5, prior="hierarchical"))
-        ),
-        Family("batch", "batch_size", (32, 64, 128, 256), Cell("", dict(bound="iwhvi", K=50))),
-        Family("svi", "svi_steps", (1, 5, 20, 50), Cell("", dict(bound="svi", **_REFINED))),
-        Family("bsvi", "svi_steps", (1, 5, 20, 50), Cell("", dict(bound="bsvi", **_REFINED))),
-        Family(
-            "bsvi-sir",
-            "svi_steps",
-            (1, 5, 20, 50),
+            *("bsvi-sir", "svi_steps", _STEPS),
             Cell("", dict(bound="bsvi", sir=True, **_REFINED)),
+            True,
         ),
     )
 }
+QUICK_FAMILIES = ["K", "bsvi"]
 
 
 def quick(family: Family) -> Family:
     """The same on two small networks: seconds, for a look at whether it runs."""
     cell = family.cell.but(hidden=(8, 8), batch_size=4)
-    return family._replace(values=family.values[:2], cell=cell)
+    return family._replace(values=family.values[:2], cell=cell, memory=False)
 
 
 def parse_cells(text: str) -> list[Cell]:
@@ -120,7 +117,9 @@ def _parse_cell(text: str) -> Cell:
     for part in parts:
         name, _, value = part.partition("=")
         if name not in known:
-            raise UserError(f"--cells: {name!r} in {text!r} is no setting of a run; see main --help")
+            raise UserError(
+                f"--cells: {name!r} in {text!r} is no setting of a run; see main --help"
+            )
         try:
             settings[name] = config_lib.parse(name, value)
         except ValueError as error:
@@ -147,9 +146,5 @@ def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
 
 def settings_text(settings: dict[str, Any]) -> str:
     """For a table's caption."""
-    shown = {
-        k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in settings.items()
-    }
+    shown = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in settings.items()}
     return ", ".join(f"{name}={value}" for name, value in shown.items())
-
-

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from hvi_tf.benchmark import memory, parts, rounds, scaling
 from hvi_tf.benchmark.cells import Cell, Evaluation, Family
@@ -14,6 +15,8 @@ from hvi_tf.benchmark.rounds import Times
 from hvi_tf.benchmark.training import Step
 
 Record = dict[str, Any]
+
+tf.get_logger().setLevel("ERROR")  # it takes many steps, one a cell, for retracing
 
 # The published recipe trains on 55,000 images for so many epochs.
 TRAINING_IMAGES = 55_000
@@ -65,12 +68,12 @@ def cell(asked: Cell, peak: Peak, count: int, seconds: float) -> Record:
     }
 
 
-def family(asked: Family, peaks: tuple[Peak, Peak], count: int, seconds: float) -> Record:
+def family(asked: Family, peaks: tuple[Peak, Peak] | None, count: int, seconds: float) -> Record:
     """The steps of a family and the products of each, all in the same rounds.
 
     Args:
         asked: the family.
-        peaks: of its first and last cell.
+        peaks: of its first and last cell, if they were asked for.
         count: of rounds.
         seconds: a measurement should last at least.
     """
@@ -92,8 +95,10 @@ def family(asked: Family, peaks: tuple[Peak, Peak], count: int, seconds: float) 
         "medians": medians,
         "products": products,
         "growth": {**grown._asdict(), **{n: getattr(grown, n)._asdict() for n in _FITS}},
-        "peak_growth": {n: getattr(peaks[1], n) - getattr(peaks[0], n) for n in Peak._fields},
     }
+    if peaks is not None:
+        first, last = peaks
+        record["peak_growth"] = {n: getattr(last, n) - getattr(first, n) for n in Peak._fields}
     if asked.setting == "K":
         record["recipe_hours"] = _scheduled_hours(grown.line)
     return record
@@ -148,10 +153,10 @@ def _shared(asked: Cell, counted: Operations, times: Times) -> Record:
 
 def peaks(
     cells: list[Cell], families: list[Family], scores: list[Evaluation]
-) -> tuple[list[Peak], list[tuple[Peak, Peak]], list[Peak]]:
-    """Of all cells, of the first and last of each family, and of all scores."""
-    ends = [cell for f in families for cell in (f.cells()[0], f.cells()[-1])]
-    found = memory.measure([*cells, *ends, *scores])
-    of_cells, rest = found[: len(cells)], found[len(cells) :]
-    of_ends, of_scores = rest[: len(ends)], rest[len(ends) :]
-    return of_cells, list(zip(of_ends[::2], of_ends[1::2], strict=True)), of_scores
+) -> tuple[list[Peak], list[tuple[Peak, Peak] | None], list[Peak]]:
+    """Of all cells, of the first and last of each family that wants it, and of all scores."""
+    ends = [cell for f in families if f.memory for cell in (f.cells()[0], f.cells()[-1])]
+    found = iter(memory.measure([*cells, *ends, *scores]))
+    of_cells = [next(found) for _ in cells]
+    of_families = [(next(found), next(found)) if f.memory else None for f in families]
+    return of_cells, of_families, list(found)

@@ -156,9 +156,7 @@ def _product(op: Any) -> Product:
         image = op.inputs[2]
         kernel = op.outputs[0] if op.type == "Conv2DBackpropFilter" else op.inputs[1]
         asked = 0 if op.type == "Conv2DBackpropInput" else 1
-        shapes = tuple(
-            _shape(op, op.outputs[0]) if i == asked else s for i, s in enumerate(shapes)
-        )
+        shapes = tuple(_shape(op, op.outputs[0]) if i == asked else s for i, s in enumerate(shapes))
     height, width, inputs, outputs = _shape(op, kernel)
     pixels = math.prod(_shape(op, image)) // outputs
     return Product(op.type, shapes, attributes, 2 * pixels * height * width * inputs * outputs)

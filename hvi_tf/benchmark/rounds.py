@@ -17,9 +17,7 @@ MAX_REPEATS = 100
 Times = dict[str, list[float]]  # milliseconds of one repeat, by contestant and round
 
 
-def in_turn(
-    contestants: Mapping[str, Callable[[int], Any]], rounds: int, seconds: float
-) -> Times:
+def in_turn(contestants: Mapping[str, Callable[[int], Any]], rounds: int, seconds: float) -> Times:
     """Times every contestant once in each round.
 
     Args:

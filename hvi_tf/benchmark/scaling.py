@@ -15,7 +15,7 @@ class Fit(NamedTuple):
 
 
 def line(x: np.ndarray, y: np.ndarray) -> Fit:
-    """y = start + slope x; `[n], [n]`, n >= 2."""
+    """Y = start + slope x; `[n], [n]`, n >= 2."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     slope, start = np.polyfit(x, y, 1)
     residuals = y - start - slope * x
@@ -26,7 +26,7 @@ def line(x: np.ndarray, y: np.ndarray) -> Fit:
 
 
 def exponent(x: np.ndarray, y: np.ndarray) -> Fit:
-    """y = exp(start) x^slope, fitted as a line of the logarithms."""
+    """Y = exp(start) x^slope, fitted as a line of the logarithms."""
     return line(np.log(x), np.log(y))
 
 

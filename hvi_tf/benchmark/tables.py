@@ -82,7 +82,7 @@ def growth(records: list[Record]) -> str:
                 f"{exponent['slope']:.2f} ± {exponent['slope_error']:.2f}",
                 f"{line['start']:.1f} + {line['slope']:.3g} n ({line['residual']:.1f})",
                 *(f"{r['growth'][n]:.2f}" for n in ("slope_ratio", "relative_slope_ratio")),
-                f"{r['peak_growth']['host']:+.0f}",
+                f"{r['peak_growth']['host']:+.0f}" if "peak_growth" in r else "",
             ]
         )
     text = table(header, rows)

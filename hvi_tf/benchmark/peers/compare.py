@@ -96,9 +96,7 @@ def _asker(connection: Connection) -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def _process(
-    name: str, contestant: Contestant, cell: Cell, start: "Start"
-) -> Iterator[Connection]:
+def _process(name: str, contestant: Contestant, cell: Cell, start: "Start") -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, contestant, cell, start), daemon=True)

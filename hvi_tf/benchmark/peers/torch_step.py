@@ -54,7 +54,7 @@ def log_normal(
     """Summed over the last axis."""
     scale = torch.as_tensor(scale)
     terms = ((value - loc) / scale) ** 2 + _LOG_2_PI
-    return -0.5 * terms.sum(-1) - scale.log().expand_as(value).sum(-1)
+    return -0.5 * terms.sum(-1) - scale.log().expand_as(terms).sum(-1)
 
 
 def bound(
