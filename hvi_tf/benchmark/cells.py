@@ -63,7 +63,10 @@ class Evaluation(NamedTuple):
     K: int
 
 
-CELLS = "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;diwhvi:K=10,M=5;bsvi:svi_steps=9,batch_size=50"
+CELLS = (
+    "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;diwhvi:K=10,M=5;"
+    "bsvi:svi_steps=9,batch_size=50"
+)
 QUICK_CELLS = "iwhvi:K=3,batch_size=8,hidden=16,16"
 
 # The sizes of docs/bsvi.md.

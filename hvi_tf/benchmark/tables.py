@@ -89,8 +89,8 @@ def growth(records: list[Record]) -> str:
     for r in records:
         if "recipe_hours" in r:
             text += (
-                f"\n\nThe published MNIST recipe, 10,000 epochs with its schedule of K, by the line "
-                f"of {r['name']}: {r['recipe_hours']:.0f} hours of steps."
+                f"\n\nThe published MNIST recipe, 10,000 epochs with its schedule of K, by the "
+                f"line of {r['name']}: {r['recipe_hours']:.0f} hours of steps."
             )
     return text
 
