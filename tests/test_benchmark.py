@@ -95,11 +95,19 @@ def test_a_step_is_measured_in_all_its_parts():
     steps = 10_000 * (55_000 // 4)
     assert record["recipe_hours"] == pytest.approx(steps * record["median"] / 3.6e6)
     json.dumps(record)
+    assert "| tiny |" in tables.training([record])
+    assert "| tiny |" in tables.split([record])
+
+
+def test_refined_steps_have_an_inner_loop_and_hierarchical_priors_their_terms():
+    from hvi_tf.benchmark import parts, training
+
     refined = TINY.but(bound="bsvi", K=None, svi_steps=2)
-    record = measuring.cell(refined, Peak(700.0, 0.0), 1, 0.0)
-    assert "inner loop" in record["split"]
-    both = [record, record]
-    assert tables.training(both).count("| tiny |") == tables.split(both).count("| tiny |") == 2
+    assert list(parts.make(training.Step(refined))) == [
+        *("encoder", "inner loop", "decoder", "optimizer")
+    ]
+    prior = TINY.but(bound="dsivi", prior="hierarchical", L=2)
+    assert "prior terms" in parts.make(training.Step(prior))
 
 
 def test_a_family_and_an_evaluation_are_measured_with_their_products():

@@ -73,15 +73,12 @@ def test_bound_and_gradients_are_ours(framework, shared):
                 np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("name", list(compare.CONTESTANTS))
-def test_a_contestant_learns(name):
+@pytest.mark.parametrize("name", ["PyTorch", "JAX"])
+def test_a_peer_takes_steps(name):
     contestant = compare.CONTESTANTS[name]
     pytest.importorskip(contestant.framework, reason=f"{name} is a peer of --compare")
-    if contestant.form.get("compiled"):
-        pytest.skip("torch.compile takes a C++ compiler and half a minute")
     exported, x, *_ = ours()
-    run = compare.make_step(contestant, CELL, compare.Start(exported, x))
-    run(3)
+    compare.make_step(contestant, CELL, compare.Start(exported, x))(3)
 
 
 def test_contestants_wait_in_processes_of_their_own():

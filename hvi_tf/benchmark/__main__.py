@@ -78,7 +78,10 @@ def measure() -> dict[str, Any]:
     preset = FLAGS.quick and not FLAGS["evaluations"].present
     scores = cells_lib.parse_evaluations("5x2" if preset else FLAGS.evaluations, reference)
     families = chosen_families()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # here and in the processes of others
+    # Here and in the processes of others, with which a GPU is shared.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
         results["comparison"] = compare(reference, count, seconds)

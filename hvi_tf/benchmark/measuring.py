@@ -85,7 +85,7 @@ def family(asked: Family, peaks: tuple[Peak, Peak] | None, count: int, seconds: 
     medians = [float(np.median(times[name])) for name in steps]
     products = [float(np.median(times[f"{name} products"])) for name in steps]
     grown = scaling.growth(np.array(asked.values), np.array(medians), np.array(products))
-    record = {
+    record: Record = {
         "name": asked.name,
         "setting": asked.setting,
         "values": list(asked.values),

@@ -26,7 +26,6 @@ def measure(tasks: list[Cell | Evaluation]) -> list[Peak]:
 
 def peak(task: Cell | Evaluation) -> Peak:
     """Peak of this process after a few training steps, or after one call of the scorer."""
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     import tensorflow as tf
 
     work = _work(task)

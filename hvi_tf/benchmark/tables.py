@@ -36,7 +36,13 @@ def training(records: list[Record]) -> str:
 def split(records: list[Record]) -> str:
     """Where the time goes, and what the whole recipe would take."""
     parts = [part for part in _PARTS if any(part in r["split"] for r in records)]
-    header = ["ms", *parts, "one image", "beyond one image", "10,000 epochs, hours"]
+    header = [
+        "ms",
+        *parts,
+        "launch-bound (one image)",
+        "compute-bound (the rest)",
+        "10,000 epochs, hours",
+    ]
     rows = [
         [
             r["name"],

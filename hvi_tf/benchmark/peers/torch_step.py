@@ -20,9 +20,13 @@ _LOG_2_PI = math.log(2.0 * math.pi)
 Tensors = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def tensors(layers: Layers) -> Tensors:
+def tensors(layers: Layers, device: str = "cpu") -> Tensors:
     """The layers as leaves that take gradients."""
-    return [tuple(torch.tensor(a, requires_grad=True) for a in layer) for layer in layers]  # type: ignore[misc]
+
+    def leaf(array: np.ndarray) -> torch.Tensor:
+        return torch.tensor(array, requires_grad=True, device=device)
+
+    return [(leaf(kernel), leaf(bias)) for kernel, bias in layers]
 
 
 def conditioned(
@@ -96,10 +100,11 @@ def make_step(
 ) -> Callable[[int], None]:
     """So many steps of Adam, noise drawn at each."""
     torch.set_num_threads(threads)
-    leaves = tuple(tensors(layers) for layers in weights)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    leaves = tuple(tensors(layers, device) for layers in weights)
     parameters = [a for layers in leaves for pair in layers for a in pair]
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, eps=ADAM_EPSILON)
-    images, batch = torch.tensor(x), len(x)
+    images, batch = torch.tensor(x, device=device), len(x)
     latents = weights.decoder[0][0].shape[0]
     auxiliary = weights.tau[-1][0].shape[1] // 2
     objective = torch.compile(bound) if compiled else bound
@@ -107,12 +112,14 @@ def make_step(
     def run(steps: int) -> None:
         for _ in range(steps):
             noise = Noise(
-                torch.randn(batch, auxiliary),
-                torch.randn(batch, latents),
-                torch.randn(K, batch, auxiliary),
+                torch.randn(batch, auxiliary, device=device),
+                torch.randn(batch, latents, device=device),
+                torch.randn(K, batch, auxiliary, device=device),
             )
             optimizer.zero_grad()
             (-objective(leaves, images, noise, shared)).backward()
             optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
 
     return run
