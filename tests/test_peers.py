@@ -73,7 +73,7 @@ def test_bound_and_gradients_are_ours(framework, shared):
                 np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
 
 
-@pytest.mark.parametrize("name", ["PyTorch", "JAX"])
+@pytest.mark.parametrize("name", ["torch", "jax"])
 def test_a_peer_takes_steps(name):
     contestant = compare.CONTESTANTS[name]
     pytest.importorskip(contestant.framework, reason=f"{name} is a peer of --compare")

@@ -6,8 +6,9 @@
 
 Each table is one set of contestants timed in turn, round by round, on noise as dark as
 MNIST. Operations are counted from the shapes of what is executed, and their share of the
-product rate is the time of those very products, alone, over the time of the step. Each
-peak of memory is that of a process of its own.
+product rate is the time of those very products, alone, over the time of the step. What the
+parts of a step are, hvi_tf/benchmark/parts.py says. Each peak of memory is that of a
+process of its own.
 """
 
 import os

@@ -9,7 +9,7 @@
 | prior terms | under a hierarchical prior: the L zeta of each z, forward and back |
 | optimizer | one update of all weights |
 | input | the next batch alone; in training it is made while the step before is running |
-| host | what a step costs more if it is a call of its own instead of one of ten |
+| host | what a step of one image costs more as a call of its own than as one of ten |
 
 They need not add up to the step: alone, a part can use both the cores and the caches
 differently, the input overlaps with the step, and the reductions between are in no part.

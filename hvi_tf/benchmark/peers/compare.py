@@ -39,14 +39,14 @@ class Contestant(NamedTuple):
 OURS = "hvi_tf"
 CONTESTANTS = {
     OURS: Contestant("tensorflow", {}, "`VAE.train_step`, ten steps a call"),
-    "hvi_tf, XLA": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
-    "PyTorch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
-    "PyTorch, shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
-    "PyTorch, shared, compiled": Contestant(
+    "hvi_tf-xla": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
+    "torch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
+    "torch-shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
+    "torch-shared-compiled": Contestant(
         "torch", dict(shared=True, compiled=True), "the same through `torch.compile`"
     ),
-    "JAX": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
-    "JAX, shared": Contestant("jax", dict(shared=True), "jit, x @ W once per image"),
+    "jax": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
+    "jax-shared": Contestant("jax", dict(shared=True), "jit, x @ W once per image"),
 }
 
 
