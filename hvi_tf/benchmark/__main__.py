@@ -93,16 +93,16 @@ def measure() -> dict[str, Any]:
         say(f"measuring {cell.name}")
         results["cells"].append(measuring.cell(cell, peak, count, seconds))
     if cells:
-        print(f"\n{tables.training(results['cells'])}\n\n{tables.split(results['cells'])}\n")
+        show(tables.training(results["cells"]), tables.split(results["cells"]))
     for family, peaks in zip(families, of_families, strict=True):
         say(f"measuring the family {family.name}")
         results["families"].append(measuring.family(family, peaks, count, seconds))
     if families:
-        print(f"\n{tables.growth(results['families'])}\n")
+        show(tables.growth(results["families"]))
     if scores:
         say("measuring evaluations")
         results["evaluations"] = measuring.evaluations(scores, of_scores, count, seconds)
-        print(f"\n{tables.evaluation(results['evaluations'])}\n")
+        show(tables.evaluation(results["evaluations"]))
     return results
 
 
@@ -135,8 +135,13 @@ def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
     ]
     versions = ", ".join(f"{n} {v}" for n, v in peers.versions(contestants).items())
     about = cells_lib.settings_text(cell.settings)
-    print(f"\n{tables.comparison(found)}\n\n{about}; {versions}.\n")
+    show(tables.comparison(found), f"{about}; {versions}.")
     return found
+
+
+def show(*parts: str) -> None:
+    """Tables, as soon as they are known."""
+    print("", *parts, sep="\n\n", flush=True)
 
 
 def say(text: str) -> None:
@@ -147,7 +152,13 @@ def say(text: str) -> None:
 def main(argv: list[str]) -> None:
     """Measures, prints tables and stores the numbers."""
     del argv
-    command_line.run(run, lambda: "python -m hvi_tf.benchmark")
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def run() -> None:
@@ -155,9 +166,9 @@ def run() -> None:
     now = record()  # of the source as it was imported
     results = measure()
     ratios = regression.ratios(results)
-    print(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
+    show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
     if FLAGS.check:
-        print(f"\n{regression.check(pathlib.Path(FLAGS.check), ratios)}")
+        show(regression.check(pathlib.Path(FLAGS.check), ratios))
     write(FLAGS.out, {"provenance": now, "ratios": ratios, **results})
     write(FLAGS.store, {"provenance": now, "ratios": ratios})
 
