@@ -14,6 +14,7 @@ process of its own.
 import os
 import pathlib
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from absl import app, flags
@@ -70,8 +71,12 @@ def chosen_families() -> list[Family]:
     return [cells_lib.quick(f) for f in found] if FLAGS.quick else found
 
 
-def measure() -> dict[str, Any]:
-    """Everything that the flags ask for; prints each table as soon as it is known."""
+def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Everything that the flags ask for; prints each table as soon as it is known.
+
+    Args:
+        keep: is given the results so far after each table, so that no interruption loses them.
+    """
     count, seconds = (2, 0.0) if FLAGS.quick else (FLAGS.rounds, FLAGS.seconds)
     reference = _QUICK if FLAGS.quick else _REFERENCE
     preset = FLAGS.quick and not FLAGS["cells"].present
@@ -86,6 +91,7 @@ def measure() -> dict[str, Any]:
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
         results["comparison"] = compare(reference, count, seconds)
+        keep(results)
     from hvi_tf.benchmark import measuring
 
     of_cells, of_families, of_scores = measuring.peaks(cells, families, scores)
@@ -94,15 +100,18 @@ def measure() -> dict[str, Any]:
         results["cells"].append(measuring.cell(cell, peak, count, seconds))
     if cells:
         show(tables.training(results["cells"]), tables.split(results["cells"]))
+        keep(results)
     for family, peaks in zip(families, of_families, strict=True):
         say(f"measuring the family {family.name}")
         results["families"].append(measuring.family(family, peaks, count, seconds))
     if families:
         show(tables.growth(results["families"]))
+        keep(results)
     if scores:
         say("measuring evaluations")
         results["evaluations"] = measuring.evaluations(scores, of_scores, count, seconds)
         show(tables.evaluation(results["evaluations"]))
+        keep(results)
     return results
 
 
@@ -164,13 +173,16 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
-    results = measure()
-    ratios = regression.ratios(results)
+
+    def keep(results: dict[str, Any]) -> None:
+        about = {"provenance": now, "ratios": regression.ratios(results)}
+        write(FLAGS.out, {**about, **results})
+        write(FLAGS.store, about)
+
+    ratios = regression.ratios(measure(keep))
     show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
     if FLAGS.check:
         show(regression.check(pathlib.Path(FLAGS.check), ratios))
-    write(FLAGS.out, {"provenance": now, "ratios": ratios, **results})
-    write(FLAGS.store, {"provenance": now, "ratios": ratios})
 
 
 def write(name: str, content: dict[str, Any]) -> None:
