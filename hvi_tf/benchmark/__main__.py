@@ -1,0 +1,198 @@
+"""What training and evaluation cost, as tables and JSON.
+
+    python -m hvi_tf.benchmark --out=runs/benchmark.json
+    python -m hvi_tf.benchmark --compare --cells= --families= --evaluations=
+    python -m hvi_tf.benchmark --cells='iwhvi:K=50,batch_size=256;vae' --families=K
+
+Each table is one set of contestants timed in turn, round by round, on noise as dark as
+MNIST. Operations are counted from the shapes of what is executed, and their share of the
+product rate is the time of those very products, alone, over the time of the step. What the
+parts of a step are, hvi_tf/benchmark/parts.py says. Each peak of memory is that of a
+process of its own.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags
+
+from hvi_tf import command_line
+from hvi_tf import workdir as workdirs
+from hvi_tf.benchmark import cells as cells_lib
+from hvi_tf.benchmark import regression, tables
+from hvi_tf.benchmark.cells import (
+    CELLS,
+    FAMILIES,
+    QUICK_CELLS,
+    QUICK_FAMILIES,
+    Cell,
+    Family,
+)
+from hvi_tf.errors import UserError
+from hvi_tf.experiments.provenance import provenance, record
+
+FLAGS = flags.FLAGS
+
+_REFERENCE = Cell("iwhvi", dict(bound="iwhvi", K=50))
+_QUICK = Cell("iwhvi", dict(bound="iwhvi", K=3, batch_size=8, hidden=(16, 16)))
+
+
+def define_flags() -> None:
+    """Only for a run of this module: other modules have flags of these names."""
+    flags.DEFINE_string(
+        "cells", CELLS, "Training steps, bound:setting=value,...; separated by semicolons."
+    )
+    flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
+    flags.DEFINE_string("evaluations", "10x20,100x20,100x100,1000x100", "Scores, as MxK.")
+    flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
+    flags.DEFINE_list("contestants", None, "Of --compare. Default: all but those of torch.compile.")
+    flags.DEFINE_integer("rounds", 7, "Rounds in which every contestant is measured once.", 1)
+    flags.DEFINE_float("seconds", 0.2, "What a measurement should last at least.", 0.0)
+    flags.DEFINE_bool("quick", False, "Two rounds on tiny networks: whether it runs.")
+    flags.DEFINE_string("out", "", "JSON file for all measurements.")
+    flags.DEFINE_string("store", "", "JSON file for the ratios alone, such as docs/benchmark.json.")
+    flags.DEFINE_string("check", "", "File of --store whose ratios are shown beside today's.")
+
+
+def chosen_families() -> list[Family]:
+    """Those of the flag.
+
+    Raises:
+        UserError: if there is no such family.
+    """
+    for name in FLAGS.families:
+        if name not in FAMILIES:
+            raise UserError(f"--families: no {name!r}; there are {', '.join(FAMILIES)}")
+    preset = FLAGS.quick and not FLAGS["families"].present
+    found = [FAMILIES[name] for name in (QUICK_FAMILIES if preset else FLAGS.families)]
+    return [cells_lib.quick(f) for f in found] if FLAGS.quick else found
+
+
+def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Everything that the flags ask for; prints each table as soon as it is known.
+
+    Args:
+        keep: is given the results so far after each table, so that no interruption loses them.
+    """
+    count, seconds = (2, 0.0) if FLAGS.quick else (FLAGS.rounds, FLAGS.seconds)
+    reference = _QUICK if FLAGS.quick else _REFERENCE
+    preset = FLAGS.quick and not FLAGS["cells"].present
+    cells = cells_lib.parse_cells(QUICK_CELLS if preset else FLAGS.cells)
+    preset = FLAGS.quick and not FLAGS["evaluations"].present
+    scores = cells_lib.parse_evaluations("5x2" if preset else FLAGS.evaluations, reference)
+    families = chosen_families()
+    # Here and in the processes of others, with which a GPU is shared.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
+    if FLAGS.compare:
+        results["comparison"] = compare(reference, count, seconds)
+        keep(results)
+    from hvi_tf.benchmark import measuring
+
+    of_cells, of_families, of_scores = measuring.peaks(cells, families, scores)
+    for cell, peak in zip(cells, of_cells, strict=True):
+        say(f"measuring {cell.name}")
+        results["cells"].append(measuring.cell(cell, peak, count, seconds))
+    if cells:
+        show(tables.training(results["cells"]), tables.split(results["cells"]))
+        keep(results)
+    for family, peaks in zip(families, of_families, strict=True):
+        say(f"measuring the family {family.name}")
+        results["families"].append(measuring.family(family, peaks, count, seconds))
+    if families:
+        show(tables.growth(results["families"]))
+        keep(results)
+    if scores:
+        say("measuring evaluations")
+        results["evaluations"] = measuring.evaluations(scores, of_scores, count, seconds)
+        show(tables.evaluation(results["evaluations"]))
+        keep(results)
+    return results
+
+
+def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
+    """The table of `--compare`, which needs no TensorFlow in this process."""
+    from hvi_tf.benchmark import rounds
+    from hvi_tf.benchmark.peers import compare as peers
+
+    names = FLAGS.contestants
+    if names is None:
+        names = [name for name in peers.CONTESTANTS if "compiled" not in name]
+    for name in names:
+        if name not in peers.CONTESTANTS:
+            raise UserError(f"--contestants: no {name!r}; there are {', '.join(peers.CONTESTANTS)}")
+    contestants = peers.installed(list(dict.fromkeys([peers.OURS, *names])))
+    for name in set(names) - set(contestants):
+        say(f"left out: {name}, which is not installed")
+    say(f"comparing {', '.join(contestants)}")
+    times, peaks = peers.compare(contestants, cell, count, seconds)
+    found = [
+        {
+            "name": name,
+            "about": contestant.about,
+            "times": times[name],
+            "spread": rounds.spread(times[name]),
+            "over_ours": rounds.ratios(times[name], times[peers.OURS]),
+            "peak": peaks[name],
+        }
+        for name, contestant in contestants.items()
+    ]
+    versions = ", ".join(f"{n} {v}" for n, v in peers.versions(contestants).items())
+    about = cells_lib.settings_text(cell.settings)
+    show(tables.comparison(found), f"{about}; {versions}.")
+    return found
+
+
+def show(*parts: str) -> None:
+    """Tables, as soon as they are known."""
+    print("", *parts, sep="\n\n", flush=True)
+
+
+def say(text: str) -> None:
+    """Progress, apart from the tables."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> None:
+    """Measures, prints tables and stores the numbers."""
+    del argv
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def run() -> None:
+    """See `main`."""
+    now = record()  # of the source as it was imported
+
+    def keep(results: dict[str, Any]) -> None:
+        about = {"provenance": now, "ratios": regression.ratios(results)}
+        write(FLAGS.out, {**about, **results})
+        write(FLAGS.store, about)
+
+    ratios = regression.ratios(measure(keep))
+    show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
+    if FLAGS.check:
+        show(regression.check(pathlib.Path(FLAGS.check), ratios))
+
+
+def write(name: str, content: dict[str, Any]) -> None:
+    """To a JSON file, if it has a name."""
+    if name:
+        path = pathlib.Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        workdirs.write_json(path, content)
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main, flags_parser=command_line.flags_parser(__doc__))

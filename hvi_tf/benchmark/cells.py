@@ -1,0 +1,153 @@
+"""What is measured: training steps as settings of `config.make`, alone and in families."""
+
+from typing import Any, NamedTuple
+
+from hvi_tf import config as config_lib
+from hvi_tf.config import Config
+from hvi_tf.errors import UserError
+
+
+class Cell(NamedTuple):
+    """One training step to measure.
+
+    Attributes:
+        name: what the tables call it.
+        settings: of `config.make`.
+        x_dim: pixels of an observation.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    x_dim: int = 784
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration; XLA is off unless it is asked for."""
+        return config_lib.make(**{"jit_compile": "off", **self.settings})
+
+    def but(self, **changes: Any) -> "Cell":
+        """The same step with other settings."""
+        return self._replace(settings={**self.settings, **changes})
+
+
+class Family(NamedTuple):
+    """Steps that differ in one count, whose times tell how they grow with it.
+
+    Attributes:
+        name: what the tables call it.
+        setting: the one that varies.
+        values: of it, rising.
+        cell: the others.
+        memory: whether the first and the last are asked for their peak too.
+    """
+
+    name: str
+    setting: str
+    values: tuple[int, ...]
+    cell: Cell
+    memory: bool = False
+
+    def cells(self) -> list[Cell]:
+        """One for each value."""
+        return [
+            self.cell.but(**{self.setting: value})._replace(name=f"{self.name} {value}")
+            for value in self.values
+        ]
+
+
+class Evaluation(NamedTuple):
+    """A score to measure: the cell's model by the bound of its row, with M and K draws."""
+
+    cell: Cell
+    M: int
+    K: int
+
+
+CELLS = (
+    "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;diwhvi:K=10,M=5;"
+    "bsvi:svi_steps=9,batch_size=50"
+)
+QUICK_CELLS = "iwhvi:K=3,batch_size=8,hidden=16,16"
+
+# The sizes of docs/bsvi.md.
+_REFINED = dict(batch_size=50, hidden=(200, 200))
+_STEPS = (1, 10, 50)
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("K", "K", (5, 10, 25, 50, 100), Cell("", dict(bound="iwhvi")), True),
+        Family("M", "M", (1, 3, 10), Cell("", dict(bound="diwhvi", K=5))),
+        Family("L", "L", (5, 25, 100), Cell("", dict(bound="iwhvi", K=5, prior="hierarchical"))),
+        Family("batch", "batch_size", (64, 128, 256), Cell("", dict(bound="iwhvi", K=50))),
+        Family("svi", "svi_steps", _STEPS, Cell("", dict(bound="svi", **_REFINED)), True),
+        Family("bsvi", "svi_steps", _STEPS, Cell("", dict(bound="bsvi", **_REFINED)), True),
+        Family(
+            *("bsvi-sir", "svi_steps", _STEPS),
+            Cell("", dict(bound="bsvi", sir=True, **_REFINED)),
+            True,
+        ),
+    )
+}
+QUICK_FAMILIES = ["K", "bsvi"]
+
+
+def quick(family: Family) -> Family:
+    """The same on two small networks: seconds, for a look at whether it runs."""
+    cell = family.cell.but(hidden=(8, 8), batch_size=4)
+    return family._replace(values=family.values[:2], cell=cell, memory=False)
+
+
+def parse_cells(text: str) -> list[Cell]:
+    """The cells of a flag such as `iwhvi:K=50,batch_size=256;vae`; each begins with a bound.
+
+    Raises:
+        UserError: if a setting is unknown or invalid.
+    """
+    return [_parse_cell(part.strip()) for part in text.split(";") if part.strip()]
+
+
+def _parse_cell(text: str) -> Cell:
+    bound, _, rest = text.partition(":")
+    parts: list[str] = []
+    for part in filter(None, rest.split(",")):
+        if "=" not in part and parts:  # a second number of hidden=200,200
+            parts[-1] += f",{part}"
+        else:
+            parts.append(part)
+    settings: dict[str, Any] = {"bound": bound}
+    known = {field.name for field in config_lib.fields()}
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name not in known:
+            raise UserError(
+                f"--cells: {name!r} in {text!r} is no setting of a run; see main --help"
+            )
+        try:
+            settings[name] = config_lib.parse(name, value)
+        except ValueError as error:
+            raise UserError(f"--cells: {part!r} in {text!r}: {error}") from error
+    cell = Cell(" ".join([bound, *parts]), settings)
+    _ = cell.config  # which validates it
+    return cell
+
+
+def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
+    """The scores of a flag such as `100x20,1000x100`, M times K.
+
+    Raises:
+        UserError: if there is anything but numbers.
+    """
+    found = []
+    for part in filter(None, text.split(",")):
+        M, _, K = part.partition("x")
+        if not (M.isdigit() and K.isdigit() and int(M)):
+            raise UserError(f"--evaluations: {part!r} is not MxK, such as 100x20")
+        found.append(Evaluation(cell, int(M), int(K)))
+    return found
+
+
+def settings_text(settings: dict[str, Any]) -> str:
+    """For a table's caption."""
+    shown = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in settings.items()}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())

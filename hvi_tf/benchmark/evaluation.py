@@ -1,0 +1,36 @@
+"""The streamed score of `log_likelihood`, to be timed."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from hvi_tf import log_likelihood, sampling
+from hvi_tf.benchmark import operations
+from hvi_tf.benchmark.cells import Evaluation
+from hvi_tf.benchmark.operations import Operations
+from hvi_tf.benchmark.training import noise_images
+from hvi_tf.models.vae import make_vae
+
+
+class Scoring:
+    """The scorer of an evaluation, compiled and ready."""
+
+    def __init__(self, task: Evaluation) -> None:
+        self.model = make_vae(task.cell.config, task.cell.x_dim)
+        row = self.model.method
+        per_z = sampling.psi_per_z(row, task.K, task.M)
+        self.plan = log_likelihood.make_plan(task.M, per_z, rows=self.model.rows_per_call)
+        jit = task.cell.config.training.jit_compile == "on"
+        self._score: Any = log_likelihood.make_scorer(self.model.callables, row, self.plan, jit)
+        images = noise_images(self.plan.images, task.cell.x_dim)
+        self._x = tf.cast(images > 0, tf.float32)
+
+    def __call__(self, calls: int) -> None:
+        """Scores the plan's images so many times."""
+        for i in range(calls):
+            self._score(self._x, tf.constant([0, i])).log_likelihood.numpy()
+
+    def count(self) -> Operations:
+        """What one call executes."""
+        specs = tf.TensorSpec(self._x.shape), tf.TensorSpec([2], tf.int32)
+        return operations.count(self._score.get_concrete_function(*specs))

@@ -1,0 +1,54 @@
+"""Peak memory, each of a process of its own."""
+
+import multiprocessing
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from hvi_tf.benchmark.cells import Cell, Evaluation
+
+
+class Peak(NamedTuple):
+    """Megabytes; of the device 0 where that is the host."""
+
+    host: float
+    device: float
+
+
+def measure(tasks: list[Cell | Evaluation]) -> list[Peak]:
+    """The peak of each task in a fresh process; two at a time, which memory does not mind."""
+    if not tasks:
+        return []
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(2, os.cpu_count() or 1), maxtasksperchild=1) as pool:
+        return pool.map(peak, tasks, chunksize=1)
+
+
+def peak(task: Cell | Evaluation) -> Peak:
+    """Peak of this process after a few training steps, or after one call of the scorer."""
+    import tensorflow as tf
+
+    work = _work(task)
+    work(1 if isinstance(task, Evaluation) else 10)
+    device = 0.0
+    if tf.config.list_physical_devices("GPU"):
+        device = tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
+    return Peak(resident(), device)
+
+
+def _work(task: Cell | Evaluation) -> Any:
+    from hvi_tf.benchmark import evaluation, training
+
+    if isinstance(task, Evaluation):
+        return evaluation.Scoring(task)
+    return training.Step(task)
+
+
+def resident() -> float:
+    """The largest resident memory that this process had, MB.
+
+    Not `ru_maxrss`, which a child inherits from its parent.
+    """
+    status = pathlib.Path("/proc/self/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

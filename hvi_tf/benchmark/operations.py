@@ -1,0 +1,205 @@
+"""Floating-point operations of a compiled function, counted from the shapes in its graph.
+
+What is counted is what is executed: the graph after tracing, the functions that it calls
+and the bodies of its loops included, without what no output needs. A layer that is asked
+for K rows in place of one shows here whatever its source says, and no clock is involved.
+"""
+
+import collections
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class Product(NamedTuple):
+    """One kind of product: enough to do it again (`products.replay`).
+
+    Attributes:
+        kind: TensorFlow's name of the operation.
+        shapes: of its inputs.
+        attributes: those that decide what is computed, by name.
+        flops: 2 for each multiplication and addition.
+    """
+
+    kind: str
+    shapes: tuple[tuple[int, ...], ...]
+    attributes: tuple[tuple[str, Any], ...]
+    flops: int
+
+
+class Operations(NamedTuple):
+    """What one call of a function executes."""
+
+    products: collections.Counter[Product]
+    elementwise: int  # results of operations on single numbers, and terms of sums
+
+    @property
+    def flops(self) -> int:
+        """Of all products."""
+        return sum(product.flops * count for product, count in self.products.items())
+
+    def __add__(self, other: "Operations") -> "Operations":  # type: ignore[override]
+        return Operations(self.products + other.products, self.elementwise + other.elementwise)
+
+    def times(self, count: int) -> "Operations":
+        """So many calls."""
+        products = collections.Counter({p: n * count for p, n in self.products.items()})
+        return Operations(products, self.elementwise * count)
+
+
+NONE = Operations(collections.Counter(), 0)
+
+_CONVOLUTION = ("strides", "padding", "data_format", "dilations")
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "MatMul": ("transpose_a", "transpose_b"),
+    "BatchMatMulV2": ("adj_x", "adj_y"),
+    "Conv2D": _CONVOLUTION,
+    "Conv2DBackpropInput": _CONVOLUTION,
+    "Conv2DBackpropFilter": _CONVOLUTION,
+}
+# Products that nothing in this package uses: better an error than a count that lacks them.
+_UNKNOWN_PRODUCTS = {"Einsum", "BatchMatMul", "BatchMatMulV3", "Conv3D", "DepthwiseConv2dNative"}
+
+_ELEMENTWISE = {
+    *("Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "BiasAdd", "Maximum", "Minimum"),
+    *("Abs", "Neg", "Sign", "Square", "SquaredDifference", "Sqrt", "Rsqrt", "Pow", "Reciprocal"),
+    *("Exp", "Expm1", "Log", "Log1p", "Softplus", "SoftplusGrad", "Sigmoid", "SigmoidGrad"),
+    *("Tanh", "TanhGrad", "Relu", "ReluGrad", "Elu", "EluGrad", "Select", "SelectV2"),
+}
+_SUMS = {"Sum", "Mean", "Max", "BiasAddGrad"}
+
+
+def count(function: Any) -> Operations:
+    """The operations of one call of a concrete function.
+
+    Raises:
+        ValueError: if a shape, or how often a loop is run, depends on the data.
+    """
+    return _of_graph(function.graph)
+
+
+def _of_graph(graph: Any) -> Operations:
+    total = NONE
+    for op in _needed(graph):
+        total = total + _of_operation(graph, op)
+    return total
+
+
+def _needed(graph: Any) -> Iterable[Any]:
+    """The operations that an output, or an effect that has to happen, depends on."""
+    seen = _ancestors([tensor.op for tensor in graph.outputs] + list(graph.control_outputs))
+    return [op for op in graph.get_operations() if op in seen]
+
+
+def _inputs_needed(graph: Any, tensors: list) -> set[int]:
+    """The places of the inputs that `tensors` depend on."""
+    seen = _ancestors([tensor.op for tensor in tensors], effects=False)
+    return {i for i, tensor in enumerate(graph.inputs) if tensor.op in seen}
+
+
+def _ancestors(waiting: list, effects: bool = True) -> set:
+    seen: set = set()
+    while waiting:
+        op = waiting.pop()
+        if op not in seen:
+            seen.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+            waiting += list(op.control_inputs) if effects else []
+    return seen
+
+
+def _of_operation(graph: Any, op: Any) -> Operations:
+    if op.type in ("PartitionedCall", "StatefulPartitionedCall"):
+        return _of_graph(_called(graph, op, "f"))
+    if op.type in ("While", "StatelessWhile"):
+        trips = _trip_count(graph, op)
+        both = _of_graph(_called(graph, op, "body")) + _of_graph(_called(graph, op, "cond"))
+        return both.times(trips)
+    if op.type in ("If", "StatelessIf"):
+        branches = [_of_graph(_called(graph, op, f"{b}_branch")) for b in ("then", "else")]
+        return max(branches, key=lambda branch: (branch.flops, branch.elementwise))
+    if op.type in _UNKNOWN_PRODUCTS:
+        raise ValueError(f"{op.name}: how to count {op.type} is not written down here")
+    if op.type in _ATTRIBUTES:
+        return Operations(collections.Counter({_product(op): 1}), 0)
+    if op.type in _ELEMENTWISE:
+        return Operations(collections.Counter(), math.prod(_shape(op, op.outputs[0])))
+    if op.type in _SUMS:
+        return Operations(collections.Counter(), math.prod(_shape(op, op.inputs[0])))
+    return NONE
+
+
+def _called(graph: Any, op: Any, name: str) -> Any:
+    return graph._get_function(op.get_attr(name).name).graph
+
+
+def _shape(op: Any, tensor: tf.Tensor) -> tuple[int, ...]:
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"{op.name}: its shape {tensor.shape} is not known before it runs")
+    return tuple(tensor.shape.as_list())
+
+
+def _product(op: Any) -> Product:
+    attributes = tuple((name, _plain(op.get_attr(name))) for name in _ATTRIBUTES[op.type])
+    shapes = tuple(_shape(op, tensor) for tensor in op.inputs)
+    # Of the three arrays of a convolution, the one that the others make or differentiate.
+    if op.type in ("MatMul", "BatchMatMulV2"):
+        transposed = dict(attributes)[_ATTRIBUTES[op.type][0]]
+        terms = shapes[0][-2 if transposed else -1]
+        flops = 2 * terms * math.prod(_shape(op, op.outputs[0]))
+        return Product(op.type, shapes, attributes, flops)
+    if op.type == "Conv2D":
+        image, kernel = op.outputs[0], op.inputs[1]
+    else:  # the shape that is asked for is an input, as numbers
+        image = op.inputs[2]
+        kernel = op.outputs[0] if op.type == "Conv2DBackpropFilter" else op.inputs[1]
+        asked = 0 if op.type == "Conv2DBackpropInput" else 1
+        shapes = tuple(_shape(op, op.outputs[0]) if i == asked else s for i, s in enumerate(shapes))
+    height, width, inputs, outputs = _shape(op, kernel)
+    pixels = math.prod(_shape(op, image)) // outputs
+    return Product(op.type, shapes, attributes, 2 * pixels * height * width * inputs * outputs)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _source(tensor: tf.Tensor) -> tf.Tensor:
+    """Past the identities of an output, which wait for all effects of the body."""
+    while tensor.op.type == "Identity":
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _trip_count(graph: Any, op: Any) -> int:
+    """How often the body of a loop is run, from its counter alone."""
+    condition, body = (_called(graph, op, name) for name in ("cond", "body"))
+    used = _inputs_needed(condition, list(condition.outputs))
+    while True:  # what the counter's next value needs too
+        more = _inputs_needed(body, [_source(body.outputs[i]) for i in used])
+        if more <= used:
+            break
+        used |= more
+    session = tf.compat.v1.Session
+
+    def feeds(graph: Any, values: list) -> dict[str, Any]:
+        return {graph.inputs[i].name: v for i, v in zip(used, values, strict=True)}
+
+    try:
+        with (
+            session(graph=graph) as outer,
+            session(graph=condition) as test,
+            session(graph=body) as advance,
+        ):
+            values = outer.run([op.inputs[i] for i in used])
+            trips = 0
+            while test.run(condition.outputs[0], feeds(condition, values)):
+                values = advance.run([_source(body.outputs[i]) for i in used], feeds(body, values))
+                trips += 1
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"{op.name}: how often it is run depends on the data") from error
+    return trips

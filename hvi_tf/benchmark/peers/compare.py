@@ -1,0 +1,167 @@
+"""Our training step beside that of other frameworks, paired in turn.
+
+Each contestant has a process of its own, with its own threads and its own memory, and
+waits while another one runs.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hvi_tf.benchmark import memory, rounds
+from hvi_tf.benchmark.cells import Cell
+from hvi_tf.benchmark.peers import weights as weights_lib
+from hvi_tf.benchmark.peers.weights import Weights
+from hvi_tf.errors import UserError
+
+
+class Contestant(NamedTuple):
+    """One way to write and run the step.
+
+    Attributes:
+        framework: tensorflow (this package), torch or jax.
+        form: settings of ours, or keywords of `make_step` of the framework.
+        about: one line for the table.
+    """
+
+    framework: str
+    form: dict[str, Any]
+    about: str
+
+
+OURS = "hvi_tf"
+CONTESTANTS = {
+    OURS: Contestant("tensorflow", {}, "`VAE.train_step`, ten steps a call"),
+    "hvi_tf-xla": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
+    "torch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
+    "torch-shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
+    "torch-shared-compiled": Contestant(
+        "torch", dict(shared=True, compiled=True), "the same through `torch.compile`"
+    ),
+    "jax": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
+    "jax-shared": Contestant("jax", dict(shared=True), "jit, x @ W once per image"),
+}
+
+
+def installed(names: list[str]) -> dict[str, Contestant]:
+    """Those whose framework is here."""
+    chosen = {name: CONTESTANTS[name] for name in names}
+    return {n: c for n, c in chosen.items() if importlib.util.find_spec(c.framework) is not None}
+
+
+def versions(contestants: Mapping[str, Contestant]) -> dict[str, str]:
+    """Of the frameworks."""
+    names = {c.framework for c in contestants.values()}
+    return {name: importlib.metadata.version(name) for name in sorted(names)}
+
+
+def compare(
+    contestants: Mapping[str, Contestant], cell: Cell, count: int, seconds: float
+) -> tuple[rounds.Times, dict[str, float]]:
+    """Milliseconds per step and round, and peak memory in MB, of every contestant.
+
+    Args:
+        contestants: by name.
+        cell: of iwhvi with M=1 and perceptrons.
+        count: of rounds.
+        seconds: a measurement should last at least.
+    """
+    start = exported(cell)
+    with contextlib.ExitStack() as stack:
+        running = {
+            name: stack.enter_context(_process(name, contestant, cell, start))
+            for name, contestant in contestants.items()
+        }
+        times = rounds.in_turn({name: _asker(c) for name, c in running.items()}, count, seconds)
+        peaks = {}
+        for name, connection in running.items():
+            connection.send("memory")
+            peaks[name] = connection.recv()
+    return times, peaks
+
+
+def _asker(connection: Connection) -> Callable[[int], None]:
+    def run(steps: int) -> None:
+        connection.send(steps)
+        connection.recv()
+
+    return run
+
+
+@contextlib.contextmanager
+def _process(name: str, contestant: Contestant, cell: Cell, start: "Start") -> Iterator[Connection]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, contestant, cell, start), daemon=True)
+    process.start()
+    theirs.close()  # or an end of the process would not be noticed
+    try:
+        try:
+            ours.recv()  # it is compiled
+        except EOFError as error:
+            raise UserError(f"--contestants: {name} did not start; see above") from error
+        yield ours
+    finally:
+        ours.close()
+        process.join(timeout=10)
+        if process.is_alive():
+            process.terminate()
+
+
+def _serve(connection: Connection, contestant: Contestant, cell: Cell, start: "Start") -> None:
+    run = make_step(contestant, cell, start)
+    run(2)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        connection.send("ready")
+        while True:
+            asked = connection.recv()
+            if asked == "memory":
+                connection.send(memory.resident())
+            else:
+                run(asked)
+                connection.send("done")
+
+
+def make_step(contestant: Contestant, cell: Cell, start: "Start") -> Callable[[int], Any]:
+    """The step of a contestant in this process."""
+    if contestant.framework == "tensorflow":
+        from hvi_tf.benchmark import training
+
+        return training.Step(cell.but(**contestant.form))
+    K, threads = cell.config.method.K, len(os.sched_getaffinity(0))
+    if contestant.framework == "torch":
+        from hvi_tf.benchmark.peers import torch_step
+
+        return torch_step.make_step(start.weights, start.x, K, threads, **contestant.form)
+    from hvi_tf.benchmark.peers import jax_step
+
+    return jax_step.make_step(start.weights, start.x, K, **contestant.form)
+
+
+class Start(NamedTuple):
+    """Where every contestant begins."""
+
+    weights: Weights  # the initial ones of our model
+    x: np.ndarray  # [B, Dx]
+
+
+def exported(cell: Cell) -> Start:
+    """Made in a process that ends, so that TensorFlow holds nothing while others run."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_export, (cell,))
+
+
+def _export(cell: Cell) -> Start:
+    from hvi_tf.benchmark.training import noise_images
+    from hvi_tf.models.vae import make_vae
+
+    model = make_vae(cell.config, cell.x_dim)
+    images = noise_images(cell.config.training.batch_size, cell.x_dim)
+    return Start(weights_lib.of_model(model), (images > 0).astype(np.float32))

@@ -1,0 +1,68 @@
+"""A training step as the command line runs it, to be timed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf.benchmark import operations
+from hvi_tf.benchmark.cells import Cell
+from hvi_tf.benchmark.operations import Operations
+from hvi_tf.data import pipeline
+from hvi_tf.models.vae import make_vae
+from hvi_tf.training.loop import StepRunner
+
+STEPS_PER_CALL = 10  # the default of --steps_per_call
+_NEVER = 2**40
+
+
+def noise_images(count: int, x_dim: int) -> np.ndarray:
+    """Images `[count, x_dim]` of 8 bits, about as dark as MNIST."""
+    drawn = np.random.default_rng(0).random((count, x_dim), np.float32)
+    return np.where(drawn < 0.2, 255, 0).astype(np.uint8)
+
+
+class Step:
+    """The step of a cell with its input pipeline, compiled and ready."""
+
+    def __init__(self, cell: Cell) -> None:
+        self.cell, self.config = cell, cell.config
+        self.model = make_vae(self.config, cell.x_dim)  # which has to outlive its graphs
+        self.batches = self._batches()
+        self._runner = StepRunner(self.model)
+        self(2)
+
+    def _batches(self) -> Iterator[tf.Tensor]:
+        t, likelihood = self.config.training, self.config.model.likelihood
+        images = noise_images(max(2_000, 2 * t.batch_size), self.cell.x_dim)
+        return iter(
+            pipeline.training_batches(
+                images, t.batch_size, t.seed, 0, _NEVER, likelihood=likelihood
+            )
+        )
+
+    def __call__(self, steps: int) -> None:
+        """So many steps, several in a call as in training."""
+        while steps > 0:
+            self._runner(self.batches, min(steps, STEPS_PER_CALL))
+            steps -= STEPS_PER_CALL
+
+    def one_by_one(self, steps: int) -> None:
+        """So many steps, each a call of its own."""
+        for _ in range(steps):
+            self._runner(self.batches, 1)
+
+    def next_batches(self, count: int) -> None:
+        """Nothing but the input."""
+        for _ in range(count):
+            next(self.batches)
+
+    def batch(self) -> tf.Tensor:
+        """`[B, x_dim]`."""
+        return next(self.batches)
+
+    def count(self) -> Operations:
+        """What a step executes."""
+        shape = [self.config.training.batch_size, self.cell.x_dim]
+        step = tf.function(self.model.train_step)
+        return operations.count(step.get_concrete_function(tf.TensorSpec(shape)))
