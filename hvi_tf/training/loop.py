@@ -53,11 +53,14 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
+        # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
+        train_step = tf.autograph.experimental.do_not_convert(self._model.train_step)
+
         @tf.function
         def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, size=count)
             for i in tf.range(count):
-                metrics = self._model.train_step(next(batches))
+                metrics = train_step(next(batches))
                 rows = rows.write(i, self._as_row(K, metrics))
             return rows.stack()
 
