@@ -20,8 +20,7 @@ def configure(config: DeviceConfig) -> None:
     """
     gpus = _chosen_gpus(config.devices)
     try:
-        if gpus != tf.config.get_visible_devices("GPU"):
-            tf.config.set_visible_devices(gpus, "GPU")
+        tf.config.set_visible_devices(gpus, "GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, config.memory_growth)
     except RuntimeError as error:  # initialised, in a process that has run something before
@@ -114,5 +113,6 @@ def _gpu(number: int, gpu: Any) -> str:
         parts.append("compute capability " + ".".join(map(str, details["compute_capability"])))
     used = tf.config.experimental.get_memory_info(f"GPU:{number}")["current"]
     growth = tf.config.experimental.get_memory_growth(gpu)
-    parts.append(f"memory {'grows as needed' if growth else 'taken whole'}, {used / 2**30:.1f} GiB")
+    policy = "grows as needed" if growth else "is taken whole"
+    parts.append(f"memory {policy}, {used / 2**30:.1f} GiB in use")
     return ", ".join(parts)

@@ -86,7 +86,7 @@ def test_the_report_names_every_gpu_in_use(machine, monkeypatch):
     )
     devices.configure(DeviceConfig(devices="gpu:1"))
     text = devices.report(config_lib.make(jit_compile="on", precision="bfloat16"))
-    expected = "gpu:1 +NVIDIA H200, compute capability 9.0, memory grows as needed, 1.0 GiB"
+    expected = "gpu:1 +NVIDIA H200, compute capability 9.0, memory grows as needed, 1.0 GiB in use"
     assert re.search(expected, text)
     assert "gpu:11" not in text
     assert re.search(r"XLA \(--jit_compile\) +on", text)
