@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from hvi_tf import command_line
+from hvi_tf import command_line, startup
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
+from hvi_tf.settings import DeviceConfig
+from hvi_tf.startup import StartUp
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
@@ -31,8 +33,12 @@ def _flag_fields() -> list[dataclasses.Field]:
     return [f for f in config_lib.fields() if f.metadata["help"]]
 
 
+def _device_config() -> DeviceConfig:
+    return DeviceConfig(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(DeviceConfig)})
+
+
 def _define_flags() -> None:
-    for field in _flag_fields():
+    for field in (*_flag_fields(), *dataclasses.fields(DeviceConfig)):
         text = field.metadata["help"]
         kind = config_lib.kind(field)
         if kind is tuple:
@@ -123,22 +129,29 @@ def _task(mode: str) -> _Task:
 
 
 def _run(mode: str) -> None:
-    started = time.monotonic()
+    # As the command, its process began with it.
+    start_up = StartUp(startup.process_began() if __name__ == "__main__" else time.monotonic())
     config, path, found = _task(mode)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from hvi_tf import pictures
-    from hvi_tf.evaluation import evaluate, summary
-    from hvi_tf.export import export
-    from hvi_tf.models.vae import make_vae
-    from hvi_tf.training import fit_tau, runs
+    with startup.without_matplotlib():
+        from hvi_tf import devices, pictures
+        from hvi_tf.evaluation import evaluate, summary
+        from hvi_tf.export import export
+        from hvi_tf.models.vae import make_vae
+        from hvi_tf.training import fit_tau, runs
 
+    devices.configure(_device_config())
+    start_up.lap("imports")
     if mode == "fit_tau":
         config = fit_tau.fit_config(config, _flag_values(only_given=True))
     config, data = runs.with_data(config)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
         print(f"Data: {described}", flush=True)
+    start_up.lap("data")
+    if FLAGS.device_report:
+        print(devices.report(config), flush=True)
     x_dim = data.train.shape[1]
     trained = None
     if mode == "fit_tau":
@@ -155,7 +168,7 @@ def _run(mode: str) -> None:
         if mode == "train":
             FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
-        run = runs.train(config, data, model, workdir)
+        run = runs.train(config, data, model, workdir, start_up)
     workdir = run.workdir
     if mode == "sample":
         image = workdir.path / f"samples_step{run.step}.png"
@@ -168,7 +181,7 @@ def _run(mode: str) -> None:
         print(f"SavedModel of step {run.step}: {workdir.saved_model}")
         return
     scores = evaluate.evaluate(config, model, data, workdir, run.step)
-    print(summary.table(config, workdir, scores, run.training, time.monotonic() - started))
+    print(summary.table(config, workdir, scores, run.training, time.monotonic() - start_up.began))
 
 
 def _same_command() -> str:

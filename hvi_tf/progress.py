@@ -55,6 +55,13 @@ class Progress:
             self._bar.unit = self._describe(left_after, values)
             self._bar.update(count)
 
+    def tell(self, line: str) -> None:
+        """Prints a line of its own, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)
+
     def close(self, left_after: int = 0, **values: float) -> None:
         """Ends the stage, with its final values."""
         text = self._describe(left_after, values)

@@ -26,6 +26,7 @@ from absl import app, flags
 from hvi_tf import command_line
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
+from hvi_tf.settings import DataConfig, DeviceConfig
 
 FLAGS = flags.FLAGS
 
@@ -136,7 +137,6 @@ def _check_data(task: Task, folder: pathlib.Path) -> None:
     """Raises `UserError` now if a data set that is still needed cannot be had."""
     from hvi_tf.data import datasets
     from hvi_tf.experiments import measuring
-    from hvi_tf.settings import DataConfig
 
     where = dict(data_dir=FLAGS.data_dir, manual_dir=FLAGS.manual_dir)
     left = measuring.unfinished(task.cells, folder)
@@ -195,6 +195,9 @@ def main(argv: list[str]) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         import tensorflow as tf
 
+        from hvi_tf import devices
+
+        devices.configure(DeviceConfig())  # several such commands may share a GPU
         out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         tasks = [_task(name) for name in names]
         _make(out)

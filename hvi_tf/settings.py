@@ -197,6 +197,26 @@ class ModelConfig:
         -1e3,
         1e3,
     )
+    precision: str = _flag(
+        "float32",
+        "Of the factors of the networks' matrix products and convolutions: float32, or bfloat16, "
+        "faster where the hardware has it. Parameters, densities and sums are float32 in any case.",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DeviceConfig:
+    """What this command runs on: no part of a run, which may go on elsewhere."""
+
+    devices: str = _flag(
+        "", "Devices to use, such as cpu, gpu, or gpu:0,gpu:1. Default: every GPU, else the CPU."
+    )
+    memory_growth: bool = _flag(
+        True, "Takes a GPU's memory as it is needed; TensorFlow otherwise takes all of it at once."
+    )
+    device_report: bool = _flag(
+        False, "Prints devices, threads, XLA and precision before anything is computed."
+    )
 
 
 @dataclasses.dataclass(frozen=True)

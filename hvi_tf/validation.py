@@ -25,6 +25,7 @@ _CHOICES = {
     "encoder": ("mlp", "resnet"),
     "decoder": ("mlp", "pixelcnn"),
     "optimizer": ("adam", "amsgrad"),
+    "precision": ("float32", "bfloat16"),
 }
 
 

@@ -55,8 +55,11 @@ def test_the_mnist_split_is_the_slice_of_tfds(mnist_data, mnist_dir):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder("mnist:3.0.1", data_dir=str(mnist_dir))
-    images, _ = datasets._read(builder, "train[55000:]")
-    np.testing.assert_array_equal(mnist_data.validation, images.reshape(5_000, 784))
+    images = [e["image"] for e in tfds.as_numpy(builder.as_dataset(split="train[55000:]"))]
+    np.testing.assert_array_equal(mnist_data.validation, np.reshape(images, (5_000, 784)))
+    part, _ = datasets._read(builder, "train[59990:]+test[:5]")
+    expected = [*mnist_data.validation[-10:], *mnist_data.test[:5]]
+    np.testing.assert_array_equal(part.reshape(15, 784), expected)
 
 
 def test_preparing_leaves_only_the_prepared_set(mnist_dir):
@@ -260,4 +263,18 @@ def test_a_damaged_prepared_set_is_named(file, mnist_dir, tmp_path):
     (path,) = (tmp_path / "tfds").glob(f"mnist/*/{file}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"prepared .* damaged|cannot read the prepared mnist"):
+        datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))
+
+
+def test_a_prepared_set_that_lacks_an_image_is_damaged(mnist_dir, tmp_path):
+    """Every record is intact, so that only their number tells."""
+    import tensorflow as tf
+
+    shutil.copytree(mnist_dir, tmp_path / "tfds")
+    (path,) = map(str, (tmp_path / "tfds").glob("mnist/*/mnist-test.tfrecord*"))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(path).take(9_999)]
+    with tf.io.TFRecordWriter(path) as writer:
+        for record in records:
+            writer.write(record)
+    with pytest.raises(UserError, match=r"damaged \(test has 9999 images, its metadata say 10000"):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.data.datasets import Dataset
+from hvi_tf.models import vae
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import loop
 from hvi_tf.training.checkpoints import Checkpoints
@@ -58,3 +60,20 @@ def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, 
     assert again.steps_per_second is None
     longer, _ = train(epochs=5, patience=3)  # the rest is one epoch, which is a better one
     assert longer.steps == 20
+
+
+@pytest.mark.parametrize(("bound", "status"), [("vae", "DISABLED"), ("svi", "ENABLED")])
+def test_only_steps_with_a_loop_inside_are_traced_with_autograph(bound, status, monkeypatch):
+    """Which takes longer than all else in a start."""
+    module = vae.svi_gradients if bound == "svi" else vae.gradients
+    compute, seen = module.value_and_gradients, []
+
+    def recording(*arguments, **keywords):
+        seen.append(tf.__internal__.autograph.control_status_ctx().status.name)
+        return compute(*arguments, **keywords)
+
+    monkeypatch.setattr(module, "value_and_gradients", recording)
+    model = make_vae(config_lib.make(bound=bound, **SIZES), 16)
+    batches = iter(tf.data.Dataset.from_tensors(tf.zeros([10, 16])))
+    loop.StepRunner(model)(batches, 1)
+    assert set(seen) == {status}

@@ -129,6 +129,15 @@ def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
     assert f"--workdir={workdir} --mode=evaluate" in out
 
 
+def test_the_first_step_is_told_with_what_took_how_long(finished):
+    parts = ("imports", "data", "model", "compilation and step")
+    told = ", ".join(rf"{part} [\d.]+" for part in parts)
+    (line,) = re.findall(rf"First step after [\d.]+ s \({told}\)\.\n", finished[1])
+    whole, *parts = map(float, re.findall(r"\d+\.\d", line))
+    assert abs(whole - sum(parts)) <= 0.051 * (len(parts) + 1)  # each is rounded
+    assert parts[0] > 0.1  # a process of its own: since it began
+
+
 def test_tensorboard_has_scalars_images_and_the_config(finished):
     events = EventAccumulator(str(finished[0] / "tensorboard"), size_guidance={"tensors": 0})
     events.Reload()
@@ -176,8 +185,11 @@ def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_di
 def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir, call):
     workdir = finished[0]
     common = ("--mode=evaluate", f"--workdir={workdir}", f"--data_dir={mnist_dir}")
-    result = call(*common, "--eval_M=9", "--eval_K=0", "--eval_images=30")
+    here = ("--devices=cpu", "--device_report")
+    result = call(*common, *here, "--eval_M=9", "--eval_K=0", "--eval_images=30")
     assert result.returncode == 0, result.stderr[-2000:]
+    assert re.search(r"computes on +cpu:0\n", result.stdout)
+    assert "First step" not in result.stdout
     assert "test log-likelihood (DIWHVI, M=9, K=0)" in result.stdout
     assert (workdir / "evaluation" / "test_M9_K0.npz").exists()
     refused = run(*common, "--K=7")
@@ -303,6 +315,8 @@ def assert_one_line_error(result, *parts):
         ("--hidden=300,many", "--hidden=300,many: must be whole numbers"),
         ("--mode=dance", "--mode=dance: choose one of train, fit_tau, evaluate, export"),
         ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
+        ("--precision=half", "--precision=half: choose float32 or bfloat16"),
+        ("--devices=gpu:7", "--devices=gpu:7: there is no gpu:7 here; choose from cpu:0"),
         ("--epoch=3", "epoch"),
         ("stray", "stray: not a flag"),
     ],
@@ -408,7 +422,15 @@ def test_help_does_not_wait_for_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True)
     result = run("--help")
     assert result.returncode == 0
-    for name in ("--K_schedule", "--tau_gate_bias", "--eval_images", "--mode"):
+    for name in (
+        "--devices",
+        "--[no]memory_growth",
+        "--precision",
+        "--K_schedule",
+        "--tau_gate_bias",
+        "--eval_images",
+        "--mode",
+    ):
         assert name in result.stdout
     assert "ten minutes on 2 cores" in " ".join(result.stdout.split())
 

@@ -185,14 +185,8 @@ def _read(
         Two views of one array, `[kept, H, W, C]` and `[held out, H, W, C]`.
     """
     import tensorflow as tf
-    import tensorflow_datasets as tfds
 
-    options = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-    batches = (
-        builder.as_dataset(split=name, shuffle_files=False, read_config=options)
-        .map(lambda example: example["image"])
-        .batch(_READ_BATCH)
-    )
+    batches = _batches(builder, name)
     if gray:
         batches = batches.map(tf.image.rgb_to_grayscale)
     num_images = builder.info.splits[name].num_examples
@@ -203,8 +197,32 @@ def _read(
     spec = batches.element_spec
     images = np.empty((num_images, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
     done = 0
-    for batch in batches.as_numpy_iterator():  # TFDS asserts that they are as many as it says
+    for batch in batches.as_numpy_iterator():
         images[place[done : done + len(batch)]] = batch
         done += len(batch)
+    if done != num_images:
+        raise ValueError(f"{name} has {done} images, its metadata say {num_images}")
     kept = num_images - np.count_nonzero(held_out)
     return images[:kept], images[kept:]
+
+
+def _batches(builder: Any, name: str) -> Any:
+    """A `tf.data.Dataset` of the images of a TFDS split, in the order stored.
+
+    Parsed and decoded by batches: TFDS's own pipeline goes example by example, which takes
+    three times as long.
+    """
+    import tensorflow as tf
+
+    image = builder.info.features["image"]
+
+    def decode(records: tf.Tensor) -> tf.Tensor:
+        parsed = tf.io.parse_example(records, {"image": tf.io.FixedLenFeature([], tf.string)})
+        return image.decode_batch_example(parsed["image"])
+
+    shards = [
+        tf.data.TFRecordDataset(shard.filename).skip(shard.skip).take(shard.take)
+        for shard in builder.info.splits[name].file_instructions
+    ]
+    records = functools.reduce(lambda a, b: a.concatenate(b), shards)
+    return records.batch(_READ_BATCH).map(decode, num_parallel_calls=2, deterministic=True)

@@ -4,10 +4,11 @@ import datetime
 import functools
 import importlib.metadata
 import os
-import pathlib
 import platform
 import subprocess
 from typing import Any
+
+from hvi_tf import machine
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
 
@@ -15,7 +16,7 @@ _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotl
 def provenance() -> str:
     """The commit and the machine that the numbers come from, as a sentence."""
     return (
-        f"Commit {commit()}, {os.cpu_count()} cores of {_processor()}, "
+        f"Commit {commit()}, {os.cpu_count()} cores of {machine.processor()}, "
         f"Python {platform.python_version()}"
     )
 
@@ -30,8 +31,8 @@ def record() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": {
             "cores": os.cpu_count(),
-            "processor": _processor(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+            "processor": machine.processor(),
+            "memory_gib": machine.memory_gib(),
         },
         "versions": {"python": platform.python_version(), **_versions()},
     }
@@ -56,11 +57,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return installed
-
-
-def _processor() -> str:
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
-        return platform.machine()

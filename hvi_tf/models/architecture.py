@@ -1,5 +1,6 @@
 """The networks of the autoencoder: which there are, of which sizes, by name."""
 
+import functools
 from typing import Any
 
 import keras
@@ -40,16 +41,22 @@ def build(
     Raises:
         UserError: if the images are not what a convolutional network can take.
     """
-    mlp = networks.MLP
+    mlp = functools.partial(networks.MLP, precision=sizes.precision)
     built: dict[str, Any] = {"decoder": _decoder(sizes, x_dim, rng)}
     built |= _encoder(row, method, sizes, x_dim, rng)
     if method.posterior in ("iaf", "realnvp"):
         latents, flow_sizes = sizes.latent_dim, (sizes.num_flows, sizes.flow_hidden)
-        built["flow"] = Flow(latents, latents, method.posterior, *flow_sizes, rng)
+        built["flow"] = Flow(latents, latents, method.posterior, *flow_sizes, rng, sizes.precision)
     if row.inverse == "tau":
         outputs = (2 if sizes.tau_gate_bias is None else 3) * sizes.aux_dim
         built["inverse"] = networks.ConditionedMLP(
-            x_dim, sizes.latent_dim, sizes.hidden, outputs, rng, reinject=False
+            x_dim,
+            sizes.latent_dim,
+            sizes.hidden,
+            outputs,
+            rng,
+            reinject=False,
+            precision=sizes.precision,
         )
     if method.prior == "hierarchical":
         built["prior_decoder"] = mlp(sizes.prior_dim, sizes.hidden, 2 * sizes.latent_dim, rng)
@@ -72,7 +79,7 @@ def local_dim(method: MethodConfig, sizes: ModelConfig) -> int:
 
 def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.layers.Layer:
     if sizes.decoder == "mlp":
-        return networks.MLP(sizes.latent_dim, sizes.hidden, x_dim, rng)
+        return networks.MLP(sizes.latent_dim, sizes.hidden, x_dim, rng, sizes.precision)
     side = resnet.side_of(x_dim)
     largest = max(sizes.pixelcnn_kernels)
     if largest >= 2 * side:
@@ -86,24 +93,27 @@ def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.
         channels=sizes.pixelcnn_channels,
         kernels=sizes.pixelcnn_kernels,
         rng=rng,
+        precision=sizes.precision,
     )
 
 
 def _encoder(
     row: Method, method: MethodConfig, sizes: ModelConfig, x_dim: int, rng: np.random.Generator
 ) -> dict[str, keras.layers.Layer]:
-    outputs, hidden = local_dim(method, sizes), sizes.hidden
+    outputs, hidden, precision = local_dim(method, sizes), sizes.hidden, sizes.precision
     if sizes.encoder == "resnet":
         side = resnet.side_of(x_dim)
         resnet.check_side(side, sizes.resnet_channels)
         if not row.hierarchical:
-            return {"encoder": resnet.ResNet(side, sizes.resnet_channels, outputs, rng)}
-        features = resnet.ResNet(side, sizes.resnet_channels, _FEATURES, rng)
+            return {"encoder": resnet.ResNet(side, sizes.resnet_channels, outputs, rng, precision)}
+        features = resnet.ResNet(side, sizes.resnet_channels, _FEATURES, rng, precision)
         conditioned = networks.ConditionedMLP(
-            _FEATURES, sizes.aux_dim, hidden, outputs, rng, reinject=True
+            _FEATURES, sizes.aux_dim, hidden, outputs, rng, reinject=True, precision=precision
         )
         return {"features": features, "encoder": conditioned}
     if not row.hierarchical:
-        return {"encoder": networks.MLP(x_dim, hidden, outputs, rng)}
-    conditioned = networks.ConditionedMLP(x_dim, sizes.aux_dim, hidden, outputs, rng, reinject=True)
+        return {"encoder": networks.MLP(x_dim, hidden, outputs, rng, precision)}
+    conditioned = networks.ConditionedMLP(
+        x_dim, sizes.aux_dim, hidden, outputs, rng, reinject=True, precision=precision
+    )
     return {"encoder": conditioned}

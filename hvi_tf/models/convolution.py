@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvi_tf.models import networks
+
 Pad = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -19,6 +21,7 @@ class Convolution(keras.layers.Layer):
         pad: rows of zeros above and below, columns to the left and right.
         stride: of both axes.
         use_bias: whether there is a bias, initially 0.
+        precision: of images and kernel when they are multiplied; all else is float32.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Convolution(keras.layers.Layer):
         pad: Pad = ((0, 0), (0, 0)),
         stride: int = 1,
         use_bias: bool = True,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         seed = int(rng.integers(2**31))
@@ -41,12 +45,13 @@ class Convolution(keras.layers.Layer):
         self.bias = None
         if use_bias:
             self.bias = self.add_weight(shape=(outputs,), initializer="zeros", name="bias")
-        self.pad, self.stride = pad, stride
+        self.pad, self.stride, self.precision = pad, stride, precision
         self.built = True
 
     def call(self, h: tf.Tensor) -> tf.Tensor:
         """The linear outputs."""
         if any(map(any, self.pad)):
             h = tf.pad(h, [(0, 0), *self.pad, (0, 0)])
-        h = tf.nn.conv2d(h, self.kernel, self.stride, "VALID")
+        factors = networks.rounded(self.precision, h, self.kernel)
+        h = tf.cast(tf.nn.conv2d(*factors, self.stride, "VALID"), h.dtype)
         return h if self.bias is None else tf.nn.bias_add(h, self.bias)

@@ -36,10 +36,16 @@ class MaskedMLP(keras.layers.Layer):
         context_dim: Dh.
         hidden: units of each hidden layer.
         rng: source of the initializers' seeds.
+        precision: of the factors of matrix products.
     """
 
     def __init__(
-        self, dim: int, context_dim: int, hidden: Sequence[int], rng: np.random.Generator
+        self,
+        dim: int,
+        context_dim: int,
+        hidden: Sequence[int],
+        rng: np.random.Generator,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         # A degree is the number of leading entries of z that a unit may depend on. At
@@ -53,11 +59,13 @@ class MaskedMLP(keras.layers.Layer):
         # One kernel of [h, z] cut in two, as in `ConditionedMLP`.
         sees_h = np.ones((context_dim, hidden[0]), bool)
         kernel = _masked_uniform(np.concatenate([sees_h, self.masks[0]]), rng)
-        self.h_layer = networks.dense(kernel[:context_dim])
-        self.z_layer = networks.dense(kernel[context_dim:], use_bias=False)
+        self.h_layer = networks.dense(kernel[:context_dim], precision=precision)
+        self.z_layer = networks.dense(kernel[context_dim:], use_bias=False, precision=precision)
         self.later_layers = [
             networks.dense(
-                _masked_uniform(mask, rng, last=i == len(hidden)), softplus_inputs=len(mask)
+                _masked_uniform(mask, rng, last=i == len(hidden)),
+                softplus_inputs=len(mask),
+                precision=precision,
             )
             for i, mask in enumerate(self.masks[1:], start=1)
         ]
@@ -75,11 +83,17 @@ class MaskedMLP(keras.layers.Layer):
 
 
 def coupling_mlp(
-    dim: int, context_dim: int, hidden: Sequence[int], rng: np.random.Generator
+    dim: int,
+    context_dim: int,
+    hidden: Sequence[int],
+    rng: np.random.Generator,
+    precision: str = "float32",
 ) -> networks.ConditionedMLP:
     """A network for `Coupling`: `[B, Dh], [..., B, D//2] -> [..., B, 2 (D - D//2)]`."""
     kept = dim // 2
-    mlp = networks.ConditionedMLP(context_dim, kept, hidden, 2 * (dim - kept), rng, reinject=False)
+    mlp = networks.ConditionedMLP(
+        context_dim, kept, hidden, 2 * (dim - kept), rng, reinject=False, precision=precision
+    )
     _shrink(mlp.later_layers[-1])
     return mlp
 
@@ -91,8 +105,8 @@ def _masked_uniform(mask: np.ndarray, rng: np.random.Generator, last: bool = Fal
     return np.where(mask, kernel * np.sqrt(inputs / mask.sum(axis=0)), 0.0)
 
 
-def _masked_product(units: tf.Tensor, layer: keras.layers.Dense, mask: np.ndarray) -> tf.Tensor:
-    return tf.matmul(units, tf.where(mask, layer.kernel, 0.0))
+def _masked_product(units: tf.Tensor, layer: networks.Dense, mask: np.ndarray) -> tf.Tensor:
+    return networks.product(units, tf.where(mask, layer.kernel, 0.0), layer.precision)
 
 
 def _shrink(layer: keras.layers.Dense) -> None:
@@ -165,7 +179,7 @@ def _inverse_autoregressive(shift_and_log_scale: ShiftAndLogScale) -> tfb.Biject
 
 
 class _Kind(NamedTuple):
-    network: Callable[[int, int, Sequence[int], np.random.Generator], keras.layers.Layer]
+    network: Callable[[int, int, Sequence[int], np.random.Generator, str], keras.layers.Layer]
     bijector: Callable[[ShiftAndLogScale], tfb.Bijector]
 
 
@@ -188,6 +202,7 @@ class Flow(keras.layers.Layer):
         num_flows: length of the chain, >= 1.
         hidden: units of each network's hidden layers.
         rng: source of the initializers' seeds.
+        precision: of the factors of the networks' products.
 
     Raises:
         ValueError: if `dim`, `kind` or `num_flows` is none of these.
@@ -201,6 +216,7 @@ class Flow(keras.layers.Layer):
         num_flows: int,
         hidden: Sequence[int],
         rng: np.random.Generator,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if kind not in KINDS:
@@ -211,7 +227,7 @@ class Flow(keras.layers.Layer):
             raise ValueError(f"num_flows must be >= 1, got {num_flows}")
         self.dim, self.kind = dim, kind
         self.networks = [
-            KINDS[kind].network(dim, context_dim, hidden, rng) for _ in range(num_flows)
+            KINDS[kind].network(dim, context_dim, hidden, rng, precision) for _ in range(num_flows)
         ]
         self.built = True
 

@@ -26,18 +26,61 @@ def uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = Fals
     return initializer((inputs, units))
 
 
+def rounded(precision: str, *factors: tf.Tensor) -> list[tf.Tensor]:
+    """The factors of a product in bfloat16 if that is the precision, else as they are."""
+    if precision == "bfloat16":
+        return [tf.cast(factor, tf.bfloat16) for factor in factors]
+    return list(factors)
+
+
+def product(a: tf.Tensor, b: tf.Tensor, precision: str) -> tf.Tensor:
+    """`a @ b` of factors rounded to `precision`, in the dtype that they have."""
+    return tf.cast(tf.matmul(*rounded(precision, a, b)), a.dtype)
+
+
+class Dense(keras.layers.Dense):
+    """A dense layer of which nothing but the factors of the product is rounded to `precision`.
+
+    Keras's mixed policies round the bias, too, and sum its gradient over a batch in 8 bits.
+    """
+
+    def __init__(self, units: int, use_bias: bool, precision: str) -> None:
+        super().__init__(units, use_bias=use_bias)
+        self.precision = precision
+
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """The linear outputs, float32."""
+        if self.precision == "float32":
+            return super().call(inputs, training)
+        outputs = product(inputs, self.kernel, self.precision)
+        return outputs + self.bias if self.use_bias else outputs
+
+
 def _layers_after(
-    hidden: Sequence[int], outputs: int, extra: int, rng: np.random.Generator
-) -> list[keras.layers.Dense]:
+    hidden: Sequence[int],
+    outputs: int,
+    extra: int,
+    rng: np.random.Generator,
+    precision: str,
+) -> list[Dense]:
     """Every layer after the first; each sees `extra` inputs beside its softplus units."""
     sizes = [*hidden, outputs]
     return [
-        dense(uniform(a + extra, b, rng, last=i == len(hidden)), softplus_inputs=a)
+        dense(
+            uniform(a + extra, b, rng, last=i == len(hidden)),
+            softplus_inputs=a,
+            precision=precision,
+        )
         for i, (a, b) in enumerate(itertools.pairwise(sizes), start=1)
     ]
 
 
-def dense(kernel: tf.Tensor, softplus_inputs: int = 0, use_bias: bool = True) -> keras.layers.Dense:
+def dense(
+    kernel: tf.Tensor,
+    softplus_inputs: int = 0,
+    use_bias: bool = True,
+    precision: str = "float32",
+) -> Dense:
     """A layer with this initial kernel, whose first `softplus_inputs` inputs are softplus units.
 
     At the start softplus units have a mean of about log 2 each. The initial bias cancels
@@ -46,7 +89,7 @@ def dense(kernel: tf.Tensor, softplus_inputs: int = 0, use_bias: bool = True) ->
     """
     inputs, units = kernel.shape
     bias = -np.log(2.0) * np.sum(kernel[:softplus_inputs], axis=0)
-    layer = keras.layers.Dense(units, use_bias=use_bias)
+    layer = Dense(units, use_bias, precision)
     layer.build((None, inputs))
     layer.set_weights([kernel, bias] if use_bias else [kernel])
     return layer
@@ -81,21 +124,27 @@ def unflat(h: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     return tf.reshape(h, tf.concat([tf.shape(like)[:-1], [h.shape[-1]]], axis=0))
 
 
-def _dense_of_pair(layer: keras.layers.Dense, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
+def _dense_of_pair(layer: Dense, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
     """`layer(concat([h, u], -1))` without the copies that concatenation and its gradient make."""
     of_h, of_u = layer.kernel[: h.shape[-1]], layer.kernel[h.shape[-1] :]
-    return tf.matmul(h, of_h) + tf.nn.bias_add(tf.matmul(u, of_u), layer.bias)
+    by_h, by_u = product(h, of_h, layer.precision), product(u, of_u, layer.precision)
+    return by_h + tf.nn.bias_add(by_u, layer.bias)
 
 
 class MLP(keras.layers.Layer):
     """A perceptron of x alone: `[..., inputs] -> [..., outputs]`."""
 
     def __init__(
-        self, inputs: int, hidden: Sequence[int], outputs: int, rng: np.random.Generator
+        self,
+        inputs: int,
+        hidden: Sequence[int],
+        outputs: int,
+        rng: np.random.Generator,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
-        self.first_layer = dense(uniform(inputs, hidden[0], rng))
-        self.later_layers = _layers_after(hidden, outputs, 0, rng)
+        self.first_layer = dense(uniform(inputs, hidden[0], rng), precision=precision)
+        self.later_layers = _layers_after(hidden, outputs, 0, rng, precision)
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
@@ -120,6 +169,7 @@ class ConditionedMLP(keras.layers.Layer):
         rng: source of the initializers' seeds.
         reinject: whether every later layer, the output one too, sees u again beside
             the previous layer's output.
+        precision: of the factors of matrix products.
     """
 
     def __init__(
@@ -130,15 +180,17 @@ class ConditionedMLP(keras.layers.Layer):
         outputs: int,
         rng: np.random.Generator,
         reinject: bool,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         self.reinject = reinject
         # Drawn as the one kernel of [x, u] that these two stand for: with a scale of its
         # own u would drown x at the start.
         kernel = uniform(x_dim + u_dim, hidden[0], rng)
-        self.x_layer = dense(kernel[:x_dim])
-        self.u_layer = dense(kernel[x_dim:], use_bias=False)
-        self.later_layers = _layers_after(hidden, outputs, u_dim if reinject else 0, rng)
+        self.x_layer = dense(kernel[:x_dim], precision=precision)
+        self.u_layer = dense(kernel[x_dim:], use_bias=False, precision=precision)
+        extra = u_dim if reinject else 0
+        self.later_layers = _layers_after(hidden, outputs, extra, rng, precision)
         self.built = True
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:

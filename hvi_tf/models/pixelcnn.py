@@ -4,6 +4,7 @@ The decoder of Shu et al. 2019, appendix D. Images are square, of one channel an
 in raster order at every boundary, `[..., D]`.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 
 import keras
@@ -45,6 +46,7 @@ class PixelCNN(keras.layers.Layer):
         channels: of every layer of either stack.
         kernels: side k of each layer's kernel, odd.
         z_maps: images that z is mapped to.
+        precision: of the factors of products.
 
     Raises:
         ValueError: if there is no kernel, or an even one or one below 3.
@@ -58,6 +60,7 @@ class PixelCNN(keras.layers.Layer):
         channels: int = 32,
         kernels: Sequence[int] = KERNELS,
         z_maps: int = 4,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         if not kernels or any(k < 3 or k % 2 == 0 for k in kernels):
@@ -65,20 +68,23 @@ class PixelCNN(keras.layers.Layer):
         self.side = side
         first, *later = kernels
         half, C = first // 2, channels
-        self.z_layer = networks.dense(networks.uniform(z_dim, side**2 * z_maps, rng, last=True))
-        self.x_above = _above(half, first, 1, C, rng, gain=2.0)
-        self.x_left = _left(half, first, 1, C, rng, gain=1.0)
-        self.z_above = _above(half + 1, first, z_maps, C, rng, gain=0.5, use_bias=False)
-        self.z_left = _left(half + 1, first, z_maps, C, rng, gain=0.5, use_bias=False)
-        self.vertical = [_above(k // 2 + 1, k, C, C, rng, gain=GATED_GAIN) for k in later]
-        self.horizontal = [_left(k // 2 + 1, k, C, C, rng, gain=0.5) for k in later]
-        self.across = [
-            Convolution((1, 1), 2 * C, 2 * C, rng, gain=0.5, use_bias=False) for _ in kernels
-        ]
+        above, left, convolution = (
+            functools.partial(kind, rng=rng, precision=precision)
+            for kind in (_above, _left, Convolution)
+        )
+        kernel = networks.uniform(z_dim, side**2 * z_maps, rng, last=True)
+        self.z_layer = networks.dense(kernel, precision=precision)
+        self.x_above = above(half, first, 1, C, gain=2.0)
+        self.x_left = left(half, first, 1, C, gain=1.0)
+        self.z_above = above(half + 1, first, z_maps, C, gain=0.5, use_bias=False)
+        self.z_left = left(half + 1, first, z_maps, C, gain=0.5, use_bias=False)
+        self.vertical = [above(k // 2 + 1, k, C, C, gain=GATED_GAIN) for k in later]
+        self.horizontal = [left(k // 2 + 1, k, C, C, gain=0.5) for k in later]
+        self.across = [convolution((1, 1), 2 * C, 2 * C, gain=0.5, use_bias=False) for _ in kernels]
         # The sum over all layers starts at a mean square of about 2.
         gains = [GATED_GAIN, *(GATED_GAIN / len(kernels) for _ in later)]
-        self.residual = [Convolution((1, 1), C, C, rng, gain=gain) for gain in gains]
-        self.output_layer = Convolution((1, 1), C, 1, rng, gain=OUTPUT_GAIN)
+        self.residual = [convolution((1, 1), C, C, gain=gain) for gain in gains]
+        self.output_layer = convolution((1, 1), C, 1, gain=OUTPUT_GAIN)
         self.built = True
 
     def call(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
@@ -138,13 +144,16 @@ def _above(
     rng: np.random.Generator,
     gain: float,
     use_bias: bool = True,
+    precision: str = "float32",
 ) -> Convolution:
     """A kernel of `rows` rows whose last one is the current row, and k columns about it.
 
     An input that lacks its last row is seen one row later: then k//2 rows strictly above.
     """
     pad, outputs = ((k // 2, 0), (k // 2, k // 2)), 2 * channels
-    return Convolution((rows, k), inputs, outputs, rng, gain, pad, use_bias=use_bias)
+    return Convolution(
+        (rows, k), inputs, outputs, rng, gain, pad, use_bias=use_bias, precision=precision
+    )
 
 
 def _left(
@@ -155,10 +164,13 @@ def _left(
     rng: np.random.Generator,
     gain: float,
     use_bias: bool = True,
+    precision: str = "float32",
 ) -> Convolution:
     """As `_above`, a kernel of one row whose last column is the current pixel."""
     pad, outputs = ((0, 0), (k // 2, 0)), 2 * channels
-    return Convolution((1, columns), inputs, outputs, rng, gain, pad, use_bias=use_bias)
+    return Convolution(
+        (1, columns), inputs, outputs, rng, gain, pad, use_bias=use_bias, precision=precision
+    )
 
 
 def _add_per_image(h: tf.Tensor, per_image: tf.Tensor) -> tf.Tensor:

@@ -47,8 +47,11 @@ def check_side(side: int, channels: Sequence[int]) -> None:
         )
 
 
-def _same(inputs: int, outputs: int, rng: np.random.Generator, gain: float) -> Convolution:
-    return Convolution((3, 3), inputs, outputs, rng, gain, pad=((1, 1), (1, 1)))
+def _same(
+    inputs: int, outputs: int, rng: np.random.Generator, gain: float, precision: str
+) -> Convolution:
+    pad = ((1, 1), (1, 1))
+    return Convolution((3, 3), inputs, outputs, rng, gain, pad, precision=precision)
 
 
 class _Stage(keras.layers.Layer):
@@ -57,14 +60,16 @@ class _Stage(keras.layers.Layer):
     Units are activated before each convolution (He et al. 2016b), so that the skip is linear.
     """
 
-    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator) -> None:
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, precision: str) -> None:
         super().__init__()
-        self.first = _same(inputs, outputs, rng, gain=2.0)
-        self.second = _same(outputs, outputs, rng, gain=BLOCK_GAIN)
+        self.first = _same(inputs, outputs, rng, gain=2.0, precision=precision)
+        self.second = _same(outputs, outputs, rng, gain=BLOCK_GAIN, precision=precision)
         self.skip = None
         if inputs != outputs:
-            self.skip = Convolution((1, 1), inputs, outputs, rng)
-        self.halve = Convolution((2, 2), outputs, outputs, rng, gain=2.0, stride=2)
+            self.skip = Convolution((1, 1), inputs, outputs, rng, precision=precision)
+        self.halve = Convolution(
+            (2, 2), outputs, outputs, rng, gain=2.0, stride=2, precision=precision
+        )
         self.built = True
 
     def call(self, h: tf.Tensor) -> tf.Tensor:
@@ -84,21 +89,28 @@ class ResNet(keras.layers.Layer):
         channels: of each stage.
         outputs: O.
         rng: source of the initializers' seeds.
+        precision: of the factors of products.
 
     Raises:
         UserError: if the side cannot be halved that often.
     """
 
     def __init__(
-        self, side: int, channels: Sequence[int], outputs: int, rng: np.random.Generator
+        self,
+        side: int,
+        channels: Sequence[int],
+        outputs: int,
+        rng: np.random.Generator,
+        precision: str = "float32",
     ) -> None:
         super().__init__()
         check_side(side, channels)
         self.side = side
-        self.stages = [_Stage(a, b, rng) for a, b in itertools.pairwise([1, *channels])]
+        self.stages = [_Stage(a, b, rng, precision) for a, b in itertools.pairwise([1, *channels])]
         left = side >> len(channels)
         units = left**2 * [1, *channels][-1]
-        self.output_layer = networks.dense(networks.uniform(units, outputs, rng, last=True))
+        kernel = networks.uniform(units, outputs, rng, last=True)
+        self.output_layer = networks.dense(kernel, precision=precision)
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:

@@ -74,7 +74,9 @@ class VAE(Autoencoder):
         self.estimator = gradient
         self._kl_annealing = kl_annealing_start, kl_annealing_steps
         compute = self._refine_and_differentiate if self.method.refines else self._differentiate
-        self._ascend = tf.function(compute, jit_compile=jit_compile)
+        # Only the loop of SVI needs autograph, which takes most of the time of tracing.
+        autograph = self.method.refines
+        self._ascend = tf.function(compute, jit_compile=jit_compile, autograph=autograph)
         self._score = self._make_scorer(jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:

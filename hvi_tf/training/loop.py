@@ -16,6 +16,7 @@ from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.progress import Progress
+from hvi_tf.startup import StartUp
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.summaries import MAX_IMAGE_SUMMARIES, Summaries
@@ -53,11 +54,14 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
+        # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
+        train_step = tf.autograph.experimental.do_not_convert(self._model.train_step)
+
         @tf.function
         def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, size=count)
             for i in tf.range(count):
-                metrics = self._model.train_step(next(batches))
+                metrics = train_step(next(batches))
                 rows = rows.write(i, self._as_row(K, metrics))
             return rows.stack()
 
@@ -78,21 +82,42 @@ def check_data(config: Config, data: Dataset) -> None:
         )
 
 
-def train(config: Config, model: VAE, data: Dataset, workdir: Workdir) -> TrainingResult:
+def train(
+    config: Config,
+    model: VAE,
+    data: Dataset,
+    workdir: Workdir,
+    start_up: StartUp | None = None,
+) -> TrainingResult:
     """Trains from the latest checkpoint, or from scratch, to the last epoch.
+
+    Args:
+        config: of the run.
+        model: compiled.
+        data: what to train on.
+        workdir: of the run.
+        start_up: for a line at the first step that tells what took how long.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
         UserError: if a bound or gradient is not finite, or the disk is full.
     """
-    return Trainer(config, model, data, workdir).run()
+    return Trainer(config, model, data, workdir, start_up).run()
 
 
 class Trainer:
     """The epochs of one run: steps, then validation, checkpoints and summaries."""
 
-    def __init__(self, config: Config, model: VAE, data: Dataset, workdir: Workdir) -> None:
+    def __init__(
+        self,
+        config: Config,
+        model: VAE,
+        data: Dataset,
+        workdir: Workdir,
+        start_up: StartUp | None = None,
+    ) -> None:
         t = config.training
+        self._start_up = start_up
         self._config, self._model, self._data, self._workdir = config, model, data, workdir
         self._per_epoch = pipeline.steps_per_epoch(len(data.train), t.batch_size)
         self._end = t.epochs * self._per_epoch
@@ -158,7 +183,10 @@ class Trainer:
         means: dict[str, float] = {}
         tables = []
         while step < epoch_end and not stop.requested:
-            metrics = self._run_steps(batches, min(t.steps_per_call, epoch_end - step))
+            if self._start_up:
+                metrics = self._first_step(batches, progress, self._start_up)
+            else:
+                metrics = self._run_steps(batches, min(t.steps_per_call, epoch_end - step))
             _check_finite(metrics, step, self._workdir)
             tables.append(metrics.values)
             step += len(metrics.values)
@@ -178,6 +206,16 @@ class Trainer:
         if self._is_due(step, t.checkpoint_every) or stop.requested or self._is_exhausted(step):
             self._checkpoints.save()
         return step, rate
+
+    def _first_step(
+        self, batches: Iterator[tf.Tensor], progress: Progress, start_up: StartUp
+    ) -> StepMetrics:
+        start_up.lap("model")
+        metrics = self._run_steps(batches, 1)
+        start_up.lap("compilation and step")
+        progress.tell(str(start_up))
+        self._start_up = None
+        return metrics
 
     def _shows_images(self, step: int) -> bool:
         if self._model.autoregressive:  # whose images take long to draw

@@ -6,14 +6,14 @@ The command line and the experiments both go through here.
 import functools
 from typing import NamedTuple
 
-import tensorflow as tf
-
 from hvi_tf import config as config_lib
+from hvi_tf import devices
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.models.vae import VAE
 from hvi_tf.settings import DataConfig
+from hvi_tf.startup import StartUp
 from hvi_tf.training import loop
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.loop import TrainingResult
@@ -37,7 +37,7 @@ def with_data(config: Config) -> tuple[Config, Dataset]:
     Raises:
         UserError: if the data cannot be had, or cannot be trained on as configured.
     """
-    config = config_lib.resolve_jit(config, bool(tf.config.list_physical_devices("GPU")))
+    config = config_lib.resolve_jit(config, devices.has_gpu())
     data = _load(config.data)
     config = config_lib.with_digest(config, data.digest)
     loop.check_data(config, data)
@@ -49,14 +49,23 @@ def _load(config: DataConfig) -> Dataset:
     return datasets.load(config)
 
 
-def train(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
+def train(
+    config: Config, data: Dataset, model: VAE, workdir: Workdir, start_up: StartUp | None = None
+) -> Run:
     """Trains to the end of the schedule, from the latest checkpoint if there is one.
+
+    Args:
+        config: of the run.
+        data: its images.
+        model: with its initial weights.
+        workdir: of the run.
+        start_up: for a line at the first step that tells what took how long.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
         UserError: if a bound or gradient is not finite, or the disk is full.
     """
-    training = loop.train(config, model, data, workdir)
+    training = loop.train(config, model, data, workdir, start_up)
     return at_best(config, data, model, workdir)._replace(training=training)
 
 
