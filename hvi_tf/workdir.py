@@ -57,9 +57,9 @@ class InUseError(UserError):
 
 
 class Workdir:
-    """An open and locked workdir. Use `create_or_open` or `open_existing`."""
+    """An open workdir, locked by the process that writes. See the functions below."""
 
-    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str]) -> None:
+    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str] | None) -> None:
         self.path = path
         self.config = config
         self._lock = lock
@@ -91,7 +91,8 @@ class Workdir:
 
     def close(self) -> None:
         """Gives the workdir free for another run."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def reconcile(path: pathlib.Path, config: Config) -> Config:
@@ -150,8 +151,12 @@ def create_or_open(path: pathlib.Path, config: Config) -> Workdir:
     return Workdir(path, config, lock)
 
 
-def open_existing(path: pathlib.Path) -> Workdir:
+def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     """Opens a run's workdir with the configuration stored in it.
+
+    Args:
+        path: of the workdir.
+        writes: whether this process is the one that writes, and so has the lock.
 
     Raises:
         UserError: if there is no run, or it is in use.
@@ -159,7 +164,7 @@ def open_existing(path: pathlib.Path) -> Workdir:
     config = _read_config(path)
     if config is None:
         raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
-    return Workdir(path, config, _lock(path))
+    return Workdir(path, config, _lock(path) if writes else None)
 
 
 def _read_config(path: pathlib.Path) -> Config | None:

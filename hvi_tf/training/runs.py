@@ -9,6 +9,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from hvi_tf import config as config_lib
+from hvi_tf import distribution
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
@@ -62,5 +63,7 @@ def train(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
 
 def at_best(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
     """The run with the weights of its best checkpoint."""
+    distribution.barrier()  # the chief may still be writing it
     step = Checkpoints(model, workdir).restore_best()
+    distribution.check_same("best checkpoints, of steps", step)
     return Run(config, data, model, workdir, step, None)
