@@ -166,9 +166,16 @@ def _gather(value: int | bool) -> np.ndarray:
 
 def _gather_devices(local: np.ndarray) -> np.ndarray:
     """`[devices, ...]` of this worker -> `[replicas, ...]`, of all."""
+    return _all_gather(tf.constant(local), tf.constant(_index() * len(local))).numpy()
+
+
+@tf.function  # `Strategy.gather` would trace a function of its own at every call
+def _all_gather(local: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
     strategy = tf.distribute.get_strategy()
-    first = _index() * len(local)
-    values = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(local[context.replica_id_in_sync_group - first][np.newaxis])
-    )
-    return strategy.gather(values, axis=0).numpy()
+
+    def gather() -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        own = local[context.replica_id_in_sync_group - first]
+        return context.all_gather(own[tf.newaxis], axis=0)
+
+    return strategy.experimental_local_results(strategy.run(gather))[0]

@@ -38,6 +38,8 @@ class Checkpoints:
             optimizer=model.optimizer,
             best_bound=self.best_bound,
         )
+        # TensorFlow's own, made when first asked for: all workers make a variable together.
+        _ = self._checkpoint.save_counter
         self._latest = tf.train.CheckpointManager(
             self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
         )
