@@ -1,4 +1,4 @@
-"""A training of a tiny model on made-up images, under a strategy: `python -m tests.tiny_run`.
+"""Trainings of tiny models on made-up images, under a strategy: `python -m tests.tiny_run`.
 
 A process of its own: devices and workers are settled before TensorFlow has run anything.
 """
@@ -9,7 +9,6 @@ import pathlib
 import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 
@@ -19,44 +18,48 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 
-IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
-SIZES = dict(hidden=(8, 8), latent_dim=3, aux_dim=3, batch_size=12, clip_norm=0.05)
+IMAGES = np.random.default_rng(0).integers(0, 256, (100, 16)).astype(np.uint8)
+SIZES = dict(hidden=(8, 8), latent_dim=3, aux_dim=3, prior_dim=3, jit_compile="off")
 
 
-def run(arguments):
-    """Trains, then scores; arrays of the final state and the scores go to `out` of the chief."""
+def run(values, folder, spoiled_replica=None):
+    """Trains and scores; the chief leaves the final state and the scores in `folder`.npz.
+
+    Args:
+        values: of the configuration.
+        folder: the workdir.
+        spoiled_replica: whose part of step 2 is not finite.
+    """
     from hvi_tf.evaluation import evaluate
     from hvi_tf.models.vae import make_vae
     from hvi_tf.training import loop, runs
 
-    data = Dataset(IMAGES[:40].copy(), IMAGES[40:50], IMAGES[50:], (4, 4, 1))
-    config = config_lib.make(**{**SIZES, "jit_compile": "off", **arguments["config"]})
-    loop.check_data(config, data)
-    path = pathlib.Path(arguments["workdir"])
-    if distribution.is_chief():
-        workdir = workdirs.create_or_open(path, config)
-    distribution.barrier()
-    if not distribution.is_chief():
-        workdir = workdirs.open_existing(path, writes=False)
-    model = make_vae(config, 16)
-    if "bad_replica" in arguments:
-        spoil(model, arguments["bad_replica"])
-    error = ""
-    scores = {}
+    data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
+    config = config_lib.make(**SIZES, **values)
+    folder = pathlib.Path(folder)
+    found, model = {"error": ""}, None
     try:
-        found = runs.train(config, data, model, workdir)
-        evaluate.evaluate(config, model, data, workdir, found.step)
-        scores = dict(np.load(evaluate.scores_path(workdir, config)))
-    except UserError as stop:
-        error = str(stop)
-    state = [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+        loop.check_data(config, data)
+        workdir = workdirs.create_or_open(folder, config) if distribution.is_chief() else None
+        distribution.barrier()
+        workdir = workdir or workdirs.open_existing(folder, writes=False)
+        model = make_vae(config, 16)
+        model.validation_images = 5  # so that there are some batches, the last one short
+        if spoiled_replica is not None:
+            spoil(model, spoiled_replica)
+        step = runs.train(config, data, model, workdir).step
+        evaluate.evaluate(config, model, data, workdir, step)
+        scores = np.load(evaluate.scores_path(workdir, config))
+        found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
+        found["best_step"] = step
+        workdir.close()
+    except UserError as error:
+        found["error"] = str(error)
+    if model is not None:
+        state = [*model.variables, *model.optimizer.variables]
+        found |= {f"state_{i:03}_{v.name}": v.numpy() for i, v in enumerate(state)}
     if distribution.is_chief():
-        np.savez(
-            arguments["out"],
-            error=error,
-            **{f"state_{i:03}": v for i, v in enumerate(state)},
-            **{f"score_{name}": s for name, s in scores.items() if name != "seconds"},
-        )
+        np.savez(folder.with_suffix(".npz"), **found)
     distribution.barrier()
 
 
@@ -75,6 +78,6 @@ def spoil(model, bad):
 
 
 if __name__ == "__main__":
-    arguments = json.loads(sys.argv[1])
-    with distribution.scope(arguments.get("strategy", "one"), arguments.get("replicas", 0)):
-        run(arguments)
+    with distribution.scope(sys.argv[1], int(sys.argv[2])):
+        for job in json.loads(sys.argv[3]):
+            run(*job)
