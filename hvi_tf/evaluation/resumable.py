@@ -93,6 +93,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
                 _save(job, scores, seconds + saved - started)
             if stopping and done < num_images:
                 progress.close(**mean)
+                distribution.barrier()  # nobody leaves before the chief has saved
                 raise Interrupted
     progress.close(**mean)
     seconds += time.monotonic() - started
