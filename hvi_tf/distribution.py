@@ -29,14 +29,38 @@ def scope(name: str, replicas: int = 0) -> Iterator[None]:
         replicas: of mirrored; 0 takes every GPU, or one CPU device where there is none.
 
     Raises:
-        UserError: if there are not as many GPUs, or nothing names the workers.
+        UserError: if there are not as many GPUs, nothing names the workers, or one of them has
+            gone while it was needed.
     """
     if name == "one":
         yield
         return
     strategy = _mirrored(replicas) if name == "mirrored" else _multiworker()
-    with strategy.scope():
-        yield
+    try:
+        with strategy.scope():
+            yield
+    except _GONE as error:
+        if _resolver_of(strategy) is None:
+            raise
+        raise UserError(
+            "another worker has gone, and its output says why; start all of them again: they go "
+            "on from the last checkpoint"
+        ) from error
+
+
+# What a collective operation raises when a process that takes part in it ends.
+_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+
+
+def describe() -> str:
+    """The devices, in words; nothing without a strategy."""
+    strategy = _strategy()
+    if strategy is None:
+        return ""
+    devices = strategy.extended.worker_devices
+    workers = replicas() // len(devices)
+    own = f"{len(devices)} {devices[0].rsplit(':', 2)[-2]} device(s)"
+    return f"{workers} workers with {own} each" if _resolver() is not None else own
 
 
 def _mirrored(replicas: int) -> tf.distribute.Strategy:
@@ -79,7 +103,13 @@ def _strategy() -> tf.distribute.Strategy | None:
 
 def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
     """None without other processes."""
-    return getattr(_strategy(), "cluster_resolver", None)
+    return _resolver_of(_strategy())
+
+
+def _resolver_of(
+    strategy: tf.distribute.Strategy | None,
+) -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    return getattr(strategy, "cluster_resolver", None)
 
 
 def replicas() -> int:
@@ -104,6 +134,16 @@ def any_worker(flag: bool) -> bool:
 def barrier() -> None:
     """Waits for all workers."""
     any_worker(False)
+
+
+@contextlib.contextmanager
+def chief_first() -> Iterator[None]:
+    """Lets the chief go through before the others, who find what it has written."""
+    if not is_chief():
+        barrier()
+    yield
+    if is_chief():
+        barrier()
 
 
 def check_same(what: str, value: int) -> None:

@@ -151,6 +151,8 @@ def _run(mode: str) -> None:
             silence = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(silence))
         stack.enter_context(distribution.scope(FLAGS.strategy, FLAGS.replicas))
+        if distribution.describe():
+            print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
         _run_task(mode, task, started)
         distribution.barrier()  # or the others would be gone while the chief still writes
 
@@ -165,7 +167,8 @@ def _run_task(mode: str, task: _Task, started: float) -> None:
 
     if mode == "fit_tau":
         config = fit_tau.fit_config(config, _flag_values(only_given=True))
-    config, data = runs.with_data(config)
+    with distribution.chief_first():  # who may have to prepare the data
+        config, data = runs.with_data(config)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
         print(f"Data: {described}", flush=True)
@@ -181,7 +184,9 @@ def _run_task(mode: str, task: _Task, started: float) -> None:
     if mode in ("evaluate", "export", "sample"):
         run = runs.at_best(config, data, model, found)
     else:  # nothing is written before here
-        workdir = _open(path, config)
+        with distribution.chief_first():
+            writes = distribution.is_chief()
+            workdir = workdirs.create_or_open(path, config, writes)
         if mode == "train":
             FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
@@ -200,23 +205,6 @@ def _run_task(mode: str, task: _Task, started: float) -> None:
         return
     scores = evaluate.evaluate(config, model, data, workdir, run.step)
     print(summary.table(config, workdir, scores, run.training, time.monotonic() - started))
-
-
-def _open(path: pathlib.Path, config: Config) -> Workdir:
-    """Has the chief make the workdir, or open it again, for all workers."""
-    from hvi_tf import distribution
-
-    if distribution.is_chief():
-        try:
-            workdir = workdirs.create_or_open(path, config)
-        except UserError:
-            distribution.any_worker(True)
-            raise
-        distribution.any_worker(False)
-        return workdir
-    if distribution.any_worker(False):
-        raise UserError(f"--workdir={path}: worker 0 says what is wrong")
-    return workdirs.open_existing(path, writes=False)
 
 
 def _same_command() -> str:

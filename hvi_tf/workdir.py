@@ -129,12 +129,19 @@ def check_not_in_use(path: pathlib.Path) -> None:
         _lock(path).close()
 
 
-def create_or_open(path: pathlib.Path, config: Config) -> Workdir:
+def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> Workdir:
     """Makes the workdir of a run, or opens it again, and stores the configuration.
+
+    Args:
+        path: of the workdir.
+        config: of the run.
+        writes: whether this process is the one that writes; it has to come first.
 
     Raises:
         UserError: if it holds another run, is in use, or cannot be written.
     """
+    if not writes:
+        return open_existing(path, writes=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free

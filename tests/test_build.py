@@ -32,6 +32,8 @@ TEST_DATA = {
     "test_main": ['glob(["flags/*.cfg"])'],
     "test_inference": ["README.md"],
     "test_experiments": ['glob(["docs/results/**"])'],
+    "test_launch": ['glob(["launch/*"])'],
+    "test_slurm": ['glob(["launch/*"])', 'glob(["tests/slurm/*"])'],
     "test_report": ["README.md", 'glob(["docs/**"])', 'glob(["flags/**"])'],
 }
 
@@ -117,7 +119,7 @@ def expected_build():
             data = TEST_DATA.get(path.stem)
             if data:
                 lines.append(f"    data = {data_expression(data)},")
-            if path.stem == "test_main":
+            if path.stem in ("test_main", "test_launch", "test_slurm"):
                 deps = sorted({*deps, ":hvi_tf.main"})
         if name in MODULE_DATA:
             lines.append(f"    data = {MODULE_DATA[name]},")

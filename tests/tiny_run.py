@@ -40,9 +40,8 @@ def run(values, folder, spoiled_replica=None):
     found, model = {"error": ""}, None
     try:
         loop.check_data(config, data)
-        workdir = workdirs.create_or_open(folder, config) if distribution.is_chief() else None
-        distribution.barrier()
-        workdir = workdir or workdirs.open_existing(folder, writes=False)
+        with distribution.chief_first():
+            workdir = workdirs.create_or_open(folder, config, writes=distribution.is_chief())
         model = make_vae(config, 16)
         model.validation_images = 5  # so that there are some batches, the last one short
         if spoiled_replica is not None:
