@@ -1,8 +1,8 @@
 """Which workers make up this job, as TF_CONFIG or Slurm tells; needs no TensorFlow to say it."""
 
+import dataclasses
 import json
 import os
-from typing import NamedTuple
 
 from hvi_tf.errors import UserError
 
@@ -12,7 +12,8 @@ STRATEGIES = ("one", "mirrored", "multiworker")
 FIRST_PORT, PORTS_PER_JOB, JOBS = 20_000, 64, 200
 
 
-class Member(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Member:
     """This process among the workers of a job; worker 0 is the chief, which does all writing."""
 
     index: int

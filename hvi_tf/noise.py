@@ -8,18 +8,13 @@ percent of a step; in return results do not depend on how many replicas there ar
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
-
-class _Share(NamedTuple):
-    index: int | tf.Tensor
-    count: int
-
-
-_WHOLE = _Share(0, 1)
-_share = contextvars.ContextVar("share", default=_WHOLE)  # known while a graph is traced
+# Which share of how many; known while a graph is traced.
+_share: contextvars.ContextVar[tuple[int | tf.Tensor, int]]
+_share = contextvars.ContextVar("share", default=(0, 1))
 
 
 @contextlib.contextmanager
@@ -30,7 +25,7 @@ def share(index: int | tf.Tensor, count: int) -> Iterator[None]:
         index: of the replica, from 0.
         count: of the replicas; 1 changes nothing.
     """
-    token = _share.set(_Share(index, count))
+    token = _share.set((index, count))
     try:
         yield
     finally:

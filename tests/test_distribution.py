@@ -19,14 +19,15 @@ from tests import tiny_run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# Small enough a norm for every gradient to be clipped. Adam alone would hide a wrong scale.
+# Small enough a norm for every gradient to be clipped.
 COMMON = dict(batch_size=12, max_steps=4, epochs=3, clip_norm=0.05, eval_images=30)
 SAMPLED = dict(eval_M=3, eval_K=2, eval_L=2)
 RUNS = {
     "iwhvi": dict(bound="iwhvi", K=3, gradient="dreg", **SAMPLED),
     "bsvi": dict(bound="bsvi", svi_steps=2, sir=True, double_sampling=True, eval_steps=2),
-    # zeta comes from p(zeta), which does not know the batch.
-    "dsivi": dict(bound="dsivi", K=2, L=2, **SAMPLED),
+    # zeta comes from p(zeta), which does not know the batch. Clipping hides a wrong scale, and
+    # Adam does so for the weights; its moments show it.
+    "dsivi": dict(bound="dsivi", K=2, L=2, clip_norm=0.0, **SAMPLED),
 }
 
 
@@ -92,7 +93,7 @@ def folder(tmp_path_factory):
         jobs = [(COMMON | values, str(own / name)) for name, values in RUNS.items()]
         if strategy == "multiworker":
             jobs = jobs[:1]
-        for values, path in jobs[:]:
+        for values, path in jobs[:2]:
             scored = own / f"scored-{pathlib.Path(path).name}"
             shutil.copytree(folder / "one" / pathlib.Path(path).name, scored)
             shutil.rmtree(scored / "evaluation")
@@ -111,7 +112,7 @@ CASES = [("mirrored", name) for name in RUNS] + [("multiworker", "iwhvi")]
 def state(path):
     found = np.load(path.with_suffix(".npz"))
     assert str(found["error"]) == ""
-    return {name: found[name] for name in found.files if name.startswith("state")}
+    return {name: found[name] for name in found.files if name.startswith(("state", "metrics"))}
 
 
 @pytest.mark.parametrize(("strategy", "name"), CASES)
@@ -122,7 +123,9 @@ def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
-@pytest.mark.parametrize(("strategy", "name"), CASES)
+@pytest.mark.parametrize(
+    ("strategy", "name"), [("mirrored", "iwhvi"), ("mirrored", "bsvi"), ("multiworker", "iwhvi")]
+)
 def test_scores_are_those_of_one_process(folder, strategy, name):
     """Of the same weights, bit for bit, however the images are spread."""
     expected = np.load(folder / "one" / f"{name}.npz")

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import sys
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -46,7 +47,16 @@ def run(values, folder, spoiled_replica=None):
         model.validation_images = 5  # so that there are some batches, the last one short
         if spoiled_replica is not None:
             spoil(model, spoiled_replica)
-        step = runs.train(config, data, model, workdir).step
+        metrics, step_runner = [], loop.StepRunner.__call__
+
+        def recorded(*arguments):
+            told = step_runner(*arguments)
+            metrics.append(told.values)
+            return told
+
+        with mock.patch.object(loop.StepRunner, "__call__", recorded):
+            step = runs.train(config, data, model, workdir).step
+        found["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
         scores = np.load(evaluate.scores_path(workdir, config))
         found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
