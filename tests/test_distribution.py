@@ -123,6 +123,14 @@ def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
+    with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
+        tiny_run.run(COMMON | RUNS["iwhvi"], tmp_path / "single")
+    expected, found = state(folder / "one" / "iwhvi"), state(tmp_path / "single")
+    for key, value in expected.items():
+        np.testing.assert_allclose(found[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
+
+
 @pytest.mark.parametrize(
     ("strategy", "name"), [("mirrored", "iwhvi"), ("mirrored", "bsvi"), ("multiworker", "iwhvi")]
 )

@@ -54,7 +54,9 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
-        step = self._replicated_step if distribution.replicas() > 1 else self._model.train_step
+        step = self._model.train_step
+        if tf.distribute.has_strategy():
+            step = self._replicated_step
 
         @tf.function
         def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:

@@ -16,18 +16,26 @@ cannot() {
 folder=$(realpath "$1")
 shift
 [ "$(id -u)" = 0 ] || cannot "only root may start its daemons"
-if ! command -v slurmctld slurmd munged sbatch > /dev/null; then
-  command -v apt-get > /dev/null || cannot "slurm-wlm is not installed, and there is no apt-get"
-  # Debian would start its own daemons, which are in nobody's interest.
+has_slurm() { command -v slurmctld slurmd munged sbatch > /dev/null; }
+install() {
+  exec 9> /tmp/hvi_tf-slurm-install.lock
+  flock 9 # two tests at once install it once
+  has_slurm && return
+  # Debian would start its own daemons, unless a policy says no.
   policy=/usr/sbin/policy-rc.d
-  [ -e "$policy" ] || { printf '#!/bin/sh\nexit 101\n' > "$policy" && chmod +x "$policy" && made=1; }
-  (
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get install -y -qq --no-install-recommends slurm-wlm munge ||
-      { apt-get update -qq && apt-get install -y -qq --no-install-recommends slurm-wlm munge; }
-  ) > "$folder/apt.log" 2>&1 || failed=1
-  [ -z "${made:-}" ] || rm -f "$policy"
-  [ -z "${failed:-}" ] || cannot "apt-get install slurm-wlm munge failed: $(tail -n 1 "$folder/apt.log")"
+  if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$policy"' EXIT
+  fi
+  export DEBIAN_FRONTEND=noninteractive
+  packages="slurm-wlm munge"
+  apt-get install -y -qq --no-install-recommends $packages && return
+  apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages
+}
+if ! has_slurm; then
+  command -v apt-get > /dev/null || cannot "slurm-wlm is not installed, and there is no apt-get"
+  (install) > "$folder/apt.log" 2>&1 || cannot "apt-get: $(tail -n 1 "$folder/apt.log")"
 fi
 
 host=$(hostname -s)
