@@ -5,6 +5,7 @@
 TensorFlow is imported only once the flags are known to be good.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import app, flags
 
-from hvi_tf import command_line, startup
+from hvi_tf import cluster, command_line, startup
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
@@ -60,6 +61,20 @@ def _define_flags() -> None:
         "train (then evaluates and exports); or, for a trained --workdir: fit_tau (keeps p and "
         "q and trains a fresh tau, in a folder of its own), evaluate, export, or sample (a PNG "
         "file of images that the model draws).",
+    )
+    flags.DEFINE_string(
+        "strategy",
+        "one",
+        "Devices that share each batch, and the images to be scored: one; mirrored = all GPUs of "
+        "this machine; multiworker = the processes that TF_CONFIG or Slurm names. No part of a "
+        "run: it may be resumed by another.",
+    )
+    flags.DEFINE_integer(
+        "replicas",
+        0,
+        "Devices of --strategy=mirrored: GPUs, or parts of the CPU where there is none. 0: all "
+        "GPUs.",
+        lower_bound=0,
     )
 
 
@@ -113,45 +128,64 @@ class _Task(NamedTuple):
     found: Any  # Workdir, or None for a new run
 
 
-def _task(mode: str) -> _Task:
+def _task(mode: str, writes: bool) -> _Task:
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
     if mode == "train":
         config = config_lib.make(**_flag_values())
         datasets.check(config.data)
         path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
-        workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
+        if writes:
+            workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
         return _Task(workdirs.reconcile(path, config), path, None)
     if not FLAGS.workdir:
         raise UserError(f"--mode={mode}: name the run's --workdir")
-    run = workdirs.open_existing(pathlib.Path(FLAGS.workdir))
+    run = workdirs.open_existing(pathlib.Path(FLAGS.workdir), writes)
     return _Task(run.config if mode == "fit_tau" else _config_of_run(run), run.path, run)
 
 
 def _run(mode: str) -> None:
     # As the command, its process began with it.
     start_up = StartUp(startup.process_began() if __name__ == "__main__" else time.monotonic())
-    config, path, found = _task(mode)
+    member = cluster.check(FLAGS.strategy, FLAGS.replicas, FLAGS.workdir)
+    task = _task(mode, writes=member.index == 0)
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with startup.without_matplotlib():
-        from hvi_tf import devices, pictures
+        from hvi_tf import devices, distribution
+
+    devices.configure(_device_config())
+    with contextlib.ExitStack() as stack:
+        if member.index:  # what worker 0 tells is enough
+            silence = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(contextlib.redirect_stdout(silence))
+        stack.enter_context(distribution.scope(FLAGS.strategy, FLAGS.replicas))
+        if distribution.describe():
+            print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
+        _run_task(mode, task, start_up)
+        distribution.barrier()  # or the others would be gone while the chief still writes
+
+
+def _run_task(mode: str, task: _Task, start_up: StartUp) -> None:
+    config, path, found = task
+    with startup.without_matplotlib():
+        from hvi_tf import devices, distribution, pictures
         from hvi_tf.evaluation import evaluate, summary
         from hvi_tf.export import export
         from hvi_tf.models.vae import make_vae
         from hvi_tf.training import fit_tau, runs
 
-    devices.configure(_device_config())
     start_up.lap("imports")
     if mode == "fit_tau":
         config = fit_tau.fit_config(config, _flag_values(only_given=True))
-    config, data = runs.with_data(config)
+    with distribution.chief_first():  # who may have to prepare the data
+        config, data = runs.with_data(config)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
         print(f"Data: {described}", flush=True)
     start_up.lap("data")
     if FLAGS.device_report:
-        print(devices.report(config), flush=True)
+        print(devices.report(config, distribution.current()), flush=True)
     x_dim = data.train.shape[1]
     trained = None
     if mode == "fit_tau":
@@ -164,21 +198,24 @@ def _run(mode: str) -> None:
     if mode in ("evaluate", "export", "sample"):
         run = runs.at_best(config, data, model, found)
     else:  # nothing is written before here
-        workdir = workdirs.create_or_open(path, config)
+        with distribution.chief_first():
+            writes = distribution.is_chief()
+            workdir = workdirs.create_or_open(path, config, writes)
         if mode == "train":
             FLAGS.workdir = str(path)
         print(f"Workdir: {path}", flush=True)
         run = runs.train(config, data, model, workdir, start_up)
     workdir = run.workdir
-    if mode == "sample":
+    chief = distribution.is_chief()
+    if mode == "sample" and chief:
         image = workdir.path / f"samples_step{run.step}.png"
         pictures.sample(model, config.evaluation.num_samples, data.image_shape, image)
         print(f"{config.evaluation.num_samples} images: {image}")
-        return
-    if mode != "evaluate":
+    if mode not in ("sample", "evaluate") and chief:
         export(model, workdir.saved_model)
     if mode == "export":
         print(f"SavedModel of step {run.step}: {workdir.saved_model}")
+    if mode in ("sample", "export"):
         return
     scores = evaluate.evaluate(config, model, data, workdir, run.step)
     print(summary.table(config, workdir, scores, run.training, time.monotonic() - start_up.began))
@@ -186,6 +223,8 @@ def _run(mode: str) -> None:
 
 def _same_command() -> str:
     """The command that goes on with an interrupted one."""
+    if FLAGS.strategy == "multiworker":
+        return "the command that started the workers"
     arguments = sys.argv[1:]
     if FLAGS.workdir and not FLAGS["workdir"].present:  # chosen by this program
         arguments = [*arguments, f"--workdir={FLAGS.workdir}"]

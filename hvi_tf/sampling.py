@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import hierarchy
+from hvi_tf import hierarchy, noise
 from hvi_tf.bounds import LogDensities
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
@@ -147,8 +147,11 @@ def draw_unconditional_zeta(
 ) -> tf.Tensor:
     """Draws from p(zeta), `[L, M, B, Dzeta]` for `counts` (M, B), whether it has B or not."""
     has_batch = len(getattr(prior.mixing, "batch_shape", ())) > 0
-    shape = [L, counts[0]] if has_batch else [L, counts[0], counts[1]]
-    return prior.mixing.sample(shape, seed=seed)
+    if has_batch:
+        return prior.mixing.sample([L, counts[0]], seed=seed)
+    return noise.draw(
+        lambda shape: prior.mixing.sample(shape, seed=seed), [L, counts[0], counts[1]]
+    )
 
 
 def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSample) -> LogDensities:

@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, sampling, svi
+from hvi_tf import bounds, noise, sampling, svi
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
@@ -133,7 +133,7 @@ def _kl_gradient(localize: Localize, x: tf.Tensor, lam: tf.Tensor, phi: Sequence
 
 def _draw_index(r: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """Draws i ~ r_i for each observation: `[k+1, B]` -> `[B]`."""
-    below = tf.random.stateless_uniform(tf.shape(r)[1:], seed, dtype=r.dtype, alg="philox")
+    below = noise.uniform(tf.shape(r)[1:], seed, r.dtype)
     reached = tf.cumsum(r, axis=0) <= below
     # Rounding may leave the sum a little short of 1.
     return tf.minimum(tf.reduce_sum(tf.cast(reached, tf.int32), axis=0), tf.shape(r)[0] - 1)

@@ -57,9 +57,9 @@ class InUseError(UserError):
 
 
 class Workdir:
-    """An open and locked workdir. Use `create_or_open` or `open_existing`."""
+    """An open workdir, locked by the process that writes. See the functions below."""
 
-    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str]) -> None:
+    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str] | None) -> None:
         self.path = path
         self.config = config
         self._lock = lock
@@ -91,7 +91,8 @@ class Workdir:
 
     def close(self) -> None:
         """Gives the workdir free for another run."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
 
 
 def reconcile(path: pathlib.Path, config: Config) -> Config:
@@ -128,12 +129,19 @@ def check_not_in_use(path: pathlib.Path) -> None:
         _lock(path).close()
 
 
-def create_or_open(path: pathlib.Path, config: Config) -> Workdir:
+def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> Workdir:
     """Makes the workdir of a run, or opens it again, and stores the configuration.
+
+    Args:
+        path: of the workdir.
+        config: of the run.
+        writes: whether this process is the one that writes; it has to come first.
 
     Raises:
         UserError: if it holds another run, is in use, or cannot be written.
     """
+    if not writes:
+        return open_existing(path, writes=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free
@@ -150,8 +158,12 @@ def create_or_open(path: pathlib.Path, config: Config) -> Workdir:
     return Workdir(path, config, lock)
 
 
-def open_existing(path: pathlib.Path) -> Workdir:
+def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     """Opens a run's workdir with the configuration stored in it.
+
+    Args:
+        path: of the workdir.
+        writes: whether this process is the one that writes, and so has the lock.
 
     Raises:
         UserError: if there is no run, or it is in use.
@@ -159,7 +171,7 @@ def open_existing(path: pathlib.Path) -> Workdir:
     config = _read_config(path)
     if config is None:
         raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
-    return Workdir(path, config, _lock(path))
+    return Workdir(path, config, _lock(path) if writes else None)
 
 
 def _read_config(path: pathlib.Path) -> Config | None:

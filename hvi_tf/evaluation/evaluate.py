@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, sampling, seeds, svi_scores
+from hvi_tf import distribution, log_likelihood, sampling, seeds, svi_scores
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
@@ -131,8 +131,7 @@ def evaluate(
     job, told = _job(config, model, x, workdir, step)
     scores, seconds = resumable.score_all(job, num_images, config.training.seed)
     summary = _summary(config, job, num_images, seconds, step) | told | resumable.means(scores)
-    workdirs.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
-    return summary
+    return _written(summary, job, num_images)
 
 
 class _Estimator(NamedTuple):
@@ -252,8 +251,12 @@ def _evaluate_by_annealing(
     summary = _summary(config, real_job, num_images, seconds + more_seconds, step)
     summary |= {"estimator": "ais", **settings._asdict(), **resumable.means(scores)}
     summary |= {"simulated_images": num_simulated, "simulated": resumable.means(brackets)}
-    path = real_job.path.with_name(f"{real_job.path.stem}_N{num_images}.json")
-    workdirs.write_json(path, summary)
+    return _written(summary, real_job, num_images)
+
+
+def _written(summary: dict[str, Any], job: Job, num_images: int) -> dict[str, Any]:
+    if distribution.is_chief():
+        workdirs.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Scores images batch by batch, keeps them on disk, and goes on where it was stopped."""
+"""Scores images batch by batch on all devices and workers; goes on where it was stopped."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import distribution, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
@@ -63,29 +63,37 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
     scores, seconds = _load(job)
     headline = job.names[0]
     done = len(scores[headline])
+    distribution.check_same("scores of an earlier evaluation, of images", done)
     if done >= num_images:
         return {name: values[:num_images] for name, values in scores.items()}, seconds
     progress = Progress(job.title, "image", num_images, done)
+
+    def score(first: int) -> tuple[tf.Tensor, ...]:
+        # Batches begin at multiples of job.images and are always full, so an image's score
+        # does not depend on how many images are scored, nor on who else scores some.
+        rows = tf.range(first, first + job.images) % job.available
+        return job.score(rows, seeds.fold(seed, job.purpose, first))
+
     started, saved = time.monotonic(), time.monotonic()
     with StopRequest() as stop:
         while done < num_images:
-            # Batches begin at multiples of job.images and are always full, so an image's
-            # score does not depend on how many images are scored.
-            rows = tf.range(done, done + job.images) % job.available
-            new = job.score(rows, seeds.fold(seed, job.purpose, done))
-            kept = (s.numpy()[: job.available - done] for s in new)
-            batch = dict(zip(job.names, kept, strict=True))
-            _check_finite(batch, headline, done)
-            scores = {name: np.concatenate([scores[name], batch[name]]) for name in job.names}
-            before, done = done, len(scores[headline])
+            before, starts = done, range(done, num_images, job.images)[: distribution.replicas()]
+            for new in distribution.scores(score, starts, job.images):
+                kept = (s[: job.available - done] for s in new)
+                batch = dict(zip(job.names, kept, strict=True))
+                _check_finite(batch, headline, done)
+                scores = {name: np.concatenate([scores[name], batch[name]]) for name in job.names}
+                done = len(scores[headline])
             mean: dict[str, Any] = {headline: float(np.mean(scores[headline][:num_images]))}
             progress.update(min(done, num_images) - before, **mean)
-            last = stop.requested or done >= num_images
+            stopping = distribution.any_worker(stop.requested)
+            last = stopping or done >= num_images
             if last or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 saved = time.monotonic()
                 _save(job, scores, seconds + saved - started)
-            if stop.requested and done < num_images:
+            if stopping and done < num_images:
                 progress.close(**mean)
+                distribution.barrier()  # nobody leaves before the chief has saved
                 raise Interrupted
     progress.close(**mean)
     seconds += time.monotonic() - started
@@ -125,6 +133,8 @@ def _load(job: Job) -> tuple[Scores, float]:
 
 
 def _save(job: Job, scores: Scores, seconds: float) -> None:
+    if not distribution.is_chief():
+        return
     identity = json.dumps(job.identity | {"names": list(job.names)})
     arrays: dict[str, Any] = {"identity": identity, "seconds": seconds, **scores}
     try:

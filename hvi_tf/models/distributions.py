@@ -5,22 +5,22 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+from hvi_tf import noise
+
 _LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Normal(tfd.Normal):
-    """`tfd.Normal` with the Philox generator named explicitly, and a leaner log_prob.
+    """`tfd.Normal` with the package's own noise, and a leaner log_prob.
 
-    TFP leaves the choice of generator to TensorFlow, whose default is some 30 times
-    slower under XLA on CPU. `sample` needs an int32 `[2]` tensor as its seed.
+    `sample` needs an int32 `[2]` tensor as its seed.
     """
 
     def _sample_n(self, n: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         loc = tf.convert_to_tensor(self.loc)
         scale = tf.convert_to_tensor(self.scale)
         shape = tf.concat([[n], tf.broadcast_dynamic_shape(tf.shape(loc), tf.shape(scale))], axis=0)
-        noise = tf.random.stateless_normal(shape, seed, dtype=self.dtype, alg="philox")
-        return loc + scale * noise
+        return loc + scale * noise.normal(shape, seed, self.dtype)
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
         # One pass over x fewer than TFP's, which divides x and loc by scale one by one.

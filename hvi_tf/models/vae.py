@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvi_tf import gradients, log_likelihood, sampling, seeds, svi_gradients, svi_scores
+from hvi_tf import gradients, log_likelihood, noise, sampling, seeds, svi_gradients, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
@@ -76,7 +76,7 @@ class VAE(Autoencoder):
         compute = self._refine_and_differentiate if self.method.refines else self._differentiate
         # Only the loop of SVI needs autograph, which takes most of the time of tracing.
         autograph = self.method.refines
-        self._ascend = tf.function(compute, jit_compile=jit_compile, autograph=autograph)
+        self._ascend = tf.function(_sharing(compute), jit_compile=jit_compile, autograph=autograph)
         self._score = self._make_scorer(jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
@@ -95,23 +95,43 @@ class VAE(Autoencoder):
         The draw is folded from (seed, step). If a term or a gradient is not finite the
         weights stay as they are, and the metrics tell.
         """
-        step = self.optimizer.iterations
-        seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
-        kl_weight = self._kl_weight(step)
-        reported, ascent = self._ascend(
-            data, seed, self.inner, self.outer * kl_weight, self.training_K
-        )
-        if self._kl_annealing[1]:
-            reported["kl_weight"] = kl_weight
-        finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+        reported, ascent = self.ascent(data)
+        finite = is_finite(reported)
 
         def apply() -> tf.Tensor:
-            variables = [v for group in self.parameter_groups for v in group]
-            self.optimizer.apply([-g for group in ascent for g in group], variables)
+            self.climb(ascent)
             return finite
 
         tf.cond(finite, apply, lambda: finite)
         return reported
+
+    def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
+        """The first half of a step: what a batch says, and which way is up.
+
+        In a replica of a `tf.distribute.Strategy`, whose batch is a share of the whole one,
+        both are those of the whole batch: the same draws, and means over the replicas.
+        """
+        step = self.optimizer.iterations
+        seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
+        kl_weight = self._kl_weight(step)
+        replica = tf.distribute.get_replica_context()
+        count = replica.num_replicas_in_sync
+        share = (replica.replica_id_in_sync_group, count) if count > 1 else ()
+        reported, ascent = self._ascend(
+            data, seed, self.inner, self.outer * kl_weight, self.training_K, *share
+        )
+        if share:
+            mean = tf.distribute.ReduceOp.MEAN
+            reported, ascent = replica.all_reduce(mean, (reported, ascent))
+            reported |= metrics.gradient_norms(ascent)  # of the mean, not the mean of norms
+        if self._kl_annealing[1]:
+            reported["kl_weight"] = kl_weight
+        return reported, ascent
+
+    def climb(self, ascent: ParameterGroups) -> None:
+        """The second half: applies what `ascent` returned, the same in every replica."""
+        variables = [v for group in self.parameter_groups for v in group]
+        self.optimizer.apply([-g for group in ascent for g in group], variables)
 
     def _kl_weight(self, step: tf.Tensor) -> tf.Tensor:
         start, steps = self._kl_annealing
@@ -206,11 +226,45 @@ class VAE(Autoencoder):
         return self._score(x, seed)
 
 
+def is_finite(reported: Metrics) -> tf.Tensor:
+    """Whether a step's terms and gradients are all finite, and so may be applied."""
+    return tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+
+
+def _sharing(compute: Callable) -> Callable:
+    """`compute`, given also which of how many shares of a batch x is."""
+
+    def shared(
+        x: tf.Tensor,
+        seed: tf.Tensor,
+        inner: tf.Tensor,
+        outer: tf.Tensor,
+        K: int,
+        index: int | tf.Tensor = 0,
+        count: int = 1,
+    ) -> tuple[Metrics, ParameterGroups]:
+        with noise.share(index, count):
+            return compute(x, seed, inner, outer, K)
+
+    return shared
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's, but that replicas hand it gradients that are means over them already.
+
+    Keras adds up the gradients of all replicas after it has clipped each one's, which is not
+    to clip the gradient of the batch.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+        return grads_and_vars
+
+
 def make_vae(config: Config, x_dim: int) -> VAE:
     """The compiled model that a configuration describes, for observations of `x_dim` pixels."""
     m, t = config.method, config.training
     model = VAE(m, config.model, x_dim, t.seed, frozen=bool(t.frozen))
-    optimizer = keras.optimizers.Adam(
+    optimizer = Adam(
         t.learning_rate,
         beta_1=0.9,
         beta_2=0.999,

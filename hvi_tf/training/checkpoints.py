@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from hvi_tf import distribution
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.workdir import Workdir, write_error
@@ -37,25 +38,26 @@ class Checkpoints:
             optimizer=model.optimizer,
             best_bound=self.best_bound,
         )
+        # TensorFlow's own, made when first asked for: all workers make a variable together.
+        _ = self._checkpoint.save_counter
         self._latest = tf.train.CheckpointManager(
             self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
         )
         self._best = tf.train.CheckpointManager(self._checkpoint, str(workdir.best), max_to_keep=1)
+        # Of the best checkpoint, 0 before there is one. Counted here: whether training ends is
+        # decided by it, and a worker may look into the folder before the chief has written.
+        self.best_step = max(_steps(workdir.best), default=0)
 
-    @property
-    def best_step(self) -> int:
-        """The step of the best checkpoint; 0 before there is one."""
-        return max(_steps(self._workdir.best), default=0)
-
-    def save(self) -> str:
-        """Saves the current step atomically and returns the path."""
-        return self._save(self._latest, self._workdir.checkpoints)
+    def save(self) -> None:
+        """Saves the current step atomically."""
+        self._save(self._latest, self._workdir.checkpoints)
 
     def save_if_best(self, validation_bound: float) -> bool:
         """Saves beside the others if the bound is the best so far."""
-        if not validation_bound > float(self.best_bound):
+        if not validation_bound > float(self.best_bound.numpy()):
             return False
         self.best_bound.assign(validation_bound)
+        self.best_step = self._current_step
         self._save(self._best, self._workdir.best)
         return True
 
@@ -65,7 +67,9 @@ class Checkpoints:
         Raises:
             UserError: if there are checkpoints but all are damaged.
         """
-        return self._restore(self._workdir.checkpoints) or 0
+        step = self._restore(self._workdir.checkpoints) or 0
+        distribution.check_same("checkpoints, of steps", step)
+        return step
 
     def restore_best(self) -> int:
         """Restores the best checkpoint, or else the latest, and returns its step.
@@ -85,9 +89,15 @@ class Checkpoints:
             )
         return step
 
-    def _save(self, manager: tf.train.CheckpointManager, folder: pathlib.Path) -> str:
+    @property
+    def _current_step(self) -> int:
+        return int(self._step.numpy())  # which, unlike int(), replicas have as well
+
+    def _save(self, manager: tf.train.CheckpointManager, folder: pathlib.Path) -> None:
+        if not distribution.is_chief():
+            return
         try:
-            return manager.save(checkpoint_number=int(self._step))
+            manager.save(checkpoint_number=self._current_step)
         except (tf.errors.OpError, OSError) as error:
             raise write_error(folder, error) from error
 
@@ -103,9 +113,9 @@ class Checkpoints:
                     reason = "it lacks variables: another version of this package wrote it"
                 self._warn(f"warning: checkpoint {paths[step]} is damaged ({reason})")
                 continue
-            if int(self._step) == step:
+            if self._current_step == step:
                 return step
-            self._warn(f"warning: checkpoint {paths[step]} holds step {int(self._step)}")
+            self._warn(f"warning: checkpoint {paths[step]} holds step {self._current_step}")
         if paths:
             raise UserError(
                 f"{folder}: every checkpoint there is damaged; restore it or begin anew"

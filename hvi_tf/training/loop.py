@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import distribution, seeds
 from hvi_tf.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import ImageScores
+from hvi_tf.models import vae
 from hvi_tf.models.vae import VAE
 from hvi_tf.progress import Progress
 from hvi_tf.startup import StartUp
@@ -54,18 +55,43 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
+        step = self._replicated_step if tf.distribute.has_strategy() else self._model.train_step
         # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
-        train_step = tf.autograph.experimental.do_not_convert(self._model.train_step)
+        step = tf.autograph.experimental.do_not_convert(step)
 
         @tf.function
         def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
             rows = tf.TensorArray(tf.float32, size=count)
             for i in tf.range(count):
-                metrics = train_step(next(batches))
+                metrics = step(next(batches))
                 rows = rows.write(i, self._as_row(K, metrics))
             return rows.stack()
 
         return loop
+
+    def _replicated_step(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`VAE.train_step` of a batch that the replicas share, each taking its own rows.
+
+        Whether the weights are to change is decided for all of them, between its two halves.
+        """
+        strategy, model = tf.distribute.get_strategy(), self._model
+
+        def ascent(batch: tf.Tensor) -> tuple:
+            context = tf.distribute.get_replica_context()
+            rows = batch.shape[0] // context.num_replicas_in_sync
+            first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
+            return model.ascent(batch[first : first + rows])
+
+        reported, direction = strategy.run(ascent, args=(batch,))
+        reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
+        finite = vae.is_finite(reported)
+
+        def apply() -> tf.Tensor:
+            strategy.run(model.climb, args=(direction,))
+            return finite
+
+        tf.cond(finite, apply, lambda: finite)
+        return reported
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
         self._names[K] = tuple(metrics)
@@ -75,10 +101,20 @@ class StepRunner:
 def check_data(config: Config, data: Dataset) -> None:
     """Raises `UserError` if these images cannot be trained on as configured."""
     pipeline.check_likelihood(data.train.dtype, config.data.dataset, config.model.likelihood)
+    _check_batch_size(config.training.batch_size, distribution.replicas())
     if config.training.batch_size > len(data.train):
         raise UserError(
             f"--batch_size={config.training.batch_size}: {config.data.dataset} has only "
             f"{len(data.train)} training images; give at most that"
+        )
+
+
+def _check_batch_size(size: int, replicas: int) -> None:
+    if size % replicas:
+        lower = size // replicas * replicas
+        fitting = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+        raise UserError(
+            f"--batch_size={size}: {replicas} replicas cannot share it evenly; give {fitting}"
         )
 
 
@@ -153,7 +189,7 @@ class Trainer:
         with StopRequest() as stop:
             while step < self._end and not self._is_exhausted(step):
                 step, rate = self._epoch(step, batches, summaries, stop)
-                if stop.requested:
+                if distribution.any_worker(stop.requested):
                     raise Interrupted
         if step < self._end:
             print(
@@ -182,7 +218,7 @@ class Trainer:
         progress = Progress(title, "step", epoch_end - first, done=step - first)
         means: dict[str, float] = {}
         tables = []
-        while step < epoch_end and not stop.requested:
+        while step < epoch_end and not distribution.any_worker(stop.requested):
             if self._start_up:
                 metrics = self._first_step(batches, progress, self._start_up)
             else:
@@ -203,7 +239,8 @@ class Trainer:
         summaries.epoch(step, means, schedule, rate, scores)
         if self._shows_images(step):
             summaries.images(step, self._model, self._validation)
-        if self._is_due(step, t.checkpoint_every) or stop.requested or self._is_exhausted(step):
+        stopping = distribution.any_worker(stop.requested)
+        if self._is_due(step, t.checkpoint_every) or stopping or self._is_exhausted(step):
             self._checkpoints.save()
         return step, rate
 
@@ -246,15 +283,24 @@ class Trainer:
 def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedScores:
     """Mean scores over observed `images` `[N, D]` at the model's fixed counts.
 
-    The pixels and the draws are the same at every call, so two values compare.
+    The pixels and the draws are the same at every call, so two values compare. Every device
+    and every worker takes batches of its own; all return the same.
     """
-    batch = model.validation_images
+    batch, replicas = model.validation_images, distribution.replicas()
+    kind = RefinedScores if model.method.refines else ImageScores
+
+    def score(i: int) -> ImageScores | RefinedScores:
+        folded = seeds.fold(seed, seeds.Purpose.VALIDATE, i)
+        return model.validation_scores(images[i : i + batch], folded)
+
+    starts = range(0, len(images), batch)
     scores = [
-        model.validation_scores(images[i : i + batch], seeds.fold(seed, seeds.Purpose.VALIDATE, i))
-        for i in range(0, len(images), batch)
+        found
+        for i in range(0, len(starts), replicas)
+        for found in distribution.scores(score, starts[i : i + replicas], batch)
     ]
-    return type(scores[0])(
-        *(float(tf.reduce_mean(tf.concat(s, axis=0))) for s in zip(*scores, strict=True))
+    return kind(
+        *(float(tf.reduce_mean(tf.concat(s, 0)[: len(images)])) for s in zip(*scores, strict=True))
     )
 
 

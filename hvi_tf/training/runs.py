@@ -7,7 +7,7 @@ import functools
 from typing import NamedTuple
 
 from hvi_tf import config as config_lib
-from hvi_tf import devices
+from hvi_tf import devices, distribution
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
@@ -71,5 +71,7 @@ def train(
 
 def at_best(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
     """The run with the weights of its best checkpoint."""
+    distribution.barrier()  # the chief may still be writing it
     step = Checkpoints(model, workdir).restore_best()
+    distribution.check_same("best checkpoints, of steps", step)
     return Run(config, data, model, workdir, step, None)

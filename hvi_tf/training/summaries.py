@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import diagnostics, seeds
+from hvi_tf import diagnostics, distribution, seeds
 from hvi_tf.config import Config
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
@@ -32,6 +32,9 @@ class Summaries:
         self._path = workdir.tensorboard
         self._image_shape = image_shape
         self._trains_tau = config.row.inverse == "tau"
+        if not distribution.is_chief():
+            self._writer = tf.summary.create_noop_writer()
+            return
         try:
             self._writer = tf.summary.create_file_writer(str(self._path))
         except (tf.errors.OpError, OSError) as error:
@@ -79,6 +82,8 @@ class Summaries:
 
     def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
         """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
+        if not distribution.is_chief():
+            return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
         side = min(largest, 2 * math.isqrt(len(x) // 2))  # even, for there to be pairs
         seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)

@@ -1,0 +1,207 @@
+#!/usr/bin/env python
+"""Runs a grid of settings, on this machine or as a Slurm array, and prints its scores.
+
+    python launch/sweep.py --grid='K=1,5;gradient=dreg,reparameterized' --out=runs/sweep \
+        --jobs=2 -- --bound=iwhvi --epochs=5
+
+What follows `--` are flags of `python -m hvi_tf.main` for every cell. Each cell is a run of its
+own in a folder of --out that its settings name, with its output beside it. The same command
+again skips the cells that are finished, resumes the others, and prints the table.
+
+With --slurm the unfinished cells become one job array; when it has ended, the same command
+prints the table. `--sbatch='--time=2:00:00 --gpus=1'` are sbatch's own options.
+"""
+
+import argparse
+import concurrent.futures
+import itertools
+import json
+import pathlib
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.parse
+from typing import Any, NamedTuple
+
+INTERRUPTED = 130
+
+
+class Cell(NamedTuple):
+    """One point of the grid."""
+
+    settings: dict[str, str]
+    workdir: pathlib.Path
+    flags: list[str]  # of hvi_tf.main
+
+    @property
+    def log(self) -> pathlib.Path:
+        """What the run printed."""
+        return self.workdir.with_name(f"{self.workdir.name}.log")
+
+    @property
+    def marker(self) -> pathlib.Path:
+        """Holds the flags of the run, once it has finished."""
+        return self.workdir / "sweep.json"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end, with these very flags."""
+        return self.marker.exists() and json.loads(self.marker.read_text()) == self.flags
+
+
+def main(argv: list[str]) -> int:
+    """Runs what is left of a sweep; returns the exit status."""
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments = _parser().parse_args(argv[:split])
+    try:
+        cells = make_cells(arguments.grid, arguments.out, argv[split + 1 :])
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.cell is not None:
+        return run_here([cells[arguments.cell]], jobs=1)
+    unfinished = [cell for cell in cells if not cell.is_finished]
+    print(f"{len(cells)} cells, {len(cells) - len(unfinished)} of them finished.", flush=True)
+    if unfinished and arguments.slurm:
+        return submit(arguments, argv, [cells.index(cell) for cell in unfinished])
+    status = run_here(unfinished, arguments.jobs)
+    print("\n" + table(cells))
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--grid", required=True, help="name=value,value;name=value,... of flags of hvi_tf.main")
+    add("--out", required=True, type=pathlib.Path, help="folder of the cells")
+    add("--jobs", default=1, type=int, help="cells at a time; of an array, if above 1")
+    add("--slurm", action="store_true", help="submit a job array instead of running here")
+    add("--sbatch", default="", help="options for sbatch, such as '--time=2:00:00 --gpus=1'")
+    add("--cell", type=int, help=argparse.SUPPRESS)  # what a task of the array runs
+    return parser
+
+
+def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:
+    """The cells of a grid `name=value,value;name=...`, the last name changing fastest.
+
+    Raises:
+        ValueError: quoting the part of the grid that is wrong.
+    """
+    axes: dict[str, list[str]] = {}
+    for part in filter(None, grid.split(";")):
+        name, equals, values = part.partition("=")
+        if not (name.isidentifier() and equals and values) or name in axes:
+            raise ValueError(f"--grid: {part!r}: write it like 'K=1,5;gradient=dreg,stl'")
+        if name == "workdir":
+            raise ValueError("--grid: each cell has a workdir of its own, in --out")
+        axes[name] = values.split(",")
+    if not axes:
+        raise ValueError(f"--grid={grid}: name a flag and its values, such as 'K=1,5'")
+    cells = []
+    for values in itertools.product(*axes.values()):
+        settings = dict(zip(axes, values, strict=True))
+        own = [f"--{name}={value}" for name, value in settings.items()]
+        # A value may be a path: no character of it shall mean anything to a file system.
+        name = "-".join(f"{n}={urllib.parse.quote(v, safe='')}" for n, v in settings.items())
+        cells.append(Cell(settings, out / name, [*flags, *own, f"--workdir={out / name}"]))
+    return cells
+
+
+_running: list[subprocess.Popen] = []
+
+
+def run(cell: Cell) -> int:
+    """Runs or resumes a cell; returns its exit status."""
+    command = [sys.executable, "-u", "-m", "hvi_tf.main", *cell.flags]
+    with open(cell.log, "a") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _running.append(process)
+        status = process.wait()
+        _running.remove(process)
+    if status == 0:
+        cell.marker.write_text(json.dumps(cell.flags))
+    elif status != INTERRUPTED:
+        print(f"{cell.workdir.name} failed: {_last_line(cell.log)} (see {cell.log})", flush=True)
+    return status
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["no output"])[-1]
+
+
+def run_here(cells: list[Cell], jobs: int) -> int:
+    """Runs cells on this machine, `jobs` at a time; 0 if all of them came to their end."""
+
+    def end(number: int, frame: object) -> None:  # a Ctrl-C comes to the cells by itself
+        for process in list(_running):
+            process.terminate()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, end)
+    pool = concurrent.futures.ThreadPoolExecutor(max(jobs, 1))
+    try:
+        statuses = list(pool.map(run, cells))
+    except KeyboardInterrupt:
+        print("\nInterrupted; every cell saves a checkpoint. The same command goes on.", flush=True)
+        return INTERRUPTED
+    finally:
+        pool.shutdown(cancel_futures=True)
+        signal.signal(signal.SIGTERM, previous)
+    if INTERRUPTED in statuses:
+        return INTERRUPTED
+    return 1 if any(statuses) else 0
+
+
+def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -> int:
+    """Submits the cells of these indices as one array."""
+    out = arguments.out.resolve()
+    itself = [sys.executable, str(pathlib.Path(__file__).resolve())]
+    split = argv.index("--") if "--" in argv else len(argv)
+    before, after = shlex.join([*itself, *argv[:split]]), shlex.join(argv[split:])
+    script = out / "array.sbatch"
+    # exec: the signal before the time limit goes to what runs the cell, which passes it on.
+    script.write_text(f'#!/usr/bin/env bash\nexec {before} --cell="$SLURM_ARRAY_TASK_ID" {after}\n')
+    array = ",".join(map(str, indices)) + (f"%{arguments.jobs}" if arguments.jobs > 1 else "")
+    command = ["sbatch", f"--array={array}", "--job-name=hvi_tf-sweep", "--requeue"]
+    command += ["--signal=B:TERM@120", f"--output={out}/array-%a.log"]
+    command += [*shlex.split(arguments.sbatch), str(script)]
+    try:
+        return subprocess.run(command, check=False).returncode
+    except FileNotFoundError:
+        print("error: --slurm: there is no sbatch here", file=sys.stderr)
+        return 2
+
+
+def table(cells: list[Cell]) -> str:
+    """The score of every cell, of its latest evaluation."""
+    names = list(cells[0].settings)
+    rows = [[*names, "score", "+-", "images", "step"]]
+    rows += [[*cell.settings.values(), *_score(cell)] for cell in cells]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _score(cell: Cell) -> list[str]:
+    if not cell.is_finished:
+        return ["unfinished", "", "", ""]
+    files = sorted((cell.workdir / "evaluation").glob("*.json"), key=lambda f: f.stat().st_mtime)
+    if not files:
+        return ["no score", "", "", ""]
+    summary: dict[str, Any] = json.loads(files[-1].read_text())
+    first = next(v for v in summary.values() if isinstance(v, dict) and "mean" in v)
+    error = first["standard_error"]
+    shown = "" if error is None else f"{error:.3f}"
+    return [f"{first['mean']:.3f}", shown, str(summary["images"]), str(summary["step"])]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
