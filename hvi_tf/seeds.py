@@ -22,6 +22,7 @@ class Purpose(enum.IntEnum):
     SIMULATE = 7
     ANNEAL = 8
     BRACKET = 9
+    PILOT = 10
 
 
 def fold(seed: int, purpose: Purpose, *indices: int | tf.Tensor) -> tf.Tensor:

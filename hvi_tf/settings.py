@@ -310,6 +310,13 @@ class EvaluationConfig:
         1,
         MAX_EVAL_COUNT,
     )
+    eval_tolerance: float = _flag(
+        0.0,
+        "Standard error, nats, that the score of an image should have: a pilot chooses how many "
+        "draws of z it takes for each image, at most --eval_M. 0: --eval_M for all.",
+        0.0,
+        1e3,
+    )
     eval_K: int = _flag(
         20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
     )

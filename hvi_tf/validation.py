@@ -205,6 +205,13 @@ def _validate_estimator(config: "Config") -> None:
         raise UserError(
             f"--eval_steps={steps}: for --estimator={'|'.join(takes_steps)}, not {name}"
         )
+    tolerance = config.evaluation.eval_tolerance
+    refines = name in ("bsvi", "svi") or (name == "auto" and row.refines)
+    if tolerance and (refines or name == "ais" or steps is not None):
+        raise UserError(
+            f"--eval_tolerance={tolerance}: chooses draws of z, for a bound like diwhvi or iwae "
+            "without --eval_steps"
+        )
     if name in ("auto", "ais", "bsvi", "svi"):
         return
     if name not in METHODS:

@@ -4,16 +4,19 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from hvi_tf import config as config_lib
+from hvi_tf import log_likelihood, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation import annealing, evaluate, tolerance
 from hvi_tf.evaluation import summary as summaries
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
+from tests.analytic import LinearGaussian
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
 DATA = Dataset(train=255 - PIXELS, validation=PIXELS[:50], test=PIXELS, image_shape=(3, 4, 1))
@@ -123,6 +126,55 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert values["sivi"]["kl_mixing_posterior"]["mean"] > 0
     means = [v["log_likelihood"]["mean"] for name, v in values.items() if name != "hvm"]
     assert np.ptp(means) < 0.5
+
+
+def test_a_pilot_chooses_the_draws_of_each_image(run):
+    adaptive = dict(eval_M=400, eval_tolerance=0.1, eval_images=30)
+    summary = run(**adaptive)
+    with np.load(summary["scores"]) as file:
+        draws, values = file["draws"], file["log_likelihood"]
+    assert set(draws) <= {100, 200, 400}
+    assert len(set(draws)) > 1
+    assert summary["draws"]["mean"] == pytest.approx(draws.mean())
+    assert summary["images_at_most_draws"] == np.sum(draws == 400)
+    assert run(**adaptive)["log_likelihood"] == summary["log_likelihood"]
+    stricter = run(**adaptive | dict(eval_tolerance=0.05))
+    assert stricter["draws"]["mean"] > summary["draws"]["mean"]
+    fewer = run(**adaptive | dict(eval_images=10))
+    np.testing.assert_array_equal(saved_scores(fewer), values[:10])
+    label = dict(summaries.score_rows(summary))
+    assert "test log-likelihood (DIWHVI, M<=400, K=2)" in label
+    assert "draws of z, for +- 0.1 nats an image" in label
+
+
+def test_levels_and_their_choice():
+    assert tolerance.levels(700) == [100, 200, 400, 700]
+    assert tolerance.levels(30) == [30]
+    # CV^2 of 0, 1 and 99: standard errors of 0.1 take 0, 100 and 9,900 draws.
+    ess = np.array([100.0, 50.0, 49.0, 1.0])
+    np.testing.assert_array_equal(tolerance.choose(ess, 0.1, 700), [100, 100, 200, 700])
+    np.testing.assert_array_equal(tolerance.choose(ess, 0.01, 700), [100, 700, 700, 700])
+
+
+def test_a_pilot_is_never_scored(seed):
+    """p(x)'s estimate stays unbiased; seen to fail when the pilot is a part of what is scored."""
+    lg = LinearGaussian()
+    x = tf.constant(np.repeat(lg.observations(1), 40_000, axis=0))
+    row, exact = METHODS["iwae"], lg.log_evidence(x[:1])
+
+    def score(M, seed):
+        plan = log_likelihood.Plan(M, 0, 1, len(x), M, 0, 1)
+        return log_likelihood.make_scorer(lg.model, row, plan)(x, seed)
+
+    pilot = score(4, seeds.fold(seed, seeds.Purpose.PILOT))
+    # As `tolerance.choose`, with a pilot so short that what it sees is mostly luck.
+    more = 4 / pilot.ess_outer.numpy() - 1.0 > 0.6
+    few, many = (score(M, seeds.fold(seed, seeds.Purpose.EVALUATE)).log_likelihood for M in (4, 40))
+    ratios = np.exp(np.where(more, many, few) - exact)
+    assert 0.2 < more.mean() < 0.8
+    assert abs(ratios.mean() - 1.0) < 4.8 * ratios.std() / np.sqrt(len(ratios))
+    stopped = np.exp(np.where(more, many, pilot.log_likelihood) - exact)  # if it looks good
+    assert abs(stopped.mean() - 1.0) > 4.8 * stopped.std() / np.sqrt(len(stopped))
 
 
 def test_annealing_brackets_and_is_resumed(run, monkeypatch):

@@ -1,10 +1,12 @@
 """Evaluates a run by the estimator, and on the split, that its configuration names."""
 
+import dataclasses
 import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from hvi_tf import distribution, log_likelihood, sampling, seeds, svi_scores
@@ -12,7 +14,7 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.evaluation import annealing, resumable
+from hvi_tf.evaluation import annealing, resumable, tolerance
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores, Plan
@@ -70,11 +72,11 @@ def counts(config: Config) -> Counts:
     return Counts(M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
 
 
-def make_plan(config: Config, rows: int = log_likelihood.ROWS) -> Plan:
-    """The plan for these counts."""
+def make_plan(config: Config, rows: int = log_likelihood.ROWS, **limits: int) -> Plan:
+    """The plan for these counts; `limits` as of `log_likelihood.make_plan`."""
     M, K, L = counts(config)
     per_z = sampling.psi_per_z(estimator_row(config), K, M)
-    return log_likelihood.make_plan(M, per_z, max(L, 1), rows=rows)
+    return log_likelihood.make_plan(M, per_z, max(L, 1), rows=rows, **limits)
 
 
 def refinement(config: Config) -> SVI:
@@ -128,7 +130,8 @@ def evaluate(
     num_images = min(config.evaluation.eval_images, len(images))
     if config.evaluation.estimator == "ais":
         return _evaluate_by_annealing(config, model, x, workdir, step, num_images)
-    job, told = _job(config, model, x, workdir, step)
+    make = _adaptive_job if config.evaluation.eval_tolerance else _job
+    job, told = make(config, model, x, workdir, step, num_images)
     scores, seconds = resumable.score_all(job, num_images, config.training.seed)
     summary = _summary(config, job, num_images, seconds, step) | told | resumable.means(scores)
     return _written(summary, job, num_images)
@@ -145,9 +148,10 @@ class _Estimator(NamedTuple):
 
 
 def _job(
-    config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int
+    config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int, num_images: int
 ) -> tuple[Job, dict[str, Any]]:
     """How the configured estimator scores the images, and what the summary says of it."""
+    del num_images  # what an image's score is does not depend on how many there are
     name = estimator(config)
     make = _refining if estimator_row(config).refines else _sampling
     found = make(config, model)
@@ -164,8 +168,46 @@ def _job(
     return job, {"estimator": name, **counts(config)._asdict(), **found.told}
 
 
-def _sampling(config: Config, model: VAE) -> _Estimator:
-    plan = make_plan(config, model.rows_per_call)
+def _adaptive_job(
+    config: Config, model: VAE, x: tf.Tensor, workdir: Workdir, step: int, num_images: int
+) -> tuple[Job, dict[str, Any]]:
+    """As `_job`, with as many draws for each image as a pilot finds it to need."""
+    e = config.evaluation
+
+    def with_draws(M: int) -> Config:
+        return dataclasses.replace(config, evaluation=dataclasses.replace(e, eval_M=M))
+
+    steps = tolerance.levels(e.eval_M)
+    pilot, _ = _job(with_draws(steps[0]), model, x, workdir, step, num_images)
+    pilot = pilot._replace(
+        title=f"pilot {pilot.title}",
+        path=pilot.path.with_name(f"{pilot.path.stem}_pilot.npz"),
+        purpose=seeds.Purpose.PILOT,
+    )
+    found, seconds = resumable.score_all(pilot, num_images, config.training.seed)
+    draws = tolerance.choose(found["ess_outer"], e.eval_tolerance, e.eval_M)
+    scorers = {M: _sampling(with_draws(M), model, max_images=1).score for M in map(int, set(draws))}
+
+    def score(rows: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        M = int(draws[int(rows[0])])
+        return (*scorers[M](tf.gather(x, rows), seed), tf.constant([float(M)]))
+
+    largest, told = _job(config, model, x, workdir, step, num_images)
+    job = largest._replace(
+        title=f"{largest.title} tolerance={e.eval_tolerance}",
+        path=largest.path.with_name(f"{largest.path.stem}_tolerance{e.eval_tolerance:g}.npz"),
+        identity={**largest.identity, "tolerance": e.eval_tolerance, "pilot": pilot.identity},
+        names=(*largest.names, "draws"),
+        images=1,  # for each has a number of draws of its own
+        score=score,
+    )
+    at_most = int(np.sum(draws == e.eval_M))
+    told |= {"eval_tolerance": e.eval_tolerance, "images_at_most_draws": at_most}
+    return job, told | {"pilot_draws": steps[0], "pilot_seconds": round(seconds, 1)}
+
+
+def _sampling(config: Config, model: VAE, **limits: int) -> _Estimator:
+    plan = make_plan(config, model.rows_per_call, **limits)
     score = log_likelihood.make_scorer(model.callables, estimator_row(config), plan, _jit(config))
     identity = {"plan": plan._asdict()}
     if not config.evaluation.eval_steps:

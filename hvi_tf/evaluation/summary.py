@@ -94,14 +94,26 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     inner = "".join(f", {name}={count}" for name, count in (("K", K), ("L", L)) if count)
     if row.inverse == "tau":
         inner = inner or f", K={K}"
+    adaptive = "draws" in scores
+    outer = f"M<={M}" if adaptive else f"M={M}"
     rows = [
         (
-            f"{split} log-likelihood ({_estimate(row)}, M={M}{inner})",
+            f"{split} log-likelihood ({_estimate(row)}, {outer}{inner})",
             _nats(scores["log_likelihood"]),
         ),
         (f"{split} bound (M=1{inner})", _nats(scores["bound"])),
-        ("effective sample size, outer", _of(scores["ess_outer"], M)),
     ]
+    if adaptive:
+        used, capped = scores["draws"]["mean"], scores["images_at_most_draws"]
+        rows.append(
+            (
+                f"draws of z, for +- {scores['eval_tolerance']:g} nats an image",
+                f"{used:.0f} on average, beside {scores['pilot_draws']} of the pilot; {capped} of "
+                f"{scores['images']} images have all {M}",
+            )
+        )
+    total = round(scores["draws"]["mean"]) if adaptive else M
+    rows.append(("effective sample size, outer", _of(scores["ess_outer"], total)))
     if K:
         per_z = sampling.psi_per_z(row, K, M) + 1
         rows.append(("effective sample size, inner", _of(scores["ess_inner"], per_z)))
