@@ -32,7 +32,7 @@ def train(layer, by=0.3):
 
 
 def make_base(B, dim):
-    return distributions.diagonal_normal(
+    return distributions.DiagonalNormal(
         normal(B, dim, stream=1), tf.nn.softplus(normal(B, dim, stream=2))
     )
 
@@ -79,7 +79,7 @@ def test_the_context_is_never_tiled_over_draws(kind):
     flow = make_flow(kind, dim=4, context_dim=7)
 
     def draw(h):
-        base = distributions.diagonal_normal(tf.zeros([8, 4]), tf.ones([8, 4]))
+        base = distributions.DiagonalNormal(tf.zeros([8, 4]), tf.ones([8, 4]))
         return flow.distribution(base, h).experimental_sample_and_log_prob(10, seed=SEED)
 
     graph = tf.function(draw).get_concrete_function(tf.TensorSpec([8, 7])).graph
@@ -173,7 +173,7 @@ def test_it_compiles_for_an_unknown_batch_size(kind, jit_compile):
     flow = train(make_flow(kind))
 
     def draw(loc, h):
-        q = flow.distribution(distributions.diagonal_normal(loc, tf.ones_like(loc)), h)
+        q = flow.distribution(distributions.DiagonalNormal(loc, tf.ones_like(loc)), h)
         z, log_q = q.experimental_sample_and_log_prob(2, seed=SEED)
         return z, log_q, q.log_prob(tf.identity(z))
 
@@ -246,7 +246,7 @@ def test_gradients_of_a_draw_and_its_density(kind, float64):
     flow = make_flow(kind)
 
     def objective(loc, scale, h):
-        q = flow.distribution(distributions.diagonal_normal(loc, scale), h)
+        q = flow.distribution(distributions.DiagonalNormal(loc, scale), h)
         z, log_q = q.experimental_sample_and_log_prob(3, seed=SEED)
         return tf.reduce_mean(log_q + 0.5 * tf.reduce_sum((z - 1.0) ** 2, axis=-1))
 
@@ -259,7 +259,7 @@ def test_gradients_of_the_density_of_an_external_z(kind, float64):
     flow = make_flow(kind)
 
     def objective(z, loc, scale, h):
-        base = distributions.diagonal_normal(loc, scale)
+        base = distributions.DiagonalNormal(loc, scale)
         return tf.reduce_mean(flow.distribution(base, h).log_prob(z))
 
     z, loc, scale = normal(2, 5, 3, stream=3), normal(5, 3), tf.exp(normal(5, 3, stream=1))

@@ -87,7 +87,7 @@ def test_no_two_layers_begin_with_the_same_weights():
 
 
 def test_normal_samples_what_it_says(seed):
-    normal = distributions.diagonal_normal(tf.constant([1.0, -2.0]), tf.constant([0.5, 3.0]))
+    normal = distributions.DiagonalNormal(tf.constant([1.0, -2.0]), tf.constant([0.5, 3.0]))
     draws = normal.sample(40_000, seed=tf.constant([seed, 0])).numpy()
     error = np.array([0.5, 3.0]) / np.sqrt(len(draws))
     np.testing.assert_allclose(draws.mean(axis=0), [1.0, -2.0], atol=5 * error.max())
@@ -97,8 +97,11 @@ def test_normal_samples_what_it_says(seed):
 def test_normal_has_the_density_of_a_normal():
     x = tf.constant([[-30.0, 2.5], [0.1, 1e3]], tf.float64)
     loc, scale = tf.constant([0.3, -2.0], tf.float64), tf.constant([0.01, 3.0], tf.float64)
-    expected = tfd.Normal(loc, scale).log_prob(x)
-    np.testing.assert_allclose(distributions.Normal(loc, scale).log_prob(x), expected, rtol=1e-12)
+    expected = tfd.Independent(tfd.Normal(loc, scale), 1)
+    found = distributions.DiagonalNormal(loc, scale)
+    np.testing.assert_allclose(found.log_prob(x), expected.log_prob(x), rtol=1e-12)
+    assert (found.batch_shape, found.event_shape) == (expected.batch_shape, expected.event_shape)
+    np.testing.assert_allclose(tfd.kl_divergence(found, found), 0.0)
 
 
 def test_softplus_and_its_gradient_at_both_ends():

@@ -232,8 +232,8 @@ def gaussian_head(outputs: tf.Tensor, scale: str = "softplus") -> tfd.Distributi
     """
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
     if scale == "log_variance":
-        return distributions.diagonal_normal(loc, tf.exp(0.5 * raw_scale))
-    return distributions.diagonal_normal(loc, tf.nn.softplus(raw_scale) + MIN_SCALE)
+        return distributions.DiagonalNormal(loc, tf.exp(0.5 * raw_scale))
+    return distributions.DiagonalNormal(loc, tf.nn.softplus(raw_scale) + MIN_SCALE)
 
 
 def gated_gaussian_head(outputs: tf.Tensor, gate_bias: float) -> tfd.Distribution:
@@ -246,4 +246,4 @@ def gated_gaussian_head(outputs: tf.Tensor, gate_bias: float) -> tfd.Distributio
     loc, raw_scale, raw_gate = tf.split(outputs, 3, axis=-1)
     gate = tf.nn.sigmoid(raw_gate + gate_bias)
     scale = tf.nn.softplus(raw_scale) + MIN_SCALE
-    return distributions.diagonal_normal(gate * loc, 1.0 + gate * (scale - 1.0))
+    return distributions.DiagonalNormal(gate * loc, 1.0 + gate * (scale - 1.0))
