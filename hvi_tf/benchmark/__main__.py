@@ -90,7 +90,7 @@ def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
-        results["comparison"] = compare(reference, count, seconds)
+        results["comparison"], results["frameworks"] = compare(reference, count, seconds)
         keep(results)
     from hvi_tf.benchmark import measuring
 
@@ -115,8 +115,8 @@ def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     return results
 
 
-def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
-    """The table of `--compare`, which needs no TensorFlow in this process."""
+def compare(cell: Cell, count: int, seconds: float) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The table of `--compare`, which needs no TensorFlow in this process, and versions."""
     from hvi_tf.benchmark import rounds
     from hvi_tf.benchmark.peers import compare as peers
 
@@ -142,10 +142,11 @@ def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
         }
         for name, contestant in contestants.items()
     ]
-    versions = ", ".join(f"{n} {v}" for n, v in peers.versions(contestants).items())
-    about = cells_lib.settings_text(cell.settings)
-    show(tables.comparison(found), f"{about}; {versions}.")
-    return found
+    versions = peers.versions(contestants)
+    about = f"{cells_lib.settings_text(cell.settings)}; "
+    about += ", ".join(f"{name} {version}" for name, version in versions.items())
+    show(tables.comparison(found), f"{about}.")
+    return found, versions
 
 
 def show(*parts: str) -> None:
@@ -173,16 +174,21 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
+    stored = regression.read(pathlib.Path(FLAGS.check)) if FLAGS.check else None
 
     def keep(results: dict[str, Any]) -> None:
-        about = {"provenance": now, "ratios": regression.ratios(results)}
+        versions = {**now["versions"], **results.get("frameworks", {})}
+        about = {
+            "provenance": {**now, "versions": versions},
+            "ratios": regression.ratios(results),
+        }
         write(FLAGS.out, {**about, **results})
         write(FLAGS.store, about)
 
     ratios = regression.ratios(measure(keep))
     show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
-    if FLAGS.check:
-        show(regression.check(pathlib.Path(FLAGS.check), ratios))
+    if stored is not None:
+        show(regression.check(stored, ratios))
 
 
 def write(name: str, content: dict[str, Any]) -> None:
