@@ -8,6 +8,7 @@ import json
 import pathlib
 from typing import Any, NamedTuple
 
+from hvi_tf.benchmark.peers.compare import OURS
 from hvi_tf.benchmark.tables import table
 from hvi_tf.errors import UserError
 
@@ -37,8 +38,9 @@ def ratios(results: dict[str, Any]) -> Ratios:
         for name in ("slope_ratio", "relative_slope_ratio"):
             found[f"{name.replace('_', ' ')}: {r['name']}"] = {"median": r["growth"][name]}
     for r in results["comparison"]:
-        found[f"time over ours: {r['name']}"] = r["over_ours"]
-    return found
+        if r["name"] != OURS:
+            found[f"time over ours: {r['name']}"] = r["over_ours"]
+    return {n: {k: round(v, 4) for k, v in ratio.items()} for n, ratio in found.items()}
 
 
 def read(path: pathlib.Path) -> Stored:
