@@ -48,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
     flags.DEFINE_string("evaluations", "10x20,100x20,100x100,1000x100", "Scores, as MxK.")
     flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
-    flags.DEFINE_list("contestants", None, "Of --compare. Default: all but those of torch.compile.")
+    flags.DEFINE_list("contestants", None, "Of --compare. Default: all.")
     flags.DEFINE_integer("rounds", 7, "Rounds in which every contestant is measured once.", 1)
     flags.DEFINE_float("seconds", 0.2, "What a measurement should last at least.", 0.0)
     flags.DEFINE_bool("quick", False, "Two rounds on tiny networks: whether it runs.")
@@ -120,9 +120,7 @@ def compare(cell: Cell, count: int, seconds: float) -> tuple[list[dict[str, Any]
     from hvi_tf.benchmark import rounds
     from hvi_tf.benchmark.peers import compare as peers
 
-    names = FLAGS.contestants
-    if names is None:
-        names = [name for name in peers.CONTESTANTS if "compiled" not in name]
+    names = FLAGS.contestants or list(peers.CONTESTANTS)
     for name in names:
         if name not in peers.CONTESTANTS:
             raise UserError(f"--contestants: no {name!r}; there are {', '.join(peers.CONTESTANTS)}")

@@ -42,9 +42,6 @@ CONTESTANTS = {
     "hvi_tf-xla": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
     "torch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
     "torch-shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
-    "torch-shared-compiled": Contestant(
-        "torch", dict(shared=True, compiled=True), "the same through `torch.compile`"
-    ),
     "jax": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
     "jax-shared": Contestant("jax", dict(shared=True), "jit, x @ W once per image"),
 }
