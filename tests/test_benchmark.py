@@ -2,6 +2,7 @@
 
 import json
 import math
+import pathlib
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from hvi_tf.benchmark.cells import FAMILIES, Cell, Evaluation
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import trained
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = Cell("tiny", dict(bound="iwhvi", K=2, batch_size=4, hidden=(8, 8)), x_dim=20)
 
 
@@ -153,13 +155,22 @@ def test_ratios_are_shown_beside_the_stored_ones(tmp_path):
     about = {"date": "today", "commit": "abc", "machine": {"processor": "Z80"}}
     path.write_text(json.dumps({"ratios": stored, "provenance": about}))
     now = {"time over ours: b": {"median": 6.0}, "new": {"median": 1.0, "error": 0.5}}
-    text = regression.check(path, now)
+    text = regression.check(regression.read(path), now)
     assert "| time over ours: b | 3.00 (2.50 to 3.50) | 6.00 | 2.00 |" in text
     assert "| share of the product rate: a | 0.50 (0.45 to 0.55) |  |  |" in text
     assert "| new |  | 1.00 ± 0.50 |  |" in text
     path.write_text("{}")
     with pytest.raises(UserError, match="benchmark"):
-        regression.check(path, now)
+        regression.read(path)
+
+
+def test_the_stored_ratios_of_this_repository_can_be_read():
+    stored = regression.read(ROOT / "docs" / "benchmark.json")
+    assert {name.split(":")[0] for name in stored.ratios} == {
+        *("share of the product rate", "exponent", "slope ratio", "relative slope ratio"),
+        "time over ours",
+    }
+    assert all("median" in ratio for ratio in stored.ratios.values())
 
 
 def test_a_command_prints_its_tables_and_stores_them(tmp_path):

@@ -30,6 +30,7 @@ TEST_DATA = {
         'glob(["tests/*.py"])',
     ],
     "test_main": ['glob(["flags/*.cfg"])'],
+    "test_benchmark": ["docs/benchmark.json"],
     "test_inference": ["README.md"],
     "test_experiments": ['glob(["docs/results/**"])'],
     "test_launch": ['glob(["launch/*"])'],

@@ -48,7 +48,7 @@ def define_flags() -> None:
     flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
     flags.DEFINE_string("evaluations", "10x20,100x20,100x100,1000x100", "Scores, as MxK.")
     flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
-    flags.DEFINE_list("contestants", None, "Of --compare. Default: all but those of torch.compile.")
+    flags.DEFINE_list("contestants", None, "Of --compare. Default: all.")
     flags.DEFINE_integer("rounds", 7, "Rounds in which every contestant is measured once.", 1)
     flags.DEFINE_float("seconds", 0.2, "What a measurement should last at least.", 0.0)
     flags.DEFINE_bool("quick", False, "Two rounds on tiny networks: whether it runs.")
@@ -90,7 +90,7 @@ def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
-        results["comparison"] = compare(reference, count, seconds)
+        results["comparison"], results["frameworks"] = compare(reference, count, seconds)
         keep(results)
     from hvi_tf.benchmark import measuring
 
@@ -115,14 +115,12 @@ def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     return results
 
 
-def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
-    """The table of `--compare`, which needs no TensorFlow in this process."""
+def compare(cell: Cell, count: int, seconds: float) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """The table of `--compare`, which needs no TensorFlow in this process, and versions."""
     from hvi_tf.benchmark import rounds
     from hvi_tf.benchmark.peers import compare as peers
 
-    names = FLAGS.contestants
-    if names is None:
-        names = [name for name in peers.CONTESTANTS if "compiled" not in name]
+    names = FLAGS.contestants or list(peers.CONTESTANTS)
     for name in names:
         if name not in peers.CONTESTANTS:
             raise UserError(f"--contestants: no {name!r}; there are {', '.join(peers.CONTESTANTS)}")
@@ -142,10 +140,11 @@ def compare(cell: Cell, count: int, seconds: float) -> list[dict[str, Any]]:
         }
         for name, contestant in contestants.items()
     ]
-    versions = ", ".join(f"{n} {v}" for n, v in peers.versions(contestants).items())
-    about = cells_lib.settings_text(cell.settings)
-    show(tables.comparison(found), f"{about}; {versions}.")
-    return found
+    versions = peers.versions(contestants)
+    about = f"{cells_lib.settings_text(cell.settings)}; "
+    about += ", ".join(f"{name} {version}" for name, version in versions.items())
+    show(tables.comparison(found), f"{about}.")
+    return found, versions
 
 
 def show(*parts: str) -> None:
@@ -173,16 +172,21 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
+    stored = regression.read(pathlib.Path(FLAGS.check)) if FLAGS.check else None
 
     def keep(results: dict[str, Any]) -> None:
-        about = {"provenance": now, "ratios": regression.ratios(results)}
+        versions = {**now["versions"], **results.get("frameworks", {})}
+        about = {
+            "provenance": {**now, "versions": versions},
+            "ratios": regression.ratios(results),
+        }
         write(FLAGS.out, {**about, **results})
         write(FLAGS.store, about)
 
     ratios = regression.ratios(measure(keep))
     show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
-    if FLAGS.check:
-        show(regression.check(pathlib.Path(FLAGS.check), ratios))
+    if stored is not None:
+        show(regression.check(stored, ratios))
 
 
 def write(name: str, content: dict[str, Any]) -> None:

@@ -6,12 +6,20 @@ slow hour; times do not.
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
+from hvi_tf.benchmark.peers.compare import OURS
 from hvi_tf.benchmark.tables import table
 from hvi_tf.errors import UserError
 
 Ratios = dict[str, dict[str, float]]  # by name: a value and what tells its spread
+
+
+class Stored(NamedTuple):
+    """What a file of `--store` holds."""
+
+    ratios: Ratios
+    about: str  # when and where they were measured
 
 
 def ratios(results: dict[str, Any]) -> Ratios:
@@ -30,29 +38,34 @@ def ratios(results: dict[str, Any]) -> Ratios:
         for name in ("slope_ratio", "relative_slope_ratio"):
             found[f"{name.replace('_', ' ')}: {r['name']}"] = {"median": r["growth"][name]}
     for r in results["comparison"]:
-        found[f"time over ours: {r['name']}"] = r["over_ours"]
-    return found
+        if r["name"] != OURS:
+            found[f"time over ours: {r['name']}"] = r["over_ours"]
+    return {n: {k: round(v, 4) for k, v in ratio.items()} for n, ratio in found.items()}
 
 
-def check(path: pathlib.Path, today: Ratios) -> str:
-    """A table of the stored ratios and today's; nothing fails by what it says.
+def read(path: pathlib.Path) -> Stored:
+    """What `--store` wrote.
 
     Raises:
-        UserError: if the file is missing or no such file.
+        UserError: if the file is missing or another one.
     """
     try:
-        stored = json.loads(path.read_text())
-        before: Ratios = stored["ratios"]
-        when = stored["provenance"]
+        found = json.loads(path.read_text())
+        when = found["provenance"]
         about = f"{when['date']}, commit {when['commit']}, {when['machine']['processor']}"
+        return Stored(found["ratios"], about)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--check={path}: cannot be read as ratios ({error})") from error
+
+
+def check(stored: Stored, today: Ratios) -> str:
+    """A table of the stored ratios and today's; nothing fails by what it says."""
     rows = []
-    for name in dict.fromkeys([*before, *today]):
-        then, now = before.get(name), today.get(name)
+    for name in dict.fromkeys([*stored.ratios, *today]):
+        then, now = stored.ratios.get(name), today.get(name)
         both = f"{now['median'] / then['median']:.2f}" if then and now and then["median"] else ""
         rows.append([name, _shown(then), _shown(now), both])
-    return table(["ratio", f"stored ({about})", "today", "today / stored"], rows)
+    return table(["ratio", f"stored ({stored.about})", "today", "today / stored"], rows)
 
 
 def _shown(ratio: dict[str, float] | None) -> str:

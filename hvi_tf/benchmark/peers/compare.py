@@ -42,9 +42,6 @@ CONTESTANTS = {
     "hvi_tf-xla": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
     "torch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
     "torch-shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
-    "torch-shared-compiled": Contestant(
-        "torch", dict(shared=True, compiled=True), "the same through `torch.compile`"
-    ),
     "jax": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
     "jax-shared": Contestant("jax", dict(shared=True), "jit, x @ W once per image"),
 }
@@ -76,15 +73,24 @@ def compare(
     start = exported(cell)
     with contextlib.ExitStack() as stack:
         running = {
-            name: stack.enter_context(_process(name, contestant, cell, start))
+            name: stack.enter_context(_process(contestant, cell, start))
             for name, contestant in contestants.items()
         }
+        for name, connection in running.items():  # all at once they compile
+            _await(name, connection)
         times = rounds.in_turn({name: _asker(c) for name, c in running.items()}, count, seconds)
         peaks = {}
         for name, connection in running.items():
             connection.send("memory")
             peaks[name] = connection.recv()
     return times, peaks
+
+
+def _await(name: str, connection: Connection) -> None:
+    try:
+        connection.recv()
+    except EOFError as error:
+        raise UserError(f"--contestants: {name} did not start; see above") from error
 
 
 def _asker(connection: Connection) -> Callable[[int], None]:
@@ -96,17 +102,13 @@ def _asker(connection: Connection) -> Callable[[int], None]:
 
 
 @contextlib.contextmanager
-def _process(name: str, contestant: Contestant, cell: Cell, start: "Start") -> Iterator[Connection]:
+def _process(contestant: Contestant, cell: Cell, start: "Start") -> Iterator[Connection]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, contestant, cell, start), daemon=True)
     process.start()
     theirs.close()  # or an end of the process would not be noticed
     try:
-        try:
-            ours.recv()  # it is compiled
-        except EOFError as error:
-            raise UserError(f"--contestants: {name} did not start; see above") from error
         yield ours
     finally:
         ours.close()

@@ -96,7 +96,7 @@ def bound_and_gradients(
 
 
 def make_step(
-    weights: Weights, x: np.ndarray, K: int, threads: int, shared: bool, compiled: bool = False
+    weights: Weights, x: np.ndarray, K: int, threads: int, shared: bool
 ) -> Callable[[int], None]:
     """So many steps of Adam, noise drawn at each."""
     torch.set_num_threads(threads)
@@ -107,7 +107,6 @@ def make_step(
     images, batch = torch.tensor(x, device=device), len(x)
     latents = weights.decoder[0][0].shape[0]
     auxiliary = weights.tau[-1][0].shape[1] // 2
-    objective = torch.compile(bound) if compiled else bound
 
     def run(steps: int) -> None:
         for _ in range(steps):
@@ -117,7 +116,7 @@ def make_step(
                 torch.randn(K, batch, auxiliary, device=device),
             )
             optimizer.zero_grad()
-            (-objective(leaves, images, noise, shared)).backward()
+            (-bound(leaves, images, noise, shared)).backward()
             optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
