@@ -25,7 +25,7 @@ import tensorflow as tf
 from hvi_tf import bounds, sampling, subsampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.methods import Method
-from hvi_tf.sampling import LatentSample, Model
+from hvi_tf.sampling import LatentSample, Model, Prepare
 from hvi_tf.subsampling import Kept
 
 # Beside the seeds of the draws.
@@ -79,7 +79,7 @@ class Objective(NamedTuple):
 
 
 def value_and_gradients(
-    model: Model,
+    model: Model | Prepare,
     method: Method,
     x: tf.Tensor,
     variables: ParameterGroups,
@@ -96,7 +96,7 @@ def value_and_gradients(
     """Draws once and returns the objective with its gradient for every group.
 
     Args:
-        model: the callables.
+        model: the callables, or what makes them of x.
         method: the row of the table; its `gradients` are the estimators that apply.
         x: observations `[B, ...]`.
         variables: what to differentiate by, by group.
@@ -124,7 +124,7 @@ def value_and_gradients(
 
 
 def record(
-    model: Model,
+    model: Model | Prepare,
     method: Method,
     x: tf.Tensor,
     variables: ParameterGroups,
@@ -141,6 +141,7 @@ def record(
     per_z = sampling.psi_per_z(method, K, M) if method.hierarchical else 0
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
+        model = sampling.prepared(model, x)
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
         kept = None
         if 0 < backward_samples < max(per_z, M):

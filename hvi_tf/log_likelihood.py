@@ -86,7 +86,7 @@ class _DrawScores(NamedTuple):
 
 
 def score_images(
-    model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
+    model: sampling.Model | sampling.Prepare, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
 ) -> ImageScores:
     """Scores a batch of observations.
 
@@ -94,7 +94,7 @@ def score_images(
     explicit proposal it is the IWAE bound with M samples.
 
     Args:
-        model: the callables.
+        model: the callables, or what makes them of x.
         method: the row of the table.
         plan: the counts and the chunks; `plan.K` is `sampling.psi_per_z` of the row's K.
         x: observations `[B, D]`.
@@ -103,6 +103,7 @@ def score_images(
     Returns:
         Scores `[B]`; `log_likelihood` is at most log p(x) in expectation.
     """
+    model = sampling.prepared(model, x)
     zeros = tf.zeros(tf.shape(x)[:1], _dtype(model, method, x))
     outer = Streamed.empty(zeros)
     tail = diagnostics.tail_length(plan.M)
@@ -223,7 +224,7 @@ def _log_prior(
 
 
 def make_scorer(
-    model: sampling.Model, method: Method, plan: Plan, jit_compile: bool = False
+    model: sampling.Model | sampling.Prepare, method: Method, plan: Plan, jit_compile: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], ImageScores]:
     """`score_images` as a compiled function of (x, seed)."""
 

@@ -40,6 +40,15 @@ class Model(NamedTuple):
     tau: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution] = None  # type: ignore[assignment]
 
 
+# x -> the model for these observations, with what depends on x alone computed once.
+Prepare = Callable[[tf.Tensor], Model]
+
+
+def prepared(model: Model | Prepare, x: tf.Tensor) -> Model:
+    """The model, for several calls with the same observations."""
+    return model if isinstance(model, Model) else model(x)
+
+
 class LatentSample(NamedTuple):
     """One draw of every latent variable; all axes before the last are k, m or l, then B."""
 

@@ -21,7 +21,7 @@ class Scoring:
         per_z = sampling.psi_per_z(row, task.K, task.M)
         self.plan = log_likelihood.make_plan(task.M, per_z, rows=self.model.rows_per_call)
         jit = task.cell.config.training.jit_compile == "on"
-        self._score: Any = log_likelihood.make_scorer(self.model.callables, row, self.plan, jit)
+        self._score: Any = log_likelihood.make_scorer(self.model.prepare, row, self.plan, jit)
         images = noise_images(self.plan.images, task.cell.x_dim)
         self._x = tf.cast(images > 0, tf.float32)
 

@@ -208,7 +208,7 @@ def _adaptive_job(
 
 def _sampling(config: Config, model: VAE, **limits: int) -> _Estimator:
     plan = make_plan(config, model.rows_per_call, **limits)
-    score = log_likelihood.make_scorer(model.callables, estimator_row(config), plan, _jit(config))
+    score = log_likelihood.make_scorer(model.prepare, estimator_row(config), plan, _jit(config))
     identity = {"plan": plan._asdict()}
     if not config.evaluation.eval_steps:
         return _Estimator(score, ImageScores._fields, plan.images, identity, {})

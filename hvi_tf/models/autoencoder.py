@@ -81,6 +81,15 @@ class Autoencoder(keras.Model):
             head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :]
         )
 
+    def prepare(self, x: tf.Tensor) -> sampling.Model:
+        """The callables for these observations, whose codes are computed once."""
+        code = self._code(x)
+        inverse_code = None if self.inverse is None else self.inverse.code(x)
+        return self.callables._replace(
+            conditional=lambda psi, x: self._posterior(psi, code),
+            tau=lambda z, x: self._tau(z, inverse_code),
+        )
+
     def localize(self, x: tf.Tensor) -> LocalModel:
         """The posterior of each observation with local parameters of its own.
 
@@ -106,7 +115,10 @@ class Autoencoder(keras.Model):
 
     def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
         """What proposes psi given z and x."""
-        outputs = self.inverse(x, z)
+        return self._tau(z, self.inverse.code(x))
+
+    def _tau(self, z: tf.Tensor, code: tf.Tensor) -> tfd.Distribution:
+        outputs = self.inverse.of_code(code, z)
         bias = self.model_config.tau_gate_bias
         if bias is None:
             return networks.gaussian_head(outputs)

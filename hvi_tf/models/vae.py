@@ -142,7 +142,7 @@ class VAE(Autoencoder):
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
         objective, ascent = gradients.value_and_gradients(
-            self.callables,
+            self.prepare,
             self.method,
             x,
             self.parameter_groups,
@@ -214,7 +214,7 @@ class VAE(Autoencoder):
             M, K, L = self.M, sampling.psi_per_z(self.method, self.K, self.M), self.L
             plan = log_likelihood.make_plan(M, K, L, rows=self.rows_per_call)
             self.validation_images = plan.images
-            return log_likelihood.make_scorer(self.callables, self.method, plan, jit_compile)
+            return log_likelihood.make_scorer(self.prepare, self.method, plan, jit_compile)
         self.validation_images = self.refined_images
         score = svi_scores.make_scorer(
             self.localize, self.method, self.svi_settings(), jit_compile=jit_compile
