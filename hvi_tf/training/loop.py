@@ -54,7 +54,7 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
-        step = self._model.train_step
+        step: Callable = self._model.train_step
         if tf.distribute.has_strategy():
             step = self._replicated_step
 
