@@ -86,7 +86,11 @@ class _DrawScores(NamedTuple):
 
 
 def score_images(
-    model: sampling.Model | sampling.Prepare, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
+    model: sampling.Model | sampling.Prepare,
+    method: Method,
+    plan: Plan,
+    x: tf.Tensor,
+    seed: tf.Tensor,
 ) -> ImageScores:
     """Scores a batch of observations.
 

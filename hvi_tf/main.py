@@ -5,7 +5,6 @@
 TensorFlow is imported only once the flags are known to be good.
 """
 
-import contextlib
 import dataclasses
 import os
 import pathlib
@@ -155,11 +154,9 @@ def _run(mode: str) -> None:
         from hvi_tf import devices, distribution
 
     devices.configure(_device_config())
-    with contextlib.ExitStack() as stack:
-        if member.index:  # what worker 0 tells is enough
-            silence = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(contextlib.redirect_stdout(silence))
-        stack.enter_context(distribution.scope(FLAGS.strategy, FLAGS.replicas))
+    if member.index:  # what worker 0 tells is enough
+        sys.stdout = open(os.devnull, "w")
+    with distribution.scope(FLAGS.strategy, FLAGS.replicas):
         if distribution.describe():
             print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
         _run_task(mode, task, start_up)

@@ -93,7 +93,7 @@ def folder(tmp_path_factory):
         jobs = [(COMMON | values, str(own / name)) for name, values in RUNS.items()]
         if strategy == "multiworker":
             jobs = jobs[:1]
-        for values, path in jobs[:2]:
+        for values, path in jobs[:1]:
             scored = own / f"scored-{pathlib.Path(path).name}"
             shutil.copytree(folder / "one" / pathlib.Path(path).name, scored)
             shutil.rmtree(scored / "evaluation")
@@ -131,13 +131,11 @@ def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
         np.testing.assert_allclose(found[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
 
 
-@pytest.mark.parametrize(
-    ("strategy", "name"), [("mirrored", "iwhvi"), ("mirrored", "bsvi"), ("multiworker", "iwhvi")]
-)
-def test_scores_are_those_of_one_process(folder, strategy, name):
+@pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
+def test_scores_are_those_of_one_process(folder, strategy):
     """Of the same weights, bit for bit, however the images are spread."""
-    expected = np.load(folder / "one" / f"{name}.npz")
-    found = np.load(folder / strategy / f"scored-{name}.npz")
+    expected = np.load(folder / "one" / "iwhvi.npz")
+    found = np.load(folder / strategy / "scored-iwhvi.npz")
     names = [n for n in expected.files if n.startswith("score_")]
     assert len(names) > 3
     for key in names:
@@ -157,8 +155,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
 def test_one_bad_replica_stops_all_before_the_weights_change(folder, strategy):
     found = np.load(folder / strategy / "spoiled.npz")
     assert re.match(r"step 2: \w+ is nan", str(found["error"]))
-    (steps,) = (found[n] for n in found.files if n.endswith("_iteration"))
-    assert steps == 1
+    assert found["steps"] == 1
     for name in found.files:
         assert found[name].dtype.kind == "U" or np.isfinite(found[name]).all(), name
 

@@ -42,17 +42,22 @@ def slurm(tmp_path):
 
 
 @pytest.mark.long
-def test_two_tasks_train_one_model(slurm, tmp_path, mnist_dir):
+def test_two_tasks_train_one_model_stop_in_time_and_go_on(slurm, tmp_path, mnist_dir):
     workdir, log = tmp_path / "run", tmp_path / "job.log"
     result = slurm(
-        *("sbatch", "--wait", "--ntasks=2", f"--output={log}", "launch/slurm.sbatch"),
-        *(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}"),
+        *("tests/slurm/signalled_job.sh", log, workdir, *TINY),
+        *("--batch_size=11000", "--epochs=4", "--max_steps=0", "--steps_per_call=1"),
+        f"--data_dir={mnist_dir}",
     )
     assert result.returncode == 0, result.stdout + log.read_text()[-3000:]
+    assert "JobState=COMPLETED" in result.stdout
+    assert "Restarts=1" in result.stdout
     out = log.read_text()
-    assert out.count("epoch 1/1 6/6") == 1  # by the chief alone
+    assert out.count("Strategy: multiworker, 2 workers with 1 CPU device(s) each") == 2
+    assert out.count("nothing is lost") == 1  # told by the chief alone
+    assert 5 <= int(re.search(r"Resuming from step (\d+) of 20", out)[1]) < 20
+    assert out.count("epoch 4/4 5/5") == 1
     assert re.search(r"test log-likelihood \(DIWHVI, M=2, K=2\) +-\d+", out)
-    assert "2 workers" in out
     reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
     names = [n for n in reader.get_variable_to_shape_map() if "OBJECT" not in n]
     assert all(np.isfinite(reader.get_tensor(n)).all() for n in names)

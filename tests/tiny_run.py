@@ -36,7 +36,7 @@ def run(values, folder, spoiled_replica=None):
     from hvi_tf.training import loop, runs
 
     data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
-    config = config_lib.make(**SIZES, **values)
+    config = config_lib.make(**SIZES | values)
     folder = pathlib.Path(folder)
     found, model = {"error": ""}, None
     try:
@@ -65,8 +65,9 @@ def run(values, folder, spoiled_replica=None):
     except UserError as error:
         found["error"] = str(error)
     if model is not None:
+        found["steps"] = model.optimizer.iterations.numpy()
         state = [*model.variables, *model.optimizer.variables]
-        found |= {f"state_{i:03}_{v.name}": v.numpy() for i, v in enumerate(state)}
+        found |= {f"state_{i:03}": v.numpy() for i, v in enumerate(state)}
     if distribution.is_chief():
         np.savez(folder.with_suffix(".npz"), **found)
     distribution.barrier()

@@ -55,7 +55,9 @@ class StepRunner:
         return StepMetrics(self._names[K], values)
 
     def _make_loop(self, K: int) -> Callable:
-        step = self._replicated_step if tf.distribute.has_strategy() else self._model.train_step
+        step: Callable = self._model.train_step
+        if tf.distribute.has_strategy():
+            step = self._replicated_step
         # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
         step = tf.autograph.experimental.do_not_convert(step)
 
