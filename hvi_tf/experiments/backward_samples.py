@@ -148,8 +148,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     for K in Ks:
         mine = [S for S in counts if S < K]
         times = [select(rows, quantity="time_ratio", K=K, S=S) for S in mine]
-        columns = ([r[key] for (r,) in times] for key in ("value", "low", "high"))
-        plots.band(panels[0], mine, *columns, f"K={K}")
+        middle, low, high = ([r[key] for (r,) in times] for key in ("value", "low", "high"))
+        plots.band(panels[0], mine, middle, low, high, f"K={K}")
     panels[0].set_ylabel("time of a step / that of all terms")
     panels[0].set_title("line: median of rounds, band: all", fontsize=8)
     for axes, (group, name) in zip(panels[1:], GROUPS.items(), strict=True):
@@ -157,8 +157,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
             for j, K in enumerate(Ks):
                 mine = [S for S in counts if S < K]
                 means = [np.mean(_variance(rows, label, group, K, S)) for S in mine]
-                style = dict(marker="o", color=f"C{j}", linestyle="-" if i == 0 else "--")
-                axes.plot(mine, means, label=f"{label}, K={K}", **style)
+                line = "--o" if i else "-o"
+                axes.plot(mine, means, line, color=f"C{j}", label=f"{label}, K={K}")
         axes.set_yscale("log")
         axes.set_ylabel(f"variance of {name}'s gradient / that of all terms")
         axes.set_title("mean over minibatches", fontsize=8)
