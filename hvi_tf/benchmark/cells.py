@@ -64,8 +64,8 @@ class Evaluation(NamedTuple):
 
 
 CELLS = (
-    "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;diwhvi:K=10,M=5;"
-    "bsvi:svi_steps=9,batch_size=50"
+    "vae;sivi:K=50;iwhvi:K=50;iwhvi:K=50,jit_compile=on;iwhvi:K=50,backward_samples=8;"
+    "diwhvi:K=10,M=5;bsvi:svi_steps=9,batch_size=50"
 )
 QUICK_CELLS = "iwhvi:K=3,batch_size=8,hidden=16,16"
 

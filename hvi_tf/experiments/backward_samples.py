@@ -64,19 +64,21 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 def _times(s: Settings) -> list[Row]:
     """Seconds of a training step of batch 256, of all K and S in turn."""
     contestants = {
-        (K, S): Step(steps.Cell("", dict(bound="iwhvi", K=K, backward_samples=S)))
+        f"{K} {S}": Step(steps.Cell("", dict(bound="iwhvi", K=K, backward_samples=S)))
         for K in s["K"]
         for S in (0, *_below(s["S"], K))
     }
     times = rounds.in_turn(contestants, s["rounds"], SECONDS)
     rows = []
-    for (K, S), found in times.items():
-        for quantity, values_ in (
-            ("seconds_per_step", np.array(found) / 1e3),
-            ("time_ratio", np.array(found) / np.array(times[K, 0])),
+    for name, milliseconds in times.items():
+        K, S = map(int, name.split())
+        for quantity, found in (
+            ("seconds_per_step", np.divide(milliseconds, 1e3)),
+            ("time_ratio", np.divide(milliseconds, times[f"{K} 0"])),
         ):
-            where = dict(dataset="noise", K=K, M=1, S=S, low=values_.min(), high=values_.max())
-            rows.append(row("autodiff", quantity, float(np.median(values_)), **where))
+            ends = dict(low=float(found.min()), high=float(found.max()))
+            where = dict(dataset="noise", K=K, M=1, S=S, **ends)
+            rows.append(row("autodiff", quantity, float(np.median(found)), **where))
     return rows
 
 

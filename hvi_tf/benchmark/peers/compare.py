@@ -40,6 +40,9 @@ OURS = "hvi_tf"
 CONTESTANTS = {
     OURS: Contestant("tensorflow", {}, "`VAE.train_step`, ten steps a call"),
     "hvi_tf-xla": Contestant("tensorflow", dict(jit_compile="on"), "the same, `jit_compile=on`"),
+    "hvi_tf-S8": Contestant(
+        "tensorflow", dict(backward_samples=8), "the same, `backward_samples=8`"
+    ),
     "torch": Contestant("torch", dict(shared=False), "eager, x tiled over K as users write it"),
     "torch-shared": Contestant("torch", dict(shared=True), "eager, x @ W once per image"),
     "jax": Contestant("jax", dict(shared=False), "jit, x tiled over K as users write it"),
