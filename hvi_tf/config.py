@@ -185,11 +185,16 @@ def with_digest(config: Config, digest: str) -> Config:
 
 
 def fit_name(config: Config, step: int) -> str:
-    """The folder of a fit to the model of this step: fits with other settings have others."""
+    """The folder of a fit to the model of this step: fits with other settings have others.
+
+    A setting at its default says nothing, so that one to come does not rename the fits there are.
+    """
+    defaults = {field.name: field.default for field in fields()}
+    left_out = {*_NOT_IDENTITY, "epochs", "jit_compile", "frozen"}
     identity = {
         name: value
         for name, value in flatten(config).items()
-        if name not in _NOT_IDENTITY and name not in ("epochs", "jit_compile", "frozen")
+        if name not in left_out and value != defaults[name]
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"fit_tau_step{step}_{digest[:8]}"

@@ -77,7 +77,7 @@ def _times(s: Settings) -> list[Row]:
             ("time_ratio", np.divide(milliseconds, times[f"{K} 0"])),
         ):
             ends = dict(low=float(found.min()), high=float(found.max()))
-            where = dict(dataset="noise", K=K, M=1, S=S, **ends)
+            where: dict[str, Any] = dict(dataset="noise", K=K, M=1, S=S, **ends)
             rows.append(row("autodiff", quantity, float(np.median(found)), **where))
     return rows
 
