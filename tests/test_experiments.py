@@ -77,7 +77,7 @@ def test_figures_have_units_and_say_what_their_bands_are(name):
     for figure in figures.values():
         for axes in figure.axes:
             label = axes.get_ylabel() + axes.get_xlabel()
-            assert "nats" in label or "signal-to-noise ratio" in label
+            assert any(unit in label for unit in ("nats", "signal-to-noise ratio", "that of all"))
         titles = " ".join(axes.get_title().lower() for axes in figure.axes)
         assert any(word in titles for word in ("band", "bars", "mean over seeds")), titles
 
