@@ -9,7 +9,7 @@ from hvi_tf.errors import UserError
 STRATEGIES = ("one", "mirrored", "multiworker")
 
 # Slurm's jobs on one node listen on different ports, below those that Linux gives to clients.
-FIRST_PORT, PORTS_PER_JOB, JOBS = 20_000, 64, 200
+FIRST_PORT, PORTS_PER_JOB, JOBS = 20_000, 64, 199
 
 
 @dataclasses.dataclass(frozen=True)

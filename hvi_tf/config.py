@@ -39,6 +39,10 @@ _NOT_IDENTITY = {
 }
 
 
+# Settings that runs of version 0.1 did not have; they were as their defaults are.
+_LATER = {"precision", "backward_samples"}
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All settings of a run.
@@ -187,14 +191,14 @@ def with_digest(config: Config, digest: str) -> Config:
 def fit_name(config: Config, step: int) -> str:
     """The folder of a fit to the model of this step: fits with other settings have others.
 
-    A setting at its default says nothing, so that one to come does not rename the fits there are.
+    Settings that came after the first fits are named where they are not at their defaults.
     """
-    defaults = {field.name: field.default for field in fields()}
+    later = {field.name: field.default for field in fields() if field.name in _LATER}
     left_out = {*_NOT_IDENTITY, "epochs", "jit_compile", "frozen"}
     identity = {
         name: value
         for name, value in flatten(config).items()
-        if name not in left_out and value != defaults[name]
+        if name not in left_out and (name not in later or value != later[name])
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     return f"fit_tau_step{step}_{digest[:8]}"

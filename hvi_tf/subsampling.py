@@ -22,13 +22,13 @@ class Kept(NamedTuple):
     Attributes:
         m: which z, int32 `[M', B]`; None if all.
         m_weight: 1 / E[how often it is drawn] `[M', B]`; 1 if all.
-        k: which of psi_1:K for each of them, int32 `[K', M', B]`; None if there are none.
+        k: which of psi_1:K for each of them, int32 `[K', M', B]`.
         k_weight: likewise `[K', M', B]`; 1 if all.
     """
 
     m: tf.Tensor | None
     m_weight: tf.Tensor | float
-    k: tf.Tensor | None
+    k: tf.Tensor
     k_weight: tf.Tensor | float
 
     def sample(self, drawn: LatentSample) -> LatentSample:
@@ -54,8 +54,6 @@ class Kept(NamedTuple):
     def _of_terms(self, values: tf.Tensor) -> tf.Tensor:
         """Of `[K+1, M, B]`, weighted: `[K'+1, M', B]`."""
         first = self.m_weight * self._of_m(values[:1], axis=1)
-        if self.k is None:
-            return first
         others = self.m_weight * self.k_weight * self._of_k(values[1:])
         return tf.concat([first, others], axis=0)
 
@@ -68,8 +66,6 @@ class Kept(NamedTuple):
 
     def _of_k(self, values: tf.Tensor) -> tf.Tensor:
         """Of `[K, M, B, ...]`, or `[K, 1, B, ...]` if shared by all z."""
-        if self.k is None:
-            return values
         m = tf.range(tf.shape(self.k)[1])[:, tf.newaxis] if self.m is None else self.m
         return _gather(values, self.k, tf.minimum(m, tf.shape(values)[1] - 1))
 
@@ -97,7 +93,10 @@ def keep(
         outer: warm-up c_out, likewise.
     """
     m_seed, k_seed = tf.unstack(tf.random.split(seed, 2))
-    kept = Kept(None, 1.0, None, 1.0)
+    every = tf.range(K)[:, tf.newaxis, tf.newaxis]
+    batch = tf.shape(densities.log_likelihood)[1]
+    k = every + tf.zeros([min(count, M), batch], tf.int32)
+    kept = Kept(None, 1.0, k, 1.0)
     if count < M:
         w = bounds.normalised_weights(bounds.outer_log_weights(densities, inner, outer))
         m = systematic_resampling(w, count, m_seed)
@@ -107,11 +106,8 @@ def keep(
         v = kept._of_m(bounds.normalised_weights(log_ratios), axis=1)
         k = systematic_resampling(v, count, k_seed)
         rows = tf.range(tf.shape(k)[1])[:, tf.newaxis]
-        kept = kept._replace(k=k, k_weight=tf.math.reciprocal_no_nan(count * _gather(v, k, rows)))
-    elif K > 0:
-        every = tf.range(K)[:, tf.newaxis, tf.newaxis]
-        batch = tf.shape(densities.log_likelihood)[1]
-        kept = kept._replace(k=every + tf.zeros([min(count, M), batch], tf.int32))
+        weight = tf.math.reciprocal_no_nan(count * _gather(v, k, rows))
+        kept = kept._replace(k=k, k_weight=weight)
     return kept
 
 

@@ -6,10 +6,11 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, noise, sampling, svi
+from hvi_tf import bounds, sampling, svi
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
+from hvi_tf.subsampling import systematic_resampling
 from hvi_tf.svi import SVI, Localize, Point, Refined
 
 
@@ -59,7 +60,7 @@ def value_and_gradients(
     r = bounds.buffer_responsibilities(refined.points.log_weight(kl_weight), log_pi)
     points = refined.points
     if sir:
-        index = _draw_index(r, tf.random.fold_in(seed, -2))
+        index = systematic_resampling(r, 1, tf.random.fold_in(seed, -2))[0]
         points, r = _take(points, index), tf.ones_like(r[:1])
     model = localize(x).at(refined.local)  # of which p(x,z) alone is used
     theta = _joint_gradient(model, row, x, points, r, kl_weight, variables.theta)
@@ -129,11 +130,3 @@ def _kl_gradient(localize: Localize, x: tf.Tensor, lam: tf.Tensor, phi: Sequence
         start = local.at(local.start).conditional(None, x)
         value = -tf.reduce_mean(tfd.kl_divergence(start, refined))
     return tape.gradient(value, list(phi))
-
-
-def _draw_index(r: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws i ~ r_i for each observation: `[k+1, B]` -> `[B]`."""
-    below = noise.uniform(tf.shape(r)[1:], seed, r.dtype)
-    reached = tf.cumsum(r, axis=0) <= below
-    # Rounding may leave the sum a little short of 1.
-    return tf.minimum(tf.reduce_sum(tf.cast(reached, tf.int32), axis=0), tf.shape(r)[0] - 1)

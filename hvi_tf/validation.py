@@ -175,6 +175,11 @@ def _validate_svi(config: "Config") -> None:
             f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose "
             "elbo"
         )
+    if m.backward_samples and not (row.refines or row.K.free or row.M.free):
+        raise UserError(
+            f"--backward_samples={m.backward_samples}: --bound={m.bound} has one term, without a "
+            "sum over k or m; leave it out"
+        )
     if row.refines and m.backward_samples:
         raise UserError(
             f"--backward_samples={m.backward_samples}: not for --bound={m.bound}, whose --sir goes "

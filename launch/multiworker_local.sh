@@ -8,6 +8,11 @@
 # Ctrl-C and SIGTERM are passed on: all workers stop at the same step, with a checkpoint.
 set -euo pipefail
 
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
+  echo "error: launch/multiworker_local.sh needs bash 5.1, this is $BASH_VERSION" >&2
+  exit 2
+fi
+
 usage() {
   echo "usage: launch/multiworker_local.sh N --workdir=DIR [flags of python -m hvi_tf.main]" >&2
   exit 2

@@ -47,7 +47,10 @@ class Cell(NamedTuple):
     @property
     def is_finished(self) -> bool:
         """Whether the run has come to its end, with these very flags."""
-        return self.marker.exists() and json.loads(self.marker.read_text()) == self.flags
+        try:
+            return json.loads(self.marker.read_text()) == self.flags
+        except (OSError, ValueError):  # none yet, or a machine went down while it was written
+            return False
 
 
 def main(argv: list[str]) -> int:

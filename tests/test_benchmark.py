@@ -13,6 +13,7 @@ from hvi_tf.benchmark import cells, regression, rounds, scaling, tables
 from hvi_tf.benchmark.cells import FAMILIES, Cell, Evaluation
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import trained
+from hvi_tf.methods import METHODS
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = Cell("tiny", dict(bound="iwhvi", K=2, batch_size=4, hidden=(8, 8)), x_dim=20)
@@ -37,7 +38,7 @@ def test_a_wrong_cell_is_named(text, said):
 
 
 def test_the_default_cells_are_valid():
-    assert len(cells.parse_cells(cells.CELLS)) == 6
+    assert {cell.name.split()[0] for cell in cells.parse_cells(cells.CELLS)} <= set(METHODS)
     for family in FAMILIES.values():
         for small in (family, cells.quick(family)):
             assert [cell.config for cell in small.cells()]
@@ -82,7 +83,6 @@ def test_growth_compares_the_slope_with_that_of_the_products():
     grown = scaling.growth(K, 10.0 + 2.0 * K, 5.0 + K)
     assert grown.line.start == pytest.approx(10.0)
     assert grown.slope_ratio == pytest.approx(2.0)
-    assert grown.relative_slope_ratio == pytest.approx(1.0)
 
 
 def test_a_step_is_measured_in_all_its_parts():
@@ -167,7 +167,7 @@ def test_ratios_are_shown_beside_the_stored_ones(tmp_path):
 def test_the_stored_ratios_of_this_repository_can_be_read():
     stored = regression.read(ROOT / "docs" / "benchmark.json")
     assert {name.split(":")[0] for name in stored.ratios} == {
-        *("share of the product rate", "exponent", "slope ratio", "relative slope ratio"),
+        *("share of the product rate", "exponent", "slope ratio"),
         "time over ours",
     }
     assert all("median" in ratio for ratio in stored.ratios.values())

@@ -46,6 +46,7 @@ BAD = [
         "--eval_tolerance=0.1: chooses draws of z, for a bound",
     ),
     (dict(estimator="ais", eval_tolerance=0.1), "--eval_tolerance=0.1: chooses draws of z"),
+    (dict(bound="hvm", backward_samples=2), "--backward_samples=2: --bound=hvm has one term"),
     (dict(backward_samples=-1), "--backward_samples=-1: must be a whole number"),
     (dict(K=-1), "--K=-1: must be a whole number, at least 0 and at most 100000"),
     (dict(K=10**9), "--K=1000000000: must be a whole number"),

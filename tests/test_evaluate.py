@@ -135,6 +135,10 @@ def test_a_pilot_chooses_the_draws_of_each_image(run):
         draws, values = file["draws"], file["log_likelihood"]
     assert set(draws) <= {100, 200, 400}
     assert len(set(draws)) > 1
+    (pilot,) = run.workdir.evaluation.glob("*_pilot.npz")
+    with np.load(pilot) as file:  # as many draws, and others
+        same = draws == 100
+        assert np.all(file["log_likelihood"][:30][same] != values[same])
     assert summary["draws"]["mean"] == pytest.approx(draws.mean())
     assert summary["images_at_most_draws"] == np.sum(draws == 400)
     assert run(**adaptive)["log_likelihood"] == summary["log_likelihood"]

@@ -15,6 +15,8 @@ CASES = [
     ("diwhvi", "reparameterized", dict(K=1, M=4), 2),  # of m alone
     ("diwhvi", "gdreg", dict(K=4, M=3, inner=0.6), 2),
     ("iwhvi", "gdreg", dict(K=4, L=3, prior=True), 2),
+    ("diwhvi", "gdreg", dict(K=1, M=4, L=3, prior=True), 2),
+    ("diwhvi", "reparameterized", dict(K=0, M=4), 2),
     ("iwae", "reparameterized", dict(M=5), 2),
     ("iwae", "iwae-dreg", dict(M=5), 2),
     ("sivi", "gdreg", dict(K=5, M=2), 2),
@@ -35,14 +37,14 @@ def test_the_mean_of_every_gradient_stays(method, estimator, case, count, seed):
     assert np.abs(result[fewer].phi - result[estimator].phi).max() > 1e-3
 
 
-@pytest.mark.parametrize("method", ["diwhvi", "sivi-equicomp", "iwae"])
-def test_enough_samples_are_all_terms(method):
-    K = 0 if method == "iwae" else 3
-    result = replicate_gradients(
-        ["reparameterized", "reparameterized 3"], method, K=K, M=3, replicates=5
-    )
-    for full, same in zip(*result.values(), strict=True):
-        np.testing.assert_array_equal(full, same)
+def test_where_there_are_no_more_all_are_kept_once():
+    d = bounds.LogDensities(tf.zeros([5, 2]), *[tf.zeros([n, 5, 2]) for n in (1, 4, 4, 4)])
+    kept = subsampling.keep(d, 3, 5, 3, tf.constant([0, 1]))  # all 3 of K, and 3 of 5 of M
+    np.testing.assert_array_equal(kept.k[:, 0, 0], [0, 1, 2])
+    assert (kept.k.shape, kept.k_weight) == ((3, 3, 2), 1.0)
+    np.testing.assert_allclose(kept.m_weight, 5 / 3)
+    kept = subsampling.keep(d, 3, 5, 5, tf.constant([0, 1]))
+    assert (kept.m, kept.m_weight, kept.k_weight) == (None, 1.0, 1.0)
 
 
 def test_systematic_resampling_draws_floor_or_one_more(seed):

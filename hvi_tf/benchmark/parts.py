@@ -57,7 +57,7 @@ class _Parts:
         m = self.model
 
         def draw(seed: tf.Tensor) -> tf.Tensor:
-            return sampling.draw(m.callables, m.method, self.x, K=0, M=m.M, seed=seed).z
+            return sampling.draw(m.prepare(self.x), m.method, self.x, K=0, M=m.M, seed=seed).z
 
         return self._there_and_back(draw, m.parameter_groups.phi)
 
@@ -66,8 +66,9 @@ class _Parts:
         count = sampling.psi_per_z(m.method, m.training_K, m.M) + 1
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-            psi = sampling.draw_psi(m.callables, m.method, z, self.x, count, seed)
-            parts = sampling.inner_log_densities(m.callables, m.method, self.x, z, psi)
+            model = m.prepare(self.x)
+            psi = sampling.draw_psi(model, m.method, z, self.x, count, seed)
+            parts = sampling.inner_log_densities(model, m.method, self.x, z, psi)
             return parts[0] + parts[1] - parts[2]
 
         return self._there_and_back(terms, [*groups.phi, *groups.eta], self._z)

@@ -35,8 +35,7 @@ def ratios(results: dict[str, Any]) -> Ratios:
             "median": exponent["slope"],
             "error": exponent["slope_error"],
         }
-        for name in ("slope_ratio", "relative_slope_ratio"):
-            found[f"{name.replace('_', ' ')}: {r['name']}"] = {"median": r["growth"][name]}
+        found[f"slope ratio: {r['name']}"] = {"median": r["growth"]["slope_ratio"]}
     for r in results["comparison"]:
         if r["name"] != OURS:
             found[f"time over ours: {r['name']}"] = r["over_ours"]

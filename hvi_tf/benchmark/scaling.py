@@ -38,25 +38,15 @@ class Growth(NamedTuple):
         line: milliseconds against the count.
         products: milliseconds of the products alone, on the same shapes in the same rounds.
         slope_ratio: the slope of the step over that of its products.
-        relative_slope_ratio: that over the ratio of step to products at the largest count: 1
-            where each further unit costs what the units before it did, softplus included.
     """
 
     exponent: Fit
     line: Fit
     products: Fit
     slope_ratio: float
-    relative_slope_ratio: float
 
 
 def growth(x: np.ndarray, milliseconds: np.ndarray, products: np.ndarray) -> Growth:
     """Of medians over rounds, `[n]` each."""
     step, arithmetic = line(x, milliseconds), line(x, products)
-    ratio = step.slope / arithmetic.slope
-    return Growth(
-        exponent(x, milliseconds),
-        step,
-        arithmetic,
-        ratio,
-        ratio / (milliseconds[-1] / products[-1]),
-    )
+    return Growth(exponent(x, milliseconds), step, arithmetic, step.slope / arithmetic.slope)

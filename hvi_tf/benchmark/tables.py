@@ -76,7 +76,7 @@ def growth(records: list[Record]) -> str:
     """Exponents and lines of the families."""
     header = [
         *("family", "values", "ms: medians", "exponent", "line, ms (furthest off)"),
-        *("slope over the products' slope", "relative", "MB from first to last"),
+        *("slope over the products' slope", "MB from first to last"),
     ]
     rows = []
     for r in records:
@@ -87,7 +87,7 @@ def growth(records: list[Record]) -> str:
                 ", ".join(f"{ms:.1f}" for ms in r["medians"]),
                 f"{exponent['slope']:.2f} ± {exponent['slope_error']:.2f}",
                 f"{line['start']:.1f} + {line['slope']:.3g} n ({line['residual']:.1f})",
-                *(f"{r['growth'][n]:.2f}" for n in ("slope_ratio", "relative_slope_ratio")),
+                f"{r['growth']['slope_ratio']:.2f}",
                 f"{r['peak_growth']['host']:+.0f}" if "peak_growth" in r else "",
             ]
         )

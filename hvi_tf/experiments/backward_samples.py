@@ -137,7 +137,7 @@ def _at_equal_time(rows: list[Row]) -> tuple[float, np.ndarray]:
     (S,) = (count for count in curves if count)
     end = max(curves[0])
     seconds = end * _step_seconds(rows, K, 0)
-    then = seconds / _step_seconds(rows, K, S)
+    then = min(seconds / _step_seconds(rows, K, S), max(curves[S]))  # if it ended before
     by_seed = np.array(list(curves[S].values())).T
     fewer = [np.interp(then, list(curves[S]), bounds) for bounds in by_seed]
     return seconds, np.array(fewer) - np.array(curves[0][end])

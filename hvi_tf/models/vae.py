@@ -96,13 +96,7 @@ class VAE(Autoencoder):
         weights stay as they are, and the metrics tell.
         """
         reported, ascent = self.ascent(data)
-        finite = is_finite(reported)
-
-        def apply() -> tf.Tensor:
-            self.climb(ascent)
-            return finite
-
-        tf.cond(finite, apply, lambda: finite)
+        if_finite(reported, lambda: self.climb(ascent))
         return reported
 
     def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
@@ -226,9 +220,15 @@ class VAE(Autoencoder):
         return self._score(x, seed)
 
 
-def is_finite(reported: Metrics) -> tf.Tensor:
-    """Whether a step's terms and gradients are all finite, and so may be applied."""
-    return tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+def if_finite(reported: Metrics, climb: Callable[[], None]) -> None:
+    """Climbs if a step's terms and gradients are all finite; else the weights stay."""
+    finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+
+    def climbed() -> tf.Tensor:
+        climb()
+        return finite
+
+    tf.cond(finite, climbed, lambda: finite)
 
 
 def _sharing(compute: Callable) -> Callable:

@@ -86,13 +86,7 @@ class StepRunner:
 
         reported, direction = strategy.run(ascent, args=(batch,))
         reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
-        finite = vae.is_finite(reported)
-
-        def apply() -> tf.Tensor:
-            strategy.run(model.climb, args=(direction,))
-            return finite
-
-        tf.cond(finite, apply, lambda: finite)
+        vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
         return reported
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -191,8 +185,6 @@ class Trainer:
         with StopRequest() as stop:
             while step < self._end and not self._is_exhausted(step):
                 step, rate = self._epoch(step, batches, summaries, stop)
-                if distribution.any_worker(stop.requested):
-                    raise Interrupted
         if step < self._end:
             print(
                 f"No better validation bound in {t.patience} epochs: training ends early.",
@@ -209,7 +201,11 @@ class Trainer:
     def _epoch(
         self, step: int, batches: Iterator[tf.Tensor], summaries: Summaries, stop: StopRequest
     ) -> tuple[int, float]:
-        """The rest of the epoch that `step` is in; returns the new step and steps/s."""
+        """The rest of the epoch that `step` is in; returns the new step and steps/s.
+
+        Raises:
+            Interrupted: with a checkpoint saved; all workers together.
+        """
         t = self._config.training
         epoch = step // self._per_epoch
         schedule = self._config.schedule(epoch)
@@ -234,7 +230,7 @@ class Trainer:
         if step < epoch_end:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
-            return step, rate
+            raise Interrupted
         scores = self._validate(step)
         shown = {} if scores is None else {"validation": scores.log_likelihood}
         progress.close(self._end - step, train=means["bound"], **shown)
@@ -244,6 +240,8 @@ class Trainer:
         stopping = distribution.any_worker(stop.requested)
         if self._is_due(step, t.checkpoint_every) or stopping or self._is_exhausted(step):
             self._checkpoints.save()
+        if stopping:
+            raise Interrupted
         return step, rate
 
     def _first_step(

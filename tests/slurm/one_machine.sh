@@ -7,6 +7,7 @@
 # FOLDER, and they listen on ports of their own, so a Slurm of the machine's own is left alone.
 # Status 77, with the reason as the last line, where no such cluster can be had.
 set -uo pipefail
+umask 077
 
 cannot() {
   echo "cannot run Slurm here: $1"
@@ -18,7 +19,7 @@ shift
 [ "$(id -u)" = 0 ] || cannot "only root may start its daemons"
 has_slurm() { command -v slurmctld slurmd munged sbatch > /dev/null; }
 install() {
-  exec 9> /tmp/hvi_tf-slurm-install.lock
+  exec 9> /run/lock/hvi_tf-slurm-install.lock
   flock 9 # two tests at once install it once
   has_slurm && return
   # Debian would start its own daemons, unless a policy says no.
