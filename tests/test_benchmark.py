@@ -124,8 +124,14 @@ def test_a_family_and_an_evaluation_are_measured_with_their_products():
     assert "| L | 1, 3 |" in tables.growth([record])
     assert "| +12 |" in tables.growth([record])
     (score,) = measuring.evaluations([Evaluation(TINY, 3, 2)], [Peak(700.0, 0.0)], 1, 0.0)
+    (task,) = cells.parse_evaluations("bsvi-3", TINY)
+    (refined,) = measuring.evaluations([task], [Peak(700.0, 0.0)], 1, 0.0)
+    (longer,) = cells.parse_evaluations("bsvi-5", TINY)
+    (more,) = measuring.evaluations([longer], [Peak(700.0, 0.0)], 1, 0.0)
+    assert more["gigaflops"] > refined["gigaflops"] > 0
+    assert more["name"] == "BSVI-5"
     assert score["images_per_second"] == pytest.approx(1e3 * score["images"] / score["median"])
-    assert "| 3 | 2 |" in tables.evaluation([score])
+    assert "| 3x2 |" in tables.evaluation([score])
 
 
 def test_the_schedule_of_the_recipe_is_that_of_the_flagfile():
@@ -178,7 +184,7 @@ def test_a_command_prints_its_tables_and_stores_them(tmp_path):
     out = tmp_path / "out.json"
     done = subprocess.run([*command, f"--out={out}"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "| M | K | images/s |" in done.stdout
+    assert "| score: MxK, or steps of SVI | images/s |" in done.stdout
     found = json.loads(out.read_text())
     assert found["evaluations"][0]["peak"]["host"] > 100.0
     assert "share of the product rate: score 5x2" in found["ratios"]

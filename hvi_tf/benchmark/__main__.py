@@ -46,7 +46,9 @@ def define_flags() -> None:
         "cells", CELLS, "Training steps, bound:setting=value,...; separated by semicolons."
     )
     flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
-    flags.DEFINE_string("evaluations", "10x20,100x20,100x100,1000x100", "Scores, as MxK.")
+    flags.DEFINE_string(
+        "evaluations", "10x20,100x20,100x100,1000x100,bsvi-100", "Scores, as MxK or bsvi-STEPS."
+    )
     flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
     flags.DEFINE_list("contestants", None, "Of --compare. Default: all.")
     flags.DEFINE_integer("rounds", 7, "Rounds in which every contestant is measured once.", 1)

@@ -56,11 +56,24 @@ class Family(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A score to measure: the cell's model by the bound of its row, with M and K draws."""
+    """A score to measure: the cell's model by the bound of its row.
+
+    Attributes:
+        cell: of the model.
+        M: draws of z.
+        K: draws of psi for each.
+        steps: of SVI, where the row refines; M and K are 1 and 0 there.
+    """
 
     cell: Cell
     M: int
     K: int
+    steps: int = 0
+
+    @property
+    def name(self) -> str:
+        """What the tables call it."""
+        return f"BSVI-{self.steps}" if self.steps else f"{self.M}x{self.K}"
 
 
 CELLS = (
@@ -133,16 +146,21 @@ def _parse_cell(text: str) -> Cell:
 
 
 def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
-    """The scores of a flag such as `100x20,1000x100`, M times K.
+    """The scores of a flag such as `100x20,1000x100,bsvi-100`: M times K, or steps of SVI.
 
     Raises:
         UserError: if there is anything but numbers.
     """
     found = []
     for part in filter(None, text.split(",")):
+        bound, _, steps = part.partition("-")
+        if bound == "bsvi" and steps.isdigit() and int(steps):
+            refined = Cell("bsvi", dict(bound="bsvi", hidden=cell.config.model.hidden), cell.x_dim)
+            found.append(Evaluation(refined, 1, 0, int(steps)))
+            continue
         M, _, K = part.partition("x")
         if not (M.isdigit() and K.isdigit() and int(M)):
-            raise UserError(f"--evaluations: {part!r} is not MxK, such as 100x20")
+            raise UserError(f"--evaluations: {part!r} is not MxK, such as 100x20, or bsvi-STEPS")
         found.append(Evaluation(cell, int(M), int(K)))
     return found
 

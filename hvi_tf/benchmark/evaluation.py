@@ -1,10 +1,10 @@
-"""The streamed score of `log_likelihood`, to be timed."""
+"""The streamed scores of `log_likelihood` and `svi_scores`, to be timed."""
 
 from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, sampling
+from hvi_tf import log_likelihood, sampling, svi_scores
 from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Evaluation
 from hvi_tf.benchmark.operations import Operations
@@ -18,15 +18,23 @@ class Scoring:
     def __init__(self, task: Evaluation) -> None:
         self.model = make_vae(task.cell.config, task.cell.x_dim)
         row = self.model.method
-        per_z = sampling.psi_per_z(row, task.K, task.M)
-        self.plan = log_likelihood.make_plan(task.M, per_z, rows=self.model.rows_per_call)
         jit = task.cell.config.training.jit_compile == "on"
-        self._score: Any = log_likelihood.make_scorer(self.model.prepare, row, self.plan, jit)
-        images = noise_images(self.plan.images, task.cell.x_dim)
-        self._x = tf.cast(images > 0, tf.float32)
+        self._score: Any
+        if task.steps:
+            settings = self.model.svi_settings(steps=task.steps)
+            self.images = self.model.refined_images
+            self._score = svi_scores.make_scorer(
+                self.model.localize, row, settings, jit_compile=jit
+            )
+        else:
+            per_z = sampling.psi_per_z(row, task.K, task.M)
+            plan = log_likelihood.make_plan(task.M, per_z, rows=self.model.rows_per_call)
+            self.images = plan.images
+            self._score = log_likelihood.make_scorer(self.model.prepare, row, plan, jit)
+        self._x = tf.cast(noise_images(self.images, task.cell.x_dim) > 0, tf.float32)
 
     def __call__(self, calls: int) -> None:
-        """Scores the plan's images so many times."""
+        """Scores the images so many times."""
         for i in range(calls):
             self._score(self._x, tf.constant([0, i])).log_likelihood.numpy()
 

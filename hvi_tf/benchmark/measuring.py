@@ -120,8 +120,8 @@ def _scheduled_hours(line: scaling.Fit) -> float:
 def evaluations(
     asked: list[Evaluation], peaks: list[Peak], count: int, seconds: float
 ) -> list[Record]:
-    """Streamed scores over (M, K), and the products of each, all in the same rounds."""
-    scorers = {f"{task.M}x{task.K}": Scoring(task) for task in asked}
+    """Streamed scores, and the products of each, all in the same rounds."""
+    scorers = {task.name: Scoring(task) for task in asked}
     counts = {name: scorer.count() for name, scorer in scorers.items()}
     contestants: dict[str, Any] = dict(scorers)
     contestants |= {f"{name} products": Replay(c) for name, c in counts.items()}
@@ -129,7 +129,7 @@ def evaluations(
     records = []
     for task, peak, (name, scorer) in zip(asked, peaks, scorers.items(), strict=True):
         own = {"step": times[name], "products": times[f"{name} products"]}
-        images = scorer.plan.images
+        images = scorer.images
         record = _shared(task.cell._replace(name=name), counts[name], own)
         record |= {"M": task.M, "K": task.K, "peak": peak._asdict(), "images": images}
         record["images_per_second"] = 1e3 * images / record["median"]

@@ -55,9 +55,14 @@ def split(records: list[Record]) -> str:
 
 
 def evaluation(records: list[Record]) -> str:
-    """The streamed score over (M, K)."""
+    """The streamed scores."""
     header = [
-        *("M", "K", "images/s", "ms an image: median (quartiles)", "GFLOP an image"),
+        *(
+            "score: MxK, or steps of SVI",
+            "images/s",
+            "ms an image: median (quartiles)",
+            "GFLOP an image",
+        ),
         *("share of the product rate", "peak MB"),
     ]
     rows = []
@@ -65,7 +70,7 @@ def evaluation(records: list[Record]) -> str:
         each = {name: value / r["images"] for name, value in r["spread"].items()}
         rows.append(
             [
-                *(str(r["M"]), str(r["K"]), f"{r['images_per_second']:.3g}", _spread(each, 1)),
+                *(r["name"], f"{r['images_per_second']:.3g}", _spread(each, 1)),
                 *(f"{r['gigaflops'] / r['images']:.3g}", _share(r), _peak(r["peak"])),
             ]
         )

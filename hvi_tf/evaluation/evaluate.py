@@ -133,6 +133,7 @@ def evaluate(
     make = _adaptive_job if config.evaluation.eval_tolerance else _job
     job, told = make(config, model, x, workdir, step, num_images)
     scores, seconds = resumable.score_all(job, num_images, config.training.seed)
+    seconds += told.get("pilot_seconds", 0.0)
     summary = _summary(config, job, num_images, seconds, step) | told | resumable.means(scores)
     return _written(summary, job, num_images)
 
