@@ -184,7 +184,7 @@ def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -
 def table(cells: list[Cell]) -> str:
     """The score of every cell, of its latest evaluation."""
     names = list(cells[0].settings)
-    rows = [[*names, "score", "+-", "images", "step"]]
+    rows = [[*names, "score, nats", "+-", "images", "step"]]
     rows += [[*cell.settings.values(), *_score(cell)] for cell in cells]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -200,10 +200,12 @@ def _score(cell: Cell) -> list[str]:
     if not files:
         return ["no score", "", "", ""]
     summary: dict[str, Any] = json.loads(files[-1].read_text())
-    first = next(v for v in summary.values() if isinstance(v, dict) and "mean" in v)
-    error = first["standard_error"]
+    # What a run's own table has on top: the bound on log p(x), or else the ELBO.
+    bounds = [name for name in summary if name.startswith("log_likelihood")] or ["elbo"]
+    score = summary[bounds[-1]]
+    error = score["standard_error"]
     shown = "" if error is None else f"{error:.3f}"
-    return [f"{first['mean']:.3f}", shown, str(summary["images"]), str(summary["step"])]
+    return [f"{score['mean']:.3f}", shown, str(summary["images"]), str(summary["step"])]
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import tensorflow as tf
 from hvi_tf import bounds, gradients, methods, svi, svi_gradients, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.subsampling import systematic_resampling
 from hvi_tf.svi import SVI, LocalModel
 from tests.analytic import Refinable, normal, standard_normal
 
@@ -369,7 +370,7 @@ def test_resampling_has_the_mean_of_the_full_gradient(hierarchical_prior, seed):
 
 def test_resampling_draws_in_proportion_to_the_weights(seed):
     r = np.repeat([[0.1], [0.0], [0.6], [0.3]], 40_000, axis=1)
-    index = svi_gradients._draw_index(tf.constant(r), tf.constant([seed, 1])).numpy()
+    index = systematic_resampling(tf.constant(r), 1, tf.constant([seed, 1]))[0].numpy()
     frequencies = np.bincount(index, minlength=4) / r.shape[1]
     np.testing.assert_allclose(frequencies, r[:, 0], atol=5 * 0.5 / np.sqrt(r.shape[1]))
     assert frequencies[1] == 0

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf.benchmark import memory, parts, rounds, scaling
-from hvi_tf.benchmark.cells import Cell, Evaluation, Family
+from hvi_tf.benchmark.cells import FAMILIES, Cell, Evaluation, Family
 from hvi_tf.benchmark.evaluation import Scoring
 from hvi_tf.benchmark.memory import Peak
 from hvi_tf.benchmark.operations import Operations
@@ -100,7 +100,7 @@ def family(asked: Family, peaks: tuple[Peak, Peak] | None, count: int, seconds: 
     if peaks is not None:
         first, last = peaks
         record["peak_growth"] = {n: getattr(last, n) - getattr(first, n) for n in Peak._fields}
-    if asked.setting == "K":
+    if asked.cell == FAMILIES["K"].cell:  # the networks of the recipe, not small ones
         record["recipe_hours"] = _scheduled_hours(grown.line)
     return record
 

@@ -184,6 +184,12 @@ def warnings(scores: dict[str, Any]) -> list[str]:
             f"Pareto k of the outer weights is {tail:.2f}, above {diagnostics.RELIABLE_PARETO_K}: "
             "few draws dominate, so the bound is still well below log p(x); raise --eval_M"
         )
+    capped = scores.get("images_at_most_draws", 0)
+    if capped:
+        found.append(
+            f"{capped} images take all --eval_M={scores['M']} draws, which may be too few for "
+            f"--eval_tolerance={scores['eval_tolerance']:g}"
+        )
     return found
 
 
