@@ -69,12 +69,13 @@ def start_workers(jobs, count=2):
 
 def finish(processes):
     try:
-        for process in processes:
-            out, _ = process.communicate(timeout=300)
-            assert process.returncode == 0, out[-3000:]
+        told = [process.communicate(timeout=300)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
+    # The one that failed first is told by the output of all.
+    failed = any(process.returncode for process in processes)
+    assert not failed, "\n\n".join(out[-3000:] for out in told)
 
 
 @pytest.fixture(scope="module")
