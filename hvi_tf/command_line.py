@@ -1,7 +1,9 @@
 """What the commands share: how flags are parsed, and how a mistake or a Ctrl-C ends them."""
 
 import re
+import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 from absl import flags, logging
@@ -10,6 +12,8 @@ from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted
 
 FLAGS = flags.FLAGS
+
+flags.DEFINE_boolean("debug", False, "Shows where in the program an error arose.")
 
 
 def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
@@ -21,7 +25,7 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
             sys.exit(0)
         try:
             return FLAGS(argv)
-        except flags.Error as error:
+        except (flags.Error, UnicodeError, RecursionError) as error:  # the last two: of a flagfile
             text = " ".join(str(error).replace("ERROR:: ", "").split())
             text = re.sub(
                 r"flag (\S+): (invalid literal|could not convert).*", r"\1: must be a number", text
@@ -35,6 +39,9 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
 def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
     """Runs a command; one line and exit status 2 for anything the user can mend.
 
+    Anything else is a defect of this program: one line too, and exit status 1. An interruption
+    ends with 128 and the signal's number, as a shell would tell it.
+
     Args:
         command: what to run.
         same_command: tells how to go on after an interruption.
@@ -44,10 +51,31 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
     try:
         command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(str(error))
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as stop:
         # A second Ctrl-C does not wait for the checkpoint that the first one asked for.
         kept = "nothing is lost" if isinstance(stop, Interrupted) else "the last checkpoint stays"
         print(f"\nInterrupted; {kept}. To go on:\n  {same_command()}", flush=True)
-        sys.exit(130)
+        number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
+        sys.exit(128 + number)
+    except MemoryError as error:
+        _tell(f"out of memory ({error}); {_LESS}")
+        sys.exit(2)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which may not be here
+            _tell(f"out of memory ({reason}); {_LESS}")
+            sys.exit(2)
+        _tell(f"a defect of this program ({type(error).__name__}: {reason}); --debug shows where")
+        sys.exit(1)
+
+
+_LESS = "give a smaller --batch_size, --K, --M or --L, or smaller networks"
+
+
+def _tell(line: str) -> None:
+    """The one line for the exception that is being handled."""
+    if FLAGS.debug:
+        traceback.print_exc()
+    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)

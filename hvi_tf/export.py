@@ -5,9 +5,8 @@ import shutil
 
 import tensorflow as tf
 
-from hvi_tf import bounds, sampling
+from hvi_tf import bounds, files, sampling
 from hvi_tf.models.vae import VAE
-from hvi_tf.workdir import write_error
 
 
 class ExportedModel(tf.Module):
@@ -81,7 +80,7 @@ def export(model: VAE, path: pathlib.Path) -> None:
         temporary.rename(path)
     except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise write_error(path, error) from error
+        raise files.write_error(path, error) from error
 
 
 SIGNATURES = ("encode", "decode", "sample", "log_weights")

@@ -5,7 +5,15 @@ from types import FrameType, TracebackType
 
 
 class Interrupted(Exception):
-    """The user asked to stop; everything is saved."""
+    """The user, or a cluster, asked to stop; everything is saved.
+
+    Args:
+        number: of the signal that asked; without one another worker got it.
+    """
+
+    def __init__(self, number: int | None = None) -> None:
+        super().__init__()
+        self.signal = signal.SIGINT if number is None else number
 
 
 class StopRequest:
@@ -15,6 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.signal: int | None = None  # which of the two
 
     def __enter__(self) -> "StopRequest":
         self._previous = {s: signal.signal(s, self._handle) for s in self._SIGNALS}
@@ -29,7 +38,7 @@ class StopRequest:
         self._restore()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested, self.signal = True, number
         self._restore()
 
     def _restore(self) -> None:

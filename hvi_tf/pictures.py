@@ -6,8 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
-from hvi_tf import workdir as workdirs
+from hvi_tf import files, seeds
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.progress import Progress
 
@@ -60,5 +59,5 @@ def write_grid(
         UserError: if the file cannot be written.
     """
     grid = np.round(255.0 * np.clip(image_grid(images, image_shape), 0.0, 1.0))
-    workdirs.write_atomically(path, tf.io.encode_png(grid.astype(np.uint8)).numpy())
+    files.write_atomically(path, tf.io.encode_png(grid.astype(np.uint8)).numpy())
     return path

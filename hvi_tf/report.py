@@ -20,8 +20,7 @@ from typing import Any
 
 from absl import app, flags
 
-from hvi_tf import command_line
-from hvi_tf import workdir as workdirs
+from hvi_tf import command_line, files
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
 from hvi_tf.progress import duration
@@ -147,7 +146,7 @@ def main(argv: list[str]) -> None:
             raise UserError("name one folder of results, such as runs/reproduce-quick")
         folder = pathlib.Path(argv[1])
         experiments = read(folder)
-        workdirs.write_atomically(folder / PAGE, render(experiments))
+        files.write_atomically(folder / PAGE, render(experiments))
         print(f"Report: {folder / PAGE}")
         if FLAGS.copy_to:
             copy(folder, [e["name"] for e in experiments], pathlib.Path(FLAGS.copy_to))

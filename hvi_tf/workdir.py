@@ -2,20 +2,15 @@
 
 import contextlib
 import dataclasses
-import fcntl
-import io
-import json
-import os
 import pathlib
 import shutil
 import time
 from collections.abc import Iterator
-from typing import IO, Any
 
-import numpy as np
-
+from hvi_tf import files
 from hvi_tf.config import Config, differences
 from hvi_tf.errors import UserError
+from hvi_tf.locks import Lock
 
 MIN_FREE_BYTES = 256 * 2**20
 
@@ -31,35 +26,10 @@ def new_path(config: Config, root: str = "runs") -> pathlib.Path:
     return pathlib.Path(root) / name
 
 
-def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes so that a reader, or the next run, sees the old file or the new one.
-
-    Raises:
-        UserError: if the disk is full or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise write_error(path, error) from error
-
-
-def write_error(path: pathlib.Path, error: BaseException) -> UserError:
-    """The one line for a file that could not be written."""
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["unknown"])[0]
-    return UserError(f"cannot write {path} ({reason}); free some space or name another folder")
-
-
-class InUseError(UserError):
-    """Another process has the folder."""
-
-
 class Workdir:
     """An open workdir, locked by the process that writes. See the functions below."""
 
-    def __init__(self, path: pathlib.Path, config: Config, lock: IO[str] | None) -> None:
+    def __init__(self, path: pathlib.Path, config: Config, lock: Lock | None) -> None:
         self.path = path
         self.config = config
         self._lock = lock
@@ -88,6 +58,11 @@ class Workdir:
     def saved_model(self) -> pathlib.Path:
         """The exported SavedModel."""
         return self.path / "saved_model"
+
+    def check(self) -> None:
+        """Raises `UserError` if the folder has gone or been replaced since it was opened."""
+        if self._lock is not None:
+            self._lock.check()
 
     def close(self) -> None:
         """Gives the workdir free for another run."""
@@ -126,7 +101,7 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
 def check_not_in_use(path: pathlib.Path) -> None:
     """Raises `UserError` if another process runs in an existing workdir."""
     if (path / "config.json").exists():
-        _lock(path).close()
+        Lock(path).close()
 
 
 def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> Workdir:
@@ -146,15 +121,15 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free
     except OSError as error:
-        raise write_error(path, error) from error
+        raise files.write_error(path, error) from error
     if free < MIN_FREE_BYTES:
         raise UserError(
             f"--workdir={path}: {free >> 20} MB free on that disk; a run needs "
             f"{MIN_FREE_BYTES >> 20} MB: free some space or name another --workdir"
         )
-    lock = _lock(path)
+    lock = Lock(path)
     config = reconcile(path, config)
-    write_atomically(path / "config.json", config.to_json())
+    files.write_atomically(path / "config.json", config.to_json())
     return Workdir(path, config, lock)
 
 
@@ -171,7 +146,7 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     config = _read_config(path)
     if config is None:
         raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
-    return Workdir(path, config, _lock(path) if writes else None)
+    return Workdir(path, config, Lock(path) if writes else None)
 
 
 def _read_config(path: pathlib.Path) -> Config | None:
@@ -196,35 +171,6 @@ def locked(path: pathlib.Path, flag: str) -> Iterator[None]:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise write_error(path, error) from error
-    with _lock(path, flag):
+        raise files.write_error(path, error) from error
+    with Lock(path, flag):
         yield
-
-
-def _lock(path: pathlib.Path, flag: str = "--workdir") -> IO[str]:
-    try:
-        lock = open(path / ".lock", "w")
-    except OSError as error:
-        raise write_error(path, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        if not isinstance(error, BlockingIOError):  # a file system without locks, say
-            raise write_error(path, error) from error
-        raise InUseError(
-            f"{flag}={path}: another process is running there; wait for it or name another"
-        ) from None
-    return lock
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """`write_atomically` of indented JSON."""
-    write_atomically(path, json.dumps(value, indent=2) + "\n")
-
-
-def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
-    """`write_atomically` of arrays by name, as `np.load` reads them."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_atomically(path, buffer.getvalue())

@@ -67,8 +67,8 @@ for ((left = count; left > 0; left--)); do
   pids=(${remaining[@]+"${remaining[@]}"})
   if ((code != 0 && status == 0)); then
     status=$code
-    # 130: interrupted, as the others are at the same step. 2: they may have the same to say.
-    ((code == 130)) || { ((code == 2)) && sleep 2; pass_on KILL; }
+    # 130 and 143: interrupted, as the others are at the same step. 2: they may say the same.
+    ((code == 130 || code == 143)) || { ((code == 2)) && sleep 2; pass_on KILL; }
   fi
 done
 exit "$status"

@@ -25,6 +25,7 @@ import urllib.parse
 from typing import Any, NamedTuple
 
 INTERRUPTED = 130
+STOPPED = (INTERRUPTED, 143)  # by SIGINT and by SIGTERM
 
 
 class Cell(NamedTuple):
@@ -127,7 +128,7 @@ def run(cell: Cell) -> int:
         _running.remove(process)
     if status == 0:
         cell.marker.write_text(json.dumps(cell.flags))
-    elif status != INTERRUPTED:
+    elif status not in STOPPED:
         print(f"{cell.workdir.name} failed: {_last_line(cell.log)} (see {cell.log})", flush=True)
     return status
 
@@ -156,7 +157,7 @@ def run_here(cells: list[Cell], jobs: int) -> int:
     finally:
         pool.shutdown(cancel_futures=True)
         signal.signal(signal.SIGTERM, previous)
-    if INTERRUPTED in statuses:
+    if {*STOPPED} & {*statuses}:
         return INTERRUPTED
     return 1 if any(statuses) else 0
 

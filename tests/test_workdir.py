@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from hvi_tf import config as config_lib
+from hvi_tf import files
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 
@@ -28,9 +29,9 @@ def test_more_epochs_are_the_same_run(tmp_path):
 
 def test_one_process_at_a_time(tmp_path):
     held = workdirs.create_or_open(tmp_path / "w", CONFIG)
-    with pytest.raises(UserError, match="another process is running there"):
+    with pytest.raises(UserError, match="is running there"):
         workdirs.open_existing(tmp_path / "w")
-    with pytest.raises(UserError, match="another process is running there"):
+    with pytest.raises(UserError, match="is running there"):
         workdirs.check_not_in_use(tmp_path / "w")
     held.close()
     workdirs.open_existing(tmp_path / "w").close()
@@ -59,14 +60,14 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    workdirs.write_atomically(path, "old")
+    files.write_atomically(path, "old")
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        workdirs.write_atomically(path, "new")
+        files.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -19,8 +19,7 @@ from typing import Any
 
 from absl import app, flags
 
-from hvi_tf import command_line
-from hvi_tf import workdir as workdirs
+from hvi_tf import command_line, files
 from hvi_tf.benchmark import cells as cells_lib
 from hvi_tf.benchmark import regression, tables
 from hvi_tf.benchmark.cells import (
@@ -196,7 +195,7 @@ def write(name: str, content: dict[str, Any]) -> None:
     if name:
         path = pathlib.Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        workdirs.write_json(path, content)
+        files.write_json(path, content)
 
 
 if __name__ == "__main__":

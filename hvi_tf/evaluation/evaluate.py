@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, log_likelihood, sampling, seeds, svi_scores
-from hvi_tf import workdir as workdirs
+from hvi_tf import distribution, files, log_likelihood, sampling, seeds, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
 from hvi_tf.data.datasets import Dataset
@@ -299,7 +298,7 @@ def _evaluate_by_annealing(
 
 def _written(summary: dict[str, Any], job: Job, num_images: int) -> dict[str, Any]:
     if distribution.is_chief():
-        workdirs.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
+        files.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
     return summary
 
 

@@ -3,15 +3,13 @@
 import json
 import pathlib
 import time
-import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, seeds
-from hvi_tf import workdir as workdirs
+from hvi_tf import distribution, files, seeds
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.progress import Progress
@@ -94,7 +92,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
             if stopping and done < num_images:
                 progress.close(**mean)
                 distribution.barrier()  # nobody leaves before the chief has saved
-                raise Interrupted
+                raise Interrupted(stop.signal)
     progress.close(**mean)
     seconds += saved - started  # as it was saved: asked again, the same is told
     return {name: values[:num_images] for name, values in scores.items()}, seconds
@@ -123,11 +121,14 @@ def _load(job: Job) -> tuple[Scores, float]:
     if not job.path.exists():
         return empty, 0.0
     try:
-        with np.load(job.path) as file:
-            if json.loads(str(file["identity"])) != identity:
-                return empty, 0.0
-            return {name: file[name] for name in job.names}, float(file["seconds"])
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        if json.loads(str(files.read_arrays(job.path, ["identity"])["identity"])) != identity:
+            return empty, 0.0
+        found = files.read_arrays(job.path, [*job.names, "seconds"])
+        seconds = float(found.pop("seconds"))
+        if {s.shape for s in found.values()} != {found[job.names[0]].shape[:1]}:
+            raise ValueError("scores of different images")
+        return found, seconds
+    except (OSError, ValueError, TypeError) as error:
         print(f"warning: {job.path} is damaged ({error}); scoring all images anew")
         return empty, 0.0
 
@@ -140,8 +141,8 @@ def _save(job: Job, scores: Scores, seconds: float) -> None:
     try:
         job.path.parent.mkdir(exist_ok=True)
     except OSError as error:
-        raise workdirs.write_error(job.path, error) from error
-    workdirs.write_arrays(job.path, arrays)
+        raise files.write_error(job.path, error) from error
+    files.write_arrays(job.path, arrays)
 
 
 def _check_finite(batch: Scores, headline: str, first: int) -> None:

@@ -3,13 +3,11 @@
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 import hvi_tf as hvi
 from hvi_tf import config as config_lib
-from hvi_tf import seeds
-from hvi_tf import workdir as workdirs
+from hvi_tf import files, seeds
 from hvi_tf.data import pipeline
 from hvi_tf.experiments import trained
 from hvi_tf.experiments.experiment import Context
@@ -26,9 +24,9 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
     path = context.runs / f"{run.workdir.path.name}-encoder{steps}.npz"
     variables = model.encoder.variables
     if path.exists():
-        with np.load(path) as file:
-            for i, variable in enumerate(variables):
-                variable.assign(file[f"{i}"])
+        found = files.read_arrays(path)
+        for i, variable in enumerate(variables):
+            variable.assign(found[f"{i}"])
         return model
     batches = iter(
         pipeline.training_batches(
@@ -36,7 +34,7 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
         )
     )
     _ascend(model, batches, steps)
-    workdirs.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
+    files.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
     return model
 
 

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import bounds, gradients, sampling, seeds
-from hvi_tf import workdir as workdirs
+from hvi_tf import bounds, files, gradients, sampling, seeds
 from hvi_tf.examples.laplace import entropy_model
 from hvi_tf.experiments.experiment import Settings
 from hvi_tf.methods import METHODS
@@ -92,9 +91,8 @@ def trained_weights(
     name = f"laplace-{dim}d-{'x'.join(map(str, hidden))}-{'-'.join(map(str, steps))}steps"
     path = runs / name / f"{repetition}.npz"
     if path.exists():
-        with np.load(path) as file:
-            return {n: [file[f"{n}_{i}"] for i in range(len(file.files) // len(steps))]
-                    for n in steps}  # fmt: skip
+        stored = files.read_arrays(path)
+        return {n: [stored[f"{n}_{i}"] for i in range(len(stored) // len(steps))] for n in steps}
     own = trainer(dim, hidden)
     own.begin(repetition)
     seed = seeds.fold(repetition, seeds.Purpose.TRAIN)
@@ -104,5 +102,5 @@ def trained_weights(
         done, found[n] = n, own.weights
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
-    workdirs.write_arrays(path, arrays)
+    files.write_arrays(path, arrays)
     return found

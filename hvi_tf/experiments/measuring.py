@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hvi_tf import files, locks
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import plots, provenance
@@ -47,7 +48,7 @@ def measure_cells(
             with workdirs.locked(own, "--out"):
                 if _finished(own, cell) is None:  # not even by now
                     _measure(experiment, cell, context._replace(cell=own), title)
-        except workdirs.InUseError:
+        except locks.InUseError:
             print(f"{title}: another process measures it", flush=True)
 
 
@@ -62,7 +63,7 @@ def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -
         "provenance": provenance.record(),
         "rows": rows,
     }
-    workdirs.write_json(context.cell / "rows.json", found)
+    files.write_json(context.cell / "rows.json", found)
     print(f"{title}: {duration(seconds)}", flush=True)
 
 
@@ -86,7 +87,7 @@ def collect(
     if len(done) < len(cells):
         return None
     rows = [r for cell in done for r in cell["rows"]]
-    workdirs.write_atomically(folder / "results.csv", as_csv(rows))
+    files.write_atomically(folder / "results.csv", as_csv(rows))
     figures = experiment.figures(rows)
     for figure_name, figure in figures.items():
         plots.save(figure, folder / figure_name)
@@ -103,7 +104,7 @@ def collect(
             {**claim._asdict(), "holds": bool(claim.holds)} for claim in experiment.claims(rows)
         ],
     }
-    workdirs.write_json(folder / "results.json", results)
+    files.write_json(folder / "results.json", results)
     return results
 
 

@@ -11,7 +11,7 @@ from matplotlib import rcsetup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hvi_tf import workdir as workdirs
+from hvi_tf import files
 
 # One axis of numbers.
 Values = Sequence[float] | np.ndarray
@@ -137,4 +137,4 @@ def save(figure: Figure, stem: pathlib.Path) -> None:
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {"Software": None}
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-        workdirs.write_atomically(stem.with_suffix(f".{kind}"), buffer.getvalue())
+        files.write_atomically(stem.with_suffix(f".{kind}"), buffer.getvalue())

@@ -19,7 +19,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hvi_tf import config as config_lib
-from hvi_tf import seeds
+from hvi_tf import files, locks, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import pipeline
@@ -101,7 +101,7 @@ def _open(path: pathlib.Path, config: Config) -> Workdir:
     while True:
         try:
             return workdirs.create_or_open(path, config)
-        except workdirs.InUseError:
+        except locks.InUseError:
             if not waiting:
                 print(f"Waiting for the process that trains {path}", flush=True)
             waiting = True
@@ -114,7 +114,7 @@ def best_validation_bound(context: Context, settings: Settings) -> float:
     if not path.exists():
         run = train(context, settings)
         best = max(r["value"] for r in learning_curve(run, ""))
-        workdirs.write_json(path, best)
+        files.write_json(path, best)
     return json.loads(path.read_text())
 
 
@@ -161,8 +161,8 @@ def score_rows(
 
 def scores_by_image(scores: dict[str, Any], name: str) -> np.ndarray:
     """One of the scores that a summary averages, of each image `[N]`."""
-    with np.load(scores["scores"]) as file:
-        return file[name][: scores["images"]].astype(np.float64)
+    (values,) = files.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
+    return values[: scores["images"]].astype(np.float64)
 
 
 def test_images(run: Run, count: int) -> tf.Tensor:

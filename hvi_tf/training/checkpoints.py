@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hvi_tf import distribution
+from hvi_tf import distribution, files
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.workdir import Workdir, write_error
+from hvi_tf.workdir import Workdir
 
 KEEP = 3
 
@@ -99,7 +99,7 @@ class Checkpoints:
         try:
             manager.save(checkpoint_number=self._current_step)
         except (tf.errors.OpError, OSError) as error:
-            raise write_error(folder, error) from error
+            raise files.write_error(folder, error) from error
 
     def _restore(self, folder: pathlib.Path) -> int | None:
         paths = _steps(folder)

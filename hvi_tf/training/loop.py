@@ -230,7 +230,7 @@ class Trainer:
         if step < epoch_end:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
-            raise Interrupted
+            raise Interrupted(stop.signal)
         scores = self._validate(step)
         shown = {} if scores is None else {"validation": scores.log_likelihood}
         progress.close(self._end - step, train=means["bound"], **shown)
@@ -241,7 +241,7 @@ class Trainer:
         if self._is_due(step, t.checkpoint_every) or stopping or self._is_exhausted(step):
             self._checkpoints.save()
         if stopping:
-            raise Interrupted
+            raise Interrupted(stop.signal)
         return step, rate
 
     def _first_step(

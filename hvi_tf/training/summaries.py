@@ -5,14 +5,14 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import diagnostics, distribution, seeds
+from hvi_tf import diagnostics, distribution, files, seeds
 from hvi_tf.config import Config
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.pictures import image_grid
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.schedules import ScheduleValues
-from hvi_tf.workdir import Workdir, write_error
+from hvi_tf.workdir import Workdir
 
 GRID = 8  # images per side of an image grid
 AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel
@@ -38,7 +38,7 @@ class Summaries:
         try:
             self._writer = tf.summary.create_file_writer(str(self._path))
         except (tf.errors.OpError, OSError) as error:
-            raise write_error(self._path, error) from error
+            raise files.write_error(self._path, error) from error
         with self._writer.as_default(step=0):
             indented = "\n".join(f"    {line}" for line in config.to_json().splitlines())
             tf.summary.text("config", indented)
@@ -106,4 +106,4 @@ class Summaries:
         try:
             self._writer.flush()
         except (tf.errors.OpError, OSError) as error:
-            raise write_error(self._path, error) from error
+            raise files.write_error(self._path, error) from error

@@ -1,0 +1,127 @@
+"""One process at a time in a folder.
+
+The kernel's lock on the file `.lock`, which it lifts when its process dies, however it died.
+Some cluster file systems have no such locks: there the file says who has the folder, and a
+process that is gone has it no more.
+"""
+
+import fcntl
+import json
+import os
+import pathlib
+import platform
+from typing import IO
+
+from hvi_tf import files
+from hvi_tf.errors import UserError
+
+_NAME = ".lock"
+
+
+class InUseError(UserError):
+    """Another process has the folder."""
+
+
+class Lock:
+    """A folder that this process has until `close`, or until it ends.
+
+    Args:
+        path: of the folder.
+        flag: that names the folder, for messages.
+
+    Raises:
+        InUseError: if another process has it; says which.
+        UserError: if it cannot be written.
+    """
+
+    def __init__(self, path: pathlib.Path, flag: str = "--workdir") -> None:
+        self._path, self._flag = path, flag
+        try:
+            # Not emptied by opening: until the lock is had it tells of its owner.
+            self._file: IO[str] = open(path / _NAME, "a+")
+        except OSError as error:
+            raise files.write_error(path, error) from error
+        try:
+            self._take()
+            self._file.truncate(0)
+            json.dump(_identity(), self._file)
+            self._file.flush()
+        except OSError as error:
+            self._file.close()
+            raise files.write_error(path, error) from error
+        except InUseError:
+            self._file.close()
+            raise
+
+    def _take(self) -> None:
+        self._file.seek(0)
+        owner = self._file.read()
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._in_use(owner) from None
+        except OSError:  # there are no locks here
+            if _is_alive(owner):
+                raise self._in_use(owner) from None
+
+    def _in_use(self, owner: str) -> InUseError:
+        try:
+            who = "process {pid} on {host}".format(**json.loads(owner))
+        except (ValueError, KeyError, TypeError):
+            who = "another process"
+        return InUseError(
+            f"{self._flag}={self._path}: {who} is running there; wait for it or name another"
+        )
+
+    def check(self) -> None:
+        """Raises `UserError` if the folder has gone, or another one has taken its place."""
+        try:
+            found = os.stat(self._path / _NAME)
+        except OSError as error:
+            raise UserError(
+                f"{self._flag}={self._path} has gone while it was in use ({error.strerror}); "
+                "bring it back, or begin anew elsewhere"
+            ) from error
+        if not os.path.samestat(found, os.fstat(self._file.fileno())):
+            raise UserError(
+                f"{self._flag}={self._path} was replaced while it was in use; nothing more is "
+                "written there"
+            )
+
+    def close(self) -> None:
+        """Gives the folder free for another process."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.close()
+
+    def __enter__(self) -> "Lock":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def _identity() -> dict[str, str | int]:
+    return {"host": platform.node(), "pid": os.getpid(), "began": _began(os.getpid())}
+
+
+def _began(pid: int) -> str:
+    """When a process of this machine began, in ticks since it booted; nothing if it is gone.
+
+    A pid alone may by now be another process'.
+    """
+    try:
+        stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _is_alive(owner: str) -> bool:
+    """Whether the process that wrote this may still run; another machine's may."""
+    try:
+        found = json.loads(owner)
+        host, pid, began = found["host"], int(found["pid"]), str(found["began"])
+    except (ValueError, KeyError, TypeError):
+        return False  # nobody's
+    return host != platform.node() or (began != "" and _began(pid) == began)
