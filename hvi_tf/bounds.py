@@ -196,6 +196,11 @@ def rho_path_factor(
     return u * (1.0 - as_weight(outer, w.dtype) * (1.0 - w))
 
 
+# Of r, that it stay within float32. By the same symmetry psi_0 is any one of the K+1 with the
+# probability v, so a larger r has a probability below (K+1) e^-60: no draw has ever been near.
+_MAX_LOG_SWAP_RATIO = 60.0
+
+
 def swap_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
     """Factors r `[M, B]` that gather all direct terms of phi at psi_0, in expectation.
 
@@ -211,5 +216,5 @@ def swap_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.T
     psi_1:K of its own.
     """
     warmed, full = inner_log_ratios(densities, inner), inner_log_ratios(densities)
-    log_v_0 = warmed[0] - log_mean_exp(warmed)
-    return tf.exp(log_v_0 - (full[0] - log_mean_exp(full)))
+    log_r = warmed[0] - log_mean_exp(warmed) - (full[0] - log_mean_exp(full))
+    return tf.exp(tf.minimum(log_r, _MAX_LOG_SWAP_RATIO))

@@ -96,18 +96,23 @@ def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
     nodes = tf.reshape(nodes, [-1, *[1] * (beta.shape.rank - 1)])  # [Q, 1, ...]
 
     # averages[j]: over the j-subsets dropped from psi_1:k, of the product of what is kept.
-    averages = [tf.exp(-tf.exp(nodes + beta[0]))] + [tf.zeros_like(nodes + beta[0])] * order
+    averages = [_factor(nodes + beta[0])] + [tf.zeros_like(nodes + beta[0])] * order
     for k in range(1, K + 1):
-        factor = tf.exp(-tf.exp(nodes + beta[k]))
+        factor = _factor(nodes + beta[k])
         averages = [
             (k - j) / k * factor * averages[j] + (j / k * averages[j - 1] if j else 0.0)
             if j <= k
             else averages[j]
             for j in range(order + 1)
         ]
-    reference = tf.exp(-tf.exp(nodes))
+    reference = _factor(nodes)
     integrals = [_NODE_DISTANCE * tf.reduce_sum(reference - a, axis=0) for a in averages]
     return tf.stack(integrals) + full - shift
+
+
+def _factor(log_rates: tf.Tensor) -> tf.Tensor:
+    """exp(-e^t); in float64 it is 0 from t = 7 on, where the gradient would be 0 times infinity."""
+    return tf.exp(-tf.exp(tf.minimum(log_rates, 7.0)))
 
 
 def sampled_subset_averages(

@@ -4,7 +4,6 @@ So the flags, their defaults and the stored configuration cannot drift apart.
 """
 
 import dataclasses
-import math
 from typing import Any
 
 from hvi_tf.methods import METHODS
@@ -13,15 +12,18 @@ from hvi_tf.methods import METHODS
 MAX_COUNT = 100_000
 MAX_EVAL_COUNT = 10_000_000
 MAX_EPOCHS = 10_000_000
+MAX_STEPS = 10**12
 MAX_ROWS = 2_000_000  # (K + 1) * M * batch, rows of the conditional network in a step
 MAX_WIDTH = 100_000
+# Of any number: float32 ends at 3.4e38, and the inverse of 1e38 is 0 in it, by which Keras clips.
+MAX_NUMBER = 1e37
 
 # Of the inner SVI loop, per image; chosen by measurement (docs/bsvi.md).
 DEFAULT_SVI_LEARNING_RATE = 0.1
 
 
 def _flag(
-    default: Any, help_text: str | None, low: float | None = None, high: float = math.inf
+    default: Any, help_text: str | None, low: float | None = None, high: float = MAX_NUMBER
 ) -> Any:
     """A field with the help text of its flag and, for numbers, its inclusive range.
 
@@ -231,7 +233,7 @@ class TrainingConfig:
         MAX_EPOCHS,
     )
     max_steps: int = _flag(
-        0, "Ends training after this many steps, though epochs may be left; 0: never.", 0
+        0, "Ends training after this many steps, though epochs may be left; 0: never.", 0, MAX_STEPS
     )
     patience: int = _flag(
         0,
@@ -268,10 +270,23 @@ class TrainingConfig:
         "Training steps over which the weight of log p(z) - log q(z|x) rises to 1, in the inner "
         "SVI loop too; 0: none. Validation and test always have 1.",
         0,
+        MAX_STEPS,
     )
     kl_annealing_start: float = _flag(0.1, "That weight at step 0.", 0.0, 1.0)
     seed: int = _flag(0, "The one seed from which every draw is folded.", 0, 2**31 - 1)
     checkpoint_every: int = _flag(1, "Epochs between checkpoints.", 1, MAX_EPOCHS)
+    keep_checkpoints: int = _flag(
+        3, "Newest checkpoints that are kept; an older one only tides over damage.", 1, MAX_COUNT
+    )
+    keep_every: int = _flag(
+        0, "Keeps also the checkpoint of every so many epochs, for good; 0: none.", 0, MAX_EPOCHS
+    )
+    on_nonfinite: str = _flag(
+        "stop",
+        "What to do with a step whose loss, gradient or weights are not finite, once it is dumped "
+        "into the workdir: stop; skip (leave the weights as they are); or rollback (take those of "
+        "the last checkpoint, and go on behind that step).",
+    )
     eval_every: int = _flag(
         1, "Epochs between validations, which also choose the best checkpoint.", 1, MAX_EPOCHS
     )
@@ -324,7 +339,9 @@ class EvaluationConfig:
         20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT
     )
     eval_split: str = _flag("test", "Whose images are evaluated: test, validation or train.")
-    eval_images: int = _flag(10_000, "Images evaluated, the first ones of the split.", 1)
+    eval_images: int = _flag(
+        10_000, "Images evaluated, the first ones of the split.", 1, MAX_EVAL_COUNT
+    )
     eval_svi_learning_rate: float = _flag(
         0.02,
         "Learning rate of that loop, which is long enough for a smaller one than in training.",
@@ -334,3 +351,23 @@ class EvaluationConfig:
     ais_chains: int = _flag(16, "Chains per image of --estimator=ais.", 1, MAX_COUNT)
     ais_steps: int = _flag(1_000, "Temperatures of --estimator=ais.", 1, MAX_EVAL_COUNT)
     ais_leapfrog_steps: int = _flag(5, "Leapfrog steps per temperature.", 1, MAX_COUNT)
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedModelConfig:
+    """The SavedModel that is scored in the place of a run's checkpoint.
+
+    It is a program, so only the command line names one. These are no settings of a run: a
+    config.json may be a stranger's, and may neither name a program nor trust it.
+    """
+
+    saved_model: str = _flag(
+        "",
+        "SavedModel that --mode=evaluate scores on the run's data, by its log_weights alone; a "
+        "relative path begins at --workdir, whose own is saved_model.",
+    )
+    trust_saved_model: bool = _flag(
+        False,
+        "Loads a --saved_model that lies outside --workdir. A SavedModel is a program, which may "
+        "read and write files: say so only of one whose origin you trust.",
+    )

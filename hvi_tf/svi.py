@@ -282,11 +282,22 @@ class _Loop:
             ascent = self.climb(lambda: self.local.at(lam), lam, seed)
         gradient, point = ascent.of_local, ascent.point
         if settings.clip_norm:
-            gradient = tf.clip_by_norm(gradient, settings.clip_norm, axes=[-1])
+            gradient = _clip(gradient, settings.clip_norm)
         if settings.double_sampling:
             point = self.draw(lam, tf.random.fold_in(seed, -1))
         velocity = settings.momentum * velocity + gradient
         return _Step(lam + settings.learning_rate * velocity, velocity, point)
+
+
+def _clip(gradient: tf.Tensor, largest: float) -> tf.Tensor:
+    """Each row `[B, P]` at a norm of at most `largest`.
+
+    Unlike by `tf.clip_by_norm`, squares never overflow: there, gradients from 1e19 on are
+    clipped to 0, and a bound of 1e38 makes others infinite.
+    """
+    unit = tf.maximum(tf.reduce_max(tf.abs(gradient), axis=-1, keepdims=True), largest)
+    norm = unit * tf.norm(gradient / unit, axis=-1, keepdims=True)
+    return gradient / tf.maximum(norm / largest, 1.0)
 
 
 def _deferred(model: Model, make: Callable[[], Model]) -> Model:

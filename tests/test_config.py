@@ -58,6 +58,8 @@ BAD = [
     (dict(learning_rate=-1e-3), "--learning_rate=-0.001: must be a number, at least 0.0"),
     (dict(learning_rate=float("nan")), "--learning_rate=nan: must be a number"),
     (dict(learning_rate=float("inf")), "--learning_rate=inf: must be a number"),
+    (dict(learning_rate=1e39), "--learning_rate=1e+39: must be a number, at least 0.0 and at most"),
+    (dict(clip_norm=1e38), "--clip_norm=1e+38: must be a number, at least 0.0 and at most 1e+37"),
     (dict(annealing_factor=1.5), "--annealing_factor=1.5: must be a number, at least"),
     (dict(inner_warmup_epochs=-1.0), "--inner_warmup_epochs=-1.0: must be"),
     (dict(hidden=()), "--hidden=: give at least one layer"),

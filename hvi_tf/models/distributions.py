@@ -28,6 +28,9 @@ class DiagonalNormal(tfd.Independent):
 
     Not `MultivariateNormalDiag`: that caches its bijector, and the gradient of
     log_prob with respect to a sample of its own comes out as None.
+
+    In float32 log_prob is -inf where x is 2e19 scales or more from loc, as its square is
+    infinite: the bounds take that for a weight of 0. Draws of its own are never that far.
     """
 
     def __init__(self, loc: tf.Tensor, scale: tf.Tensor) -> None:

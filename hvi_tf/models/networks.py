@@ -16,6 +16,9 @@ from hvi_tf.models import distributions
 
 # Keeps every standard deviation away from 0, where log-densities are unbounded.
 MIN_SCALE = 1e-4
+# Where the log of a variance is what a network says: standard deviations from 1e-12 to 1e12,
+# far outside of any use, at which squares of what they divide are still within float32.
+MAX_LOG_VARIANCE = 55.0
 
 
 def uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = False) -> tf.Tensor:
@@ -232,7 +235,8 @@ def gaussian_head(outputs: tf.Tensor, scale: str = "softplus") -> tfd.Distributi
     """
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
     if scale == "log_variance":
-        return distributions.DiagonalNormal(loc, tf.exp(0.5 * raw_scale))
+        log_variance = tf.clip_by_value(raw_scale, -MAX_LOG_VARIANCE, MAX_LOG_VARIANCE)
+        return distributions.DiagonalNormal(loc, tf.exp(0.5 * log_variance))
     return distributions.DiagonalNormal(loc, tf.nn.softplus(raw_scale) + MIN_SCALE)
 
 

@@ -1,0 +1,395 @@
+"""Tiny models of random settings, trained for three steps: none may crash.
+
+`python -m tests.faults.random_configurations --count=10000 --seed=0 --processes=2` tries so
+many and prints how many were trained, refused or crashed; `--log=FILE` keeps what was found,
+and another start with the same file goes on from there. A configuration is a pure function of
+the seed and its number: `--only=NUMBER` runs that one alone, with its traceback.
+
+Every configuration ends in one of three ways. It is refused, by one clear line; or it is
+trained, that is three steps on images that may be all black or all white, and scored once; or
+it has crashed: with any other exception, weights that a step of terms that are not finite has
+changed, weights that are not finite, a message of several lines, a process that died or that
+took too long. What a step says need not be finite: nobody trains well at a rate of 10.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import traceback
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+from hvi_tf import config as config_lib
+from hvi_tf.errors import UserError
+from hvi_tf.methods import METHODS
+
+PIXELS = 16  # images of 4x4
+STEPS = 3
+# Of the configurations that run as a command does, in a graph; tracing takes seconds.
+GRAPHS = 0.02
+# A refusal most often costs the setting that it names, so that most configurations train.
+KEPT_AS_REFUSED = 0.03
+# Of one process: what Keras and TensorFlow hold on to after a model is gone adds up.
+PER_PROCESS = 150
+SECONDS = 300.0  # after which a configuration is taken to hang
+
+# For every setting that a command line has: what it may be drawn from, valid or nearly so.
+DRAWN = {
+    "dataset": ["mnist", "omniglot", "svhn"],
+    "keep_checkpoints": [1, 3, 0],
+    "keep_every": [0, 2, -1],
+    "on_nonfinite": ["stop", "skip", "rollback", "ignore"],
+    "split": ["sobolev", "shu", "burda"],
+    "split_seed": [0, 2**31 - 1, 2**31],
+    "data_dir": ["/data"],
+    "manual_dir": ["/data"],
+    "bound": [*METHODS],
+    "K": [0, 1, 2, 5, 1_000, 10_000, -1],
+    "M": [1, 2, 3, 7, 50, 0],
+    "L": [1, 2, 3, 7, 50, 0],
+    "gradient": ["reparameterized", "dreg", "gdreg", "iwae-dreg", "stl", "dreg-biased"],
+    "backward_samples": [0, 1, 2, 3, 6, 50],
+    "prior": ["normal", "hierarchical"],
+    "posterior": ["gaussian", "iaf", "realnvp", "hierarchical"],
+    "svi_steps": [1, 2, 3, 8],
+    "svi_learning_rate": [0.0, 0.1, 1.0, 10.0, 1e4, 1e30, 1e39],
+    "svi_momentum": [0.0, 0.5, 0.9, 0.999, 1.0],
+    "svi_clip_norm": [0.0, 1e-30, 1.0, 5.0, 1e30, 1e37, 1e39],
+    "pi": ["uniform", "learned"],
+    "sir": [False, True],
+    "double_sampling": [False, True],
+    "encoder_objective": ["elbo", "kl"],
+    "hidden": [(1,), (4,), (5, 3), (8, 8), (3, 3, 3), (64,), ()],
+    "latent_dim": [1, 2, 3, 5],
+    "aux_dim": [1, 2, 3, 5],
+    "prior_dim": [1, 2, 3, 5],
+    "num_flows": [1, 2, 3, 0],
+    "flow_hidden": [(1,), (2,), (5, 3), (8, 8)],
+    "scale": ["softplus", "log_variance"],
+    "likelihood": ["bernoulli", "discretized_logistic"],
+    "encoder": ["mlp", "resnet"],
+    "resnet_channels": [(1,), (3,), (3, 2), (2, 2), (2, 2, 2)],
+    "decoder": ["mlp", "pixelcnn"],
+    "pixelcnn_channels": [1, 2, 3],
+    "pixelcnn_kernels": [(3,), (7,), (5, 3), (3, 3, 3), (4,), (9,)],
+    "tau_gate_bias": [-1e3, -5.0, 0.0, 5.0, 1e3, 1e4],
+    "precision": ["float32", "bfloat16", "float16"],
+    "epochs": [1, 2, 20, 0],
+    "max_steps": [0, 1, 3],
+    "patience": [0, 1, 5],
+    "batch_size": [1, 2, 3, 4],
+    "optimizer": ["adam", "amsgrad", "sgd"],
+    "clip_norm": [0.0, 1e-30, 1e-3, 5.0, 1e30, 1e37, 1e39],
+    "learning_rate": [0.0, 1e-30, 1e-3, 0.1, 1.0, 10.0, 1e39],
+    "annealing_factor": [1e-9, 0.5, 0.95, 1.0, 0.0],
+    "annealing_epochs": [1e-9, 0.5, 1.0, 100.0, 1e30],
+    "K_schedule": ["0:0", "0:0,1:2", "0:3,2:0", "0:1,1:2,2:5", "1:0", "0:0,0:1", "0:x"],
+    "inner_warmup_epochs": [0.0, 1e-9, 0.5, 2.0, 3.0, 1e30],
+    "outer_warmup_epochs": [0.0, 1e-9, 0.5, 2.0, 3.0, 1e30],
+    "kl_annealing_steps": [0, 1, 2, 5_000, 2**40],
+    "kl_annealing_start": [0.0, 0.1, 1.0, 1.5],
+    "seed": [0, 1, 2**31 - 1, 2**31],
+    "checkpoint_every": [1, 3],
+    "eval_every": [1, 3],
+    "jit_compile": ["auto", "off"],  # of graphs also on
+    "steps_per_call": [1, 2, 10],
+    "tau_epochs": [1, 7],
+    "estimator": ["auto", "ais", "bsvi", "svi", *METHODS],
+    "eval_steps": [1, 500],
+    "eval_M": [1, 100, 10_000_000],
+    "eval_tolerance": [0.0, 0.1],
+    "eval_K": [0, 20, 10_000_000],
+    "eval_L": [1, 20],
+    "eval_split": ["test", "validation", "train", "all"],
+    "eval_images": [1, 100],
+    "eval_svi_learning_rate": [0.0, 0.02, 10.0],
+    "num_samples": [1, 64],
+    "ais_chains": [1, 16],
+    "ais_steps": [1, 1_000],
+    "ais_leapfrog_steps": [1, 5],
+}
+
+# What every configuration has, that the model be tiny and all of the method's kinds be met.
+ALWAYS = {
+    *("bound", "hidden", "latent_dim", "aux_dim", "prior_dim", "flow_hidden", "batch_size"),
+    *("learning_rate", "resnet_channels", "pixelcnn_channels", "pixelcnn_kernels"),
+    *("K", "svi_steps"),
+}
+# Of which these have no default that is tiny: where one is refused another is drawn.
+REDRAWN = {"hidden", "latent_dim", "aux_dim", "prior_dim", "flow_hidden"}
+# What matters to a training step is set more often than what does not.
+SELDOM = {
+    *("dataset", "split", "split_seed", "data_dir", "manual_dir", "epochs", "max_steps"),
+    *("patience", "checkpoint_every", "eval_every", "steps_per_call", "tau_epochs", "estimator"),
+    *("eval_steps", "eval_M", "eval_tolerance", "eval_K", "eval_L", "eval_split", "eval_images"),
+    *("eval_svi_learning_rate", "num_samples", "ais_chains", "ais_steps", "ais_leapfrog_steps"),
+}
+# How many values, the last ones, are for few: thousands of rows, or out of range.
+RARE = {
+    **{"K": 3, "M": 2, "L": 2, "hidden": 1, "resnet_channels": 1, "pixelcnn_kernels": 2},
+    **{
+        "num_flows": 1,
+        "svi_steps": 1,
+        "learning_rate": 1,
+        "svi_learning_rate": 1,
+        "svi_momentum": 1,
+    },
+    **{"svi_clip_norm": 1, "clip_norm": 1, "tau_gate_bias": 1, "precision": 1, "optimizer": 1},
+    **{"annealing_factor": 1, "kl_annealing_start": 1, "seed": 1, "K_schedule": 3, "epochs": 1},
+}
+
+IMAGES = ("black", "white", "noise", "mixed")
+
+
+def draw(seed, number):
+    """The settings of a configuration, their refusal, whether in a graph, and a generator."""
+    rng = np.random.default_rng([seed, number])
+    values = {}
+    for name in DRAWN:
+        often = 1.0 if name in ALWAYS else 0.02 if name in SELDOM else 0.3
+        if rng.random() < often:
+            values[name] = pick(rng, name)
+    if "gradient" in values and rng.random() < 0.9:
+        own = METHODS[values["bound"]].gradients
+        values["gradient"] = own[rng.integers(len(own))]
+    in_graph = bool(rng.random() < GRAPHS)
+    if in_graph and rng.random() < 0.2:
+        values["jit_compile"] = "on"
+    values, refusal = settle(values, rng)
+    return values, refusal, in_graph, rng
+
+
+def pick(rng, name):
+    """A value of this setting; rarely a rare one."""
+    choices, rare = DRAWN[name], RARE.get(name, 0)
+    count = len(choices) - (rare if rng.random() < 0.95 else 0)
+    return choices[rng.integers(count)]
+
+
+def settle(values, rng):
+    """Leaves out, or draws anew, what is refused, but for a few; the rest and their refusal."""
+    while True:
+        try:
+            config_lib.make(**values)
+        except UserError as refusal:
+            named = re.match(r"--(\w+)", str(refusal))
+            if not named or named[1] not in values or rng.random() < KEPT_AS_REFUSED:
+                return values, str(refusal)
+            if named[1] in REDRAWN:
+                values[named[1]] = pick(rng, named[1])
+            else:
+                del values[named[1]]
+        else:
+            return values, None
+
+
+def images(rng, batch, likelihood):
+    """`[B, 16]`: all black, all white, noise, or a row of each."""
+    kind = IMAGES[rng.integers(len(IMAGES))]
+    noise = rng.random((batch, PIXELS))
+    levels = np.round(255 * noise) / 255 if likelihood == "discretized_logistic" else noise < 0.5
+    if kind == "mixed":
+        levels = np.array(levels)
+        levels[:1], levels[1:2] = 0.0, 1.0
+    constant = {"black": 0.0, "white": 1.0}
+    return np.full((batch, PIXELS), constant[kind]) if kind in constant else levels
+
+
+def run(seed, number, in_graph=None):
+    """Trains and scores one configuration; `("trained" or "refused", what it said)`.
+
+    Args:
+        seed: of all configurations.
+        number: which.
+        in_graph: whether in a graph; None as drawn.
+
+    Raises:
+        Exception: whatever goes wrong.
+    """
+    import tensorflow as tf
+
+    from hvi_tf.models.vae import make_vae
+    from hvi_tf.training.loop import StepRunner
+
+    values, refusal, drawn_in_graph, rng = draw(seed, number)
+    in_graph = drawn_in_graph if in_graph is None else in_graph
+    if refusal is None:
+        config = config_lib.make(**values)
+        try:
+            model = make_vae(config, PIXELS)
+        except UserError as error:
+            refusal = str(error)
+    if refusal is not None:
+        assert "\n" not in refusal, f"a refusal of several lines: {refusal}"
+        assert refusal.startswith("--"), f"a refusal that names no setting: {refusal}"
+        return "refused", refusal
+    tf.config.run_functions_eagerly(not in_graph)
+    x = tf.constant(images(rng, config.training.batch_size, config.model.likelihood), tf.float32)
+    try:
+        run_steps = StepRunner(model) if in_graph else None
+        finite = [_step(model, config, x, epoch, run_steps) for epoch in range(STEPS)]
+        scores = model.validation_scores(x, tf.constant([1, 2]))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    for name, score in scores._asdict().items():
+        assert score.shape == x.shape[:1], f"{name} has shape {score.shape}"
+    return "trained", "".join("." if all_finite else "n" for all_finite in finite)
+
+
+def _step(model, config, x, epoch, run_steps):
+    """One step, as of this epoch and by what a command runs if given; whether all was finite."""
+    import tensorflow as tf
+
+    model.set_schedule(*config.schedule(epoch))
+    before = [v.numpy().copy() for v in model.trainable_variables]
+    if run_steps is not None:
+        metrics = run_steps(iter(tf.data.Dataset.from_tensors(x)), 1).values
+    else:
+        metrics = [float(m) for m in model.train_step(x).values()]
+    finite = bool(np.all(np.isfinite(metrics)))
+    for old, new in zip(before, model.trainable_variables, strict=True):
+        assert np.all(np.isfinite(new)), f"{new.path} is not finite after step {epoch}"
+        unchanged = finite or np.array_equal(old, new)
+        assert unchanged, f"{new.path} has changed in step {epoch}, which was not finite"
+    return finite
+
+
+def reproduce(seed, number):
+    """The command that runs a configuration alone, and its settings."""
+    values, _, in_graph, _ = draw(seed, number)
+    shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return (
+        f"python -m tests.faults.random_configurations --seed={seed} --only={number}"
+        f"  # {'graph' if in_graph else 'eager'}: {shown}"
+    )
+
+
+# A process of its own for every so many: one that dies takes no other result with it.
+
+
+def work(seed, numbers):
+    """Runs configurations and prints a line before and after each."""
+    for number in numbers:
+        print(json.dumps({"number": number, "begun": True}), flush=True)
+        began = time.monotonic()
+        try:
+            outcome, said = run(seed, number)
+        except Exception as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            outcome = "crashed"
+            said = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        seconds = round(time.monotonic() - began, 3)
+        line = {"number": number, "outcome": outcome, "said": said, "seconds": seconds}
+        print(json.dumps(line), flush=True)
+
+
+def supervise(seed, numbers, found):
+    """Has processes run `numbers`, starting another after one that died or hung.
+
+    Args:
+        seed: of the configurations.
+        numbers: which.
+        found: called with the line of each that has ended.
+    """
+    left = list(numbers)
+    while left:
+        command = [sys.executable, "-m", "tests.faults.random_configurations", f"--seed={seed}"]
+        process = subprocess.Popen(
+            [*command, "--work", *map(str, left[:PER_PROCESS])],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        begun = None
+        with concurrent.futures.ThreadPoolExecutor(1) as reader:
+            while True:
+                try:
+                    line = reader.submit(process.stdout.readline).result(timeout=SECONDS)
+                except concurrent.futures.TimeoutError:
+                    process.kill()
+                    line = ""
+                if not line:
+                    break
+                told = json.loads(line)
+                begun = told["number"]
+                if "outcome" in told:
+                    left.remove(begun)
+                    found(told)
+                    begun = None
+        status = process.wait()
+        if begun is not None:
+            left.remove(begun)
+            said = f"its process ended with status {status}, or took over {SECONDS:.0f} s"
+            found({"number": begun, "outcome": "crashed", "said": said, "seconds": SECONDS})
+        elif status:
+            raise RuntimeError(f"a process ended with status {status} before any configuration")
+
+
+def try_all(count, seed, processes, log=None):
+    """Runs configurations 0 to count - 1 and prints what came of it; counts the outcomes."""
+    told = {}
+    if log and log.exists():
+        told = {t["number"]: t for t in map(json.loads, log.read_text().splitlines())}
+        told = {number: t for number, t in told.items() if number < count}
+    missing = [number for number in range(count) if number not in told]
+    began = time.monotonic()
+    file = log.open("a") if log else None
+
+    def found(line):
+        told[line["number"]] = line
+        if file:
+            print(json.dumps(line), file=file, flush=True)
+        if line["outcome"] == "crashed":
+            print(f"crashed: {line['said']}\n  {reproduce(seed, line['number'])}", flush=True)
+        if len(told) % 100 == 0:
+            print(f"{summary(told)}, {time.monotonic() - began:.0f} s", flush=True)
+
+    with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+        shares = [missing[i::processes] for i in range(processes)]
+        for future in [pool.submit(supervise, seed, share, found) for share in shares]:
+            future.result()
+    print(f"{summary(told)}, {time.monotonic() - began:.0f} s", flush=True)
+    return count_outcomes(told)
+
+
+def count_outcomes(told):
+    """How many configurations there are of each outcome."""
+    return collections.Counter(line["outcome"] for line in told.values())
+
+
+def summary(told):
+    """The same as a phrase."""
+    outcomes = count_outcomes(told)
+    counts = ", ".join(f"{outcomes[kind]} {kind}" for kind in ("trained", "refused", "crashed"))
+    return f"{len(told)} configurations: {counts}"
+
+
+def main():
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=10_000, help="configurations")
+    parser.add_argument("--seed", type=int, default=0, help="of all of them")
+    parser.add_argument("--processes", type=int, default=2, help="at a time")
+    parser.add_argument("--log", type=pathlib.Path, help="keeps results, and is gone on from")
+    parser.add_argument("--only", type=int, help="the number of one configuration")
+    parser.add_argument("--work", type=int, nargs="+", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.work:
+        work(given.seed, given.work)
+    elif given.only is not None:
+        print(reproduce(given.seed, given.only))
+        print(*run(given.seed, given.only))
+    else:
+        found = try_all(given.count, given.seed, given.processes, given.log)
+        sys.exit(bool(found["crashed"]))
+
+
+if __name__ == "__main__":
+    main()
