@@ -4,7 +4,7 @@ The model is traced once with few draws, nothing is computed. M=2, K=3 and L=5, 
 axis that is missing or in the wrong place shows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,6 +17,42 @@ from hvi_tf.sampling import Model
 
 _M, _K, _L = 2, 3, 5
 _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event (tfd.Independent)?"
+
+
+def observations(x: Any) -> tf.Tensor:
+    """`x` as a tensor `[B, ...]`, B >= 1.
+
+    Raises:
+        ValueError: if it is no array, or has no row per observation.
+    """
+    try:
+        tensor = tf.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"x: a {type(x).__name__} that is no array of numbers ({error})"
+        ) from error
+    shape = tensor.shape
+    if shape.rank is None or shape.rank < 2 or shape[0] == 0:
+        raise ValueError(f"x: shape {shape}, wanted (B, ...), one row per observation")
+    return tensor
+
+
+def call(name: str, function: Callable, *arguments: Any) -> Any:
+    """What a user's function returns.
+
+    Raises:
+        ValueError: naming the function and its arguments, if these do not fit it or each other.
+    """
+    try:
+        return function(*arguments)
+    except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
+        given = ", ".join(
+            "None" if a is None else f"{a.dtype.name} {tuple(a.shape)}" for a in arguments
+        )
+        hint = "use one dtype throughout"
+        if arguments[0] is None:
+            hint += ", and psi=None only with an explicit q(z|x), that is bound='vae' or 'iwae'"
+        raise ValueError(f"{name}: failed on arguments {given} ({error}); {hint}") from error
 
 
 def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None = None) -> None:
@@ -38,8 +74,6 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
         raise ValueError(
             f"gradient={gradient!r}: bound={method.name!r} takes {', '.join(method.gradients)}"
         )
-    if x.shape.rank < 2:
-        raise ValueError(f"x: shape {tuple(x.shape)}, wanted (B, ...), one row per observation")
     checker = _Checker(model, method, x, gradient)
     tf.function(checker.run, autograph=False).get_concrete_function()
 
@@ -151,14 +185,7 @@ class _Checker:
         function = getattr(self._model, name)
         if function is None:
             raise ValueError(f"{name}=None: bound={self._method.name!r} needs it")
-        try:
-            return function(*arguments)
-        except TypeError as error:
-            given = ", ".join("None" if a is None else a.dtype.name for a in arguments)
-            raise ValueError(
-                f"{name}: failed on arguments of type {given} ({error}); use one dtype throughout, "
-                "and psi=None only with an explicit q(z|x), that is bound='vae' or 'iwae'"
-            ) from error
+        return call(name, function, *arguments)
 
     def _draw(self, name: str, distribution: Any, count: Any, wanted: Sequence) -> tf.Tensor:
         try:

@@ -6,7 +6,7 @@ import json
 import typing
 from typing import Any
 
-from hvi_tf import methods, validation
+from hvi_tf import files, methods, validation
 from hvi_tf.errors import UserError
 from hvi_tf.methods import Method
 from hvi_tf.settings import (
@@ -26,11 +26,17 @@ _SECTIONS: dict[str, type] = {
     "evaluation": EvaluationConfig,
 }
 
+# Beside them in the file of a run: where its numbers come from. No setting.
+PROVENANCE = "provenance"
+
 # What may change between two commands on one workdir without making another run of it.
 _NOT_IDENTITY = {
     "data_dir",
     "manual_dir",
     "checkpoint_every",
+    "keep_checkpoints",
+    "keep_every",
+    "on_nonfinite",
     "steps_per_call",
     "tau_epochs",
     "max_steps",
@@ -87,11 +93,17 @@ class Config:
             UserError: if a section or field is unknown or invalid.
             ValueError: if the text is no JSON.
         """
-        sections = json.loads(text)
+        sections = files.parse_json(text)
+        if not isinstance(sections, dict):
+            raise UserError("the configuration has no sections")
         values: dict[str, Any] = {}
         for name, section in sections.items():
+            if name == PROVENANCE:
+                continue
             if name not in _SECTIONS:
                 raise UserError(f"unknown section {name!r} in the configuration")
+            if not isinstance(section, dict):
+                raise UserError(f"section {name!r} of the configuration holds no settings")
             values.update(section)
         return make(**values)
 
@@ -129,9 +141,10 @@ def make(**values: Any) -> Config:
         UserError: naming the flag, its value and what would do.
     """
     known = {f.name: f for f in fields()}
-    for name in values:
+    for name, value in values.items():
         if name not in known:
             raise UserError(f"unknown setting {name!r}")
+        _check_kind(known[name], value)
     for name in validation.TUPLES:
         if name in values:
             values[name] = tuple(values[name])
@@ -149,6 +162,25 @@ def make(**values: Any) -> Config:
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, scale=scale))
     validation.check(config, fields(), flatten(config))
     return config
+
+
+# What is no number; numbers are checked along with their range.
+_NOUNS: dict[type, str] = {
+    tuple: "whole numbers, such as 300,300",
+    bool: "true or false",
+    str: "text",
+}
+
+
+def _check_kind(field: dataclasses.Field, value: Any) -> None:
+    """Raises `UserError` if a value is of another kind than its field holds."""
+    wanted = kind(field)
+    if wanted not in _NOUNS or (value is None and field.default is None):
+        return
+    if not isinstance(value, tuple | list if wanted is tuple else wanted):
+        raise UserError(f"--{field.name}={value!r}: must be {_NOUNS[wanted]}")
+    if isinstance(value, str):
+        validation.check_text(field.name, value)
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -189,9 +221,14 @@ def with_digest(config: Config, digest: str) -> Config:
 
 
 def fit_name(config: Config, step: int) -> str:
-    """The folder of a fit to the model of this step: fits with other settings have others.
+    """The folder of a fit to the model of this step: fits with other settings have others."""
+    return f"fit_tau_step{step}_{identity_digest(config)[:8]}"
 
-    Settings that came after the first fits are named where they are not at their defaults.
+
+def identity_digest(config: Config) -> str:
+    """The SHA-256 of what makes a run the run that it is, in hexadecimal.
+
+    Settings that came after the first runs count where they are not at their defaults.
     """
     later = {field.name: field.default for field in fields() if field.name in _LATER}
     left_out = {*_NOT_IDENTITY, "epochs", "jit_compile", "frozen"}
@@ -200,8 +237,7 @@ def fit_name(config: Config, step: int) -> str:
         for name, value in flatten(config).items()
         if name not in left_out and (name not in later or value != later[name])
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return f"fit_tau_step{step}_{digest[:8]}"
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def with_frozen(config: Config, step: int) -> Config:

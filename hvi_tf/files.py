@@ -1,11 +1,13 @@
 """Files that a kill, a full disk or a stranger cannot spoil."""
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
 import os
 import pathlib
+import tokenize
 import zipfile
 from collections.abc import Collection
 from typing import Any
@@ -42,6 +44,10 @@ def sync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems know it of files only.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
     finally:
         os.close(descriptor)
 
@@ -55,6 +61,18 @@ def write_error(path: pathlib.Path, error: BaseException) -> UserError:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """`write_atomically` of indented JSON."""
     write_atomically(path, json.dumps(value, indent=2) + "\n")
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: if it is no JSON, or nests deeper than anything that is written here.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
@@ -80,15 +98,28 @@ def read_arrays(path: pathlib.Path, names: Collection[str] = ()) -> dict[str, np
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            claimed = sum(max(m.file_size, m.compress_size) for m in archive.infolist())
+            if claimed > path.stat().st_size:  # what zipfile would make room for
+                raise ValueError(f"its {path.stat().st_size} bytes claim to hold {claimed}")
             for name in names or [n.removesuffix(".npy") for n in archive.namelist()]:
                 member = archive.getinfo(f"{name}.npy")
                 if member.compress_type != zipfile.ZIP_STORED:
                     raise ValueError(f"{name} is compressed, which np.savez does not")
                 with archive.open(member) as file:
                     arrays[name] = _read_array(file.read())
-    except (zipfile.BadZipFile, EOFError, KeyError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(str(error).strip("'\"") or type(error).__name__) from error
+    except _DAMAGE as error:
+        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+        raise ValueError(reason) from error
     return arrays
+
+
+# What zipfile and NumPy's reader of headers make of damaged bytes.
+_DAMAGE = (
+    *(zipfile.BadZipFile, EOFError, KeyError, NotImplementedError),
+    *(RuntimeError, tokenize.TokenError, ValueError),
+)
+# Of an array's header, in bytes; np.savez's have 118. A longer one nests deeper than is parsed.
+_MAX_HEADER = 1_000
 
 
 def _read_array(content: bytes) -> np.ndarray:
@@ -100,11 +131,12 @@ def _read_array(content: bytes) -> np.ndarray:
     }.get(version)
     if header is None:
         raise ValueError(f"unknown version {version} of an array's format")
-    shape, _, dtype = header(file)
+    shape, _, dtype = header(file, max_header_size=_MAX_HEADER)
     claimed = dtype.itemsize
     for size in shape:  # not their product in 64 bits, which may wrap around
         claimed *= size
-    if dtype.hasobject or min(shape, default=0) < 0 or claimed != len(content) - file.tell():
+    in_range = all(type(size) is int and 0 <= size < 2**63 for size in shape)  # True is none
+    if dtype.hasobject or not in_range or claimed != len(content) - file.tell():
         raise ValueError(f"an array of {shape} {dtype} does not lie in {len(content)} bytes")
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)

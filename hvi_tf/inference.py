@@ -15,8 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import gradients, log_likelihood, methods, sampling, seeds, svi_scores
-from hvi_tf.checks import check_model
+from hvi_tf import checks, gradients, log_likelihood, methods, sampling, seeds, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
@@ -83,10 +82,10 @@ def evidence(
     """
     if replicates < 2:
         raise ValueError(f"replicates={replicates}: an error needs at least 2")
-    x = tf.convert_to_tensor(x)
+    x = checks.observations(x)
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
-    check_model(model, row, x)
+    checks.check_model(model, row, x)
     per_z = sampling.psi_per_z(row, counts["K"], counts["M"])
     rows = max(1, log_likelihood.ROWS // x.shape[0])
     plan = log_likelihood.make_plan(counts["M"], per_z, counts["L"], rows=rows, max_images=1)
@@ -157,10 +156,10 @@ def refined_evidence(
         raise ValueError(f"replicates={replicates}: an error needs at least 2")
     if bound not in ("bsvi", "svi"):
         raise ValueError(f"bound={bound!r}: choose bsvi or svi")
-    x = tf.convert_to_tensor(x)
+    x = checks.observations(x)
     settings = SVI(steps, learning_rate, momentum, clip_norm, K=K or 0, L=L)
     row = methods.row(bound, "gaussian" if K is None else "hierarchical")
-    local = localize(x)
+    local = checks.call("localize", localize, x)
     if not isinstance(local, LocalModel):
         raise TypeError(f"localize(x): a {type(local).__name__}, wanted a LocalModel")
     if local.start.shape.rank != 2 or local.start.shape[0] != x.shape[0]:
@@ -168,7 +167,7 @@ def refined_evidence(
             f"localize(x): start has shape {tuple(local.start.shape)}, wanted ({x.shape[0]}, P), "
             "a row of local parameters per observation"
         )
-    check_model(local.at(local.start), row, x, gradient="reparameterized")
+    checks.check_model(local.at(local.start), row, x, gradient="reparameterized")
     score = svi_scores.make_scorer(localize, row, settings, draws=draws, jit_compile=jit_compile)
     scores = [
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
@@ -253,9 +252,10 @@ def fit(
     if callable(x):
         batch = x
     else:
-        whole = tf.convert_to_tensor(x)
+        whole = checks.observations(x)
         batch = lambda step: whole  # noqa: E731
-    check_model(model, row, batch(tf.constant(0, tf.int64)), gradient)
+    first = checks.observations(batch(tf.constant(0, tf.int64)))
+    checks.check_model(model, row, first, gradient)
     for name, group in zip(ParameterGroups._fields, variables, strict=False):
         if not (isinstance(variables, ParameterGroups) and isinstance(group, list | tuple)):
             raise TypeError(f"variables: {name} is no list in hvi.ParameterGroups({name}=[...])")

@@ -1,13 +1,21 @@
 """What a configuration may hold: defaults that depend on the method, ranges, contradictions."""
 
 import dataclasses
-import math
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from hvi_tf import methods
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS, Count, Method
-from hvi_tf.settings import MAX_COUNT, MAX_ROWS, MethodConfig, ModelConfig
+from hvi_tf.settings import (
+    MAX_COUNT,
+    MAX_NUMBER,
+    MAX_ROWS,
+    MethodConfig,
+    ModelConfig,
+    SavedModelConfig,
+)
 from hvi_tf.training import schedules
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ _CHOICES = {
     "encoder": ("mlp", "resnet"),
     "decoder": ("mlp", "pixelcnn"),
     "optimizer": ("adam", "amsgrad"),
+    "on_nonfinite": ("stop", "skip", "rollback"),
     "precision": ("float32", "bfloat16"),
 }
 
@@ -98,9 +107,14 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
     """
     for field in fields:
         value = values[field.name]
-        if field.metadata["low"] is not None and value is not None:
+        left_out = value is None and field.default is None
+        if field.metadata["low"] is not None and not left_out:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(field, number)
+        elif field.type in (bool, str) and not isinstance(value, field.type):
+            # No flag can be so, but a file's setting can.
+            noun = "true or false" if field.type is bool else "a text"
+            raise UserError(f"--{field.name}={value}: must be {noun}")
     for name in TUPLES:
         if not values[name]:
             raise UserError(f"--{name}=: give at least one layer, such as 300,300")
@@ -238,6 +252,37 @@ def _validate_estimator(config: "Config") -> None:
         raise UserError(f"--estimator={name}: not for a run of --bound={row.name}{hint}")
 
 
+# What a SavedModel has settled for itself.
+_OF_A_CHECKPOINT = ("estimator", "eval_steps", "eval_tolerance", "eval_L")
+
+
+def check_saved_model(
+    asked: SavedModelConfig, mode: str, strategy: str, given: Collection[str]
+) -> None:
+    """Raises `UserError` unless the other flags agree with `--saved_model`.
+
+    Args:
+        asked: the flags of a SavedModel.
+        mode: of the command.
+        strategy: of the command.
+        given: the settings that the command line names.
+    """
+    flag = f"--saved_model={asked.saved_model}"
+    if not asked.saved_model:
+        if asked.trust_saved_model:
+            raise UserError(
+                "--trust_saved_model: of which --saved_model? name it, or leave this out"
+            )
+        return
+    if mode != "evaluate":
+        raise UserError(f"{flag}: for --mode=evaluate, not --mode={mode}; leave it out")
+    if strategy != "one":
+        raise UserError(f"{flag}: scored on one device; leave out --strategy={strategy}")
+    for name in _OF_A_CHECKPOINT:
+        if name in given:
+            raise UserError(f"--{name}: {flag} is scored by its own log_weights; leave it out")
+
+
 def _validate_k_schedule(config: "Config") -> None:
     text, m = config.training.K_schedule, config.method
     largest = m.K
@@ -264,11 +309,18 @@ def _validate_k_schedule(config: "Config") -> None:
         )
 
 
+def check_text(name: str, text: str) -> None:
+    """Raises `UserError` for a text that no file and no program beneath this one takes."""
+    if re.search("[\0\ud800-\udfff]", text):
+        raise UserError(f"--{name}={text!r}: must be UTF-8 without a NUL")
+
+
 def _check_number(field: dataclasses.Field, value: Any) -> None:
     low, high = field.metadata["low"], field.metadata["high"]
     whole = field.type is int or field.type == tuple[int, ...]
     is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not is_number or not low <= value <= high or math.isinf(value):
+    if not is_number or not low <= value <= high:
         noun = "a whole number" if whole else "a number"
-        upper = "" if math.isinf(high) else f" and at most {high}"
+        in_doubt = high < MAX_NUMBER or (is_number and value > high)
+        upper = f" and at most {high}" if in_doubt else ""
         raise UserError(f"--{field.name}={value}: must be {noun}, at least {low}{upper}")

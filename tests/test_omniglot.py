@@ -309,7 +309,9 @@ def test_real_splits_hold_out_a_draw(split, held_out, real):
 
 def test_real_images_stand_as_the_original_drawings_do(real, data_files):
     """Columns 100 to 229 are drawings 1 to 5 of the 26 characters of Arcadian."""
-    drawings = np.load(data_files / "omniglot" / "images_background.npz")["images"][:26, :5]
+    drawings = np.load(data_files / "omniglot" / "images_background.npz", allow_pickle=False)[
+        "images"
+    ][:26, :5]
     ink = 1.0 - drawings.reshape(130, 105, 105)
     fine = ink.repeat(4, axis=1).repeat(4, axis=2)  # 420 = 15 * 28 = 4 * 105
     coarse = fine.reshape(130, 28, 15, 28, 15).mean(axis=(2, 4))

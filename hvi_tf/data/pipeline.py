@@ -96,16 +96,24 @@ def training_batch(
     Each epoch walks through a permutation of its own; each visit to an image observes it
     anew.
     """
-    num_images = images.shape[0]
+    batch = tf.gather(images, training_rows(images.shape[0], batch_size, seed, step))
+    return observe_step(batch, likelihood, seed, step)
+
+
+def observe_step(images: tf.Tensor, likelihood: str, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """The images of a step `[batch_size, D]` as it observes them."""
+    return observe(images, likelihood, seeds.fold(seed, seeds.Purpose.BINARIZE, step))
+
+
+def training_rows(num_images: int, batch_size: int, seed: int, step: tf.Tensor) -> tf.Tensor:
+    """Which images are the batch of a step, `[batch_size]`."""
     per_epoch = steps_per_epoch(num_images, batch_size)
     epoch, position = step // per_epoch, step % per_epoch
-    rows = tf.random.experimental.index_shuffle(
+    return tf.random.experimental.index_shuffle(
         position * batch_size + tf.range(batch_size, dtype=step.dtype),
         seed=seeds.fold(seed, seeds.Purpose.SHUFFLE, epoch),
         max_index=num_images - 1,
     )
-    batch = tf.gather(images, rows)
-    return observe(batch, likelihood, seeds.fold(seed, seeds.Purpose.BINARIZE, step))
 
 
 def training_batches(

@@ -1,7 +1,6 @@
 """Preparing a data set by TFDS: once, offline where the original files are at hand."""
 
 import contextlib
-import hashlib
 import io
 import pathlib
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from hvi_tf import files
 from hvi_tf.errors import UserError
 from hvi_tf.settings import DataConfig
 
@@ -126,20 +126,12 @@ def verify_files(folder: pathlib.Path, infos: dict[str, Any]) -> None:
             raise UserError(
                 f"{flag}: {path} is missing (expected SHA-256 {info.checksum}, {info.size})"
             )
-        found = _sha256(path)
+        found = files.digest(path)
         if found != info.checksum:
             raise UserError(
                 f"{flag}: {path} is damaged or another file: expected SHA-256 "
                 f"{info.checksum}, found {found} ({path.stat().st_size} bytes); fetch it again"
             )
-
-
-def _sha256(path: pathlib.Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):  # a file of SVHN has 1.3 GB
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def require_network(url: str, files: str, config: DataConfig) -> None:

@@ -121,12 +121,15 @@ def _load(job: Job) -> tuple[Scores, float]:
     if not job.path.exists():
         return empty, 0.0
     try:
-        if json.loads(str(files.read_arrays(job.path, ["identity"])["identity"])) != identity:
+        stored = str(files.read_arrays(job.path, ["identity"])["identity"])
+        if files.parse_json(stored) != identity:
             return empty, 0.0
         found = files.read_arrays(job.path, [*job.names, "seconds"])
         seconds = float(found.pop("seconds"))
-        if {s.shape for s in found.values()} != {found[job.names[0]].shape[:1]}:
+        if {s.shape for s in found.values()} != {(len(found[job.names[0]]),)}:
             raise ValueError("scores of different images")
+        if any(s.dtype.kind not in "fiu" for s in found.values()):
+            raise ValueError("scores that are no numbers")
         return found, seconds
     except (OSError, ValueError, TypeError) as error:
         print(f"warning: {job.path} is damaged ({error}); scoring all images anew")

@@ -6,6 +6,9 @@ the drawings share its layout but not its pixels, so a file is known by its md5 
 
 import hashlib
 import pathlib
+import struct
+import zlib
+from typing import BinaryIO
 
 import numpy as np
 
@@ -16,6 +19,9 @@ ORIGINAL_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"
 SIDE = 28
 KEYS = {"train": "data", "test": "testdata"}
 COUNTS = {"train": 24_345, "test": 8_070}  # what makes it that data set
+
+# Of a MATLAB 5 file: its first bytes, the type of a compressed array, and what is unpacked at once.
+_HEADER, _COMPRESSED, _PIECE = 128, 15, 1 << 20
 
 
 def find(manual_dir: str) -> pathlib.Path:
@@ -63,28 +69,71 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     import scipy.io
 
     try:
+        _check_sizes(path)
+        _check_layout(path, {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)})
         arrays = scipy.io.loadmat(path, variable_names=list(KEYS.values()))
+    except UserError:
+        raise
     except Exception as error:  # whatever its parser makes of damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path}: damaged or no MATLAB file ({reason}); fetch it again (md5 {md5(path)} now, "
             f"{ORIGINAL_MD5} in the original)"
         ) from error
-    return {split: _upright(path, key, arrays, COUNTS[split]) for split, key in KEYS.items()}
+    return {split: _upright(path, key, arrays[key]) for split, key in KEYS.items()}
 
 
-def _upright(path: pathlib.Path, key: str, arrays: dict[str, np.ndarray], count: int) -> np.ndarray:
+def _check_sizes(path: pathlib.Path) -> None:
+    """Unpacks every compressed array piece by piece, and keeps none, to see that it is no bomb.
+
+    A thousandth of its size is enough for zeros, and scipy unpacks before it looks at a shape.
+    """
+    import scipy.io
+
+    if scipy.io.matlab.matfile_version(path)[0] != 1:  # only its format has compressed arrays
+        return
+    most = 2 * 8 * SIDE * SIDE * max(COUNTS.values()) + _PIECE
+    with path.open("rb") as file:
+        order = "<" if file.read(_HEADER)[-2:] == b"IM" else ">"
+        while len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}II", tag)
+            if kind != _COMPRESSED:
+                file.seek(size, 1)
+            elif _unpacked_size(file, size, most) > most:
+                raise UserError(
+                    f"{path}: an array unpacks to more than {most >> 20} MB; wanted less"
+                )
+
+
+def _unpacked_size(file: BinaryIO, size: int, most: int) -> int:
+    """Of the next `size` bytes of a file, or some number above `most`."""
+    end, unpacker, unpacked = file.tell() + size, zlib.decompressobj(), 0
+    while unpacked <= most and not unpacker.eof:
+        packed = unpacker.unconsumed_tail or file.read(min(_PIECE, end - file.tell()))
+        if not packed:
+            break
+        unpacked += len(unpacker.decompress(packed, _PIECE))
+    file.seek(end)
+    return unpacked
+
+
+def _check_layout(path: pathlib.Path, found: dict[str, tuple[tuple[int, ...], str]]) -> None:
+    """Compares the shapes and kinds of the arrays, by name, before any is read."""
+    for split, key in KEYS.items():
+        wanted = (SIDE * SIDE, COUNTS[split])
+        if key not in found:
+            raise UserError(f"{path}: no array {key!r}; wanted one of shape {wanted}")
+        shape, kind = found[key]
+        if shape != wanted:
+            raise UserError(f"{path}: {key!r} has shape {shape}; wanted {wanted}")
+        if kind not in ("double", "single"):
+            raise UserError(f"{path}: {key!r} holds {kind}; wanted intensities from 0 to 1")
+
+
+def _upright(path: pathlib.Path, key: str, array: np.ndarray) -> np.ndarray:
     """One image per column, itself stored column by column -> `[N, 28, 28, 1]`."""
-    wanted = (SIDE * SIDE, count)
-    if key not in arrays:
-        raise UserError(f"{path}: no array {key!r}; wanted one of shape {wanted}")
-    array = arrays[key]
-    if array.shape != wanted:
-        raise UserError(f"{path}: {key!r} has shape {array.shape}; wanted {wanted}")
-    if array.dtype.kind != "f":
-        raise UserError(f"{path}: {key!r} holds {array.dtype}; wanted intensities from 0 to 1")
     images = array.astype(np.float32)
     low, high = images.min(), images.max()
     if not (low >= 0 and high <= 1):  # so put, a NaN is caught too
         raise UserError(f"{path}: {key!r} goes from {low} to {high}; wanted values from 0 to 1")
-    return np.ascontiguousarray(images.T.reshape(count, SIDE, SIDE).transpose(0, 2, 1))[..., None]
+    return np.ascontiguousarray(images.T.reshape(-1, SIDE, SIDE).transpose(0, 2, 1))[..., None]

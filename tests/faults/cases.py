@@ -1,0 +1,45 @@
+"""How many cases the property tests of this folder try.
+
+Each test has a share of one total: 1,500 in the suite, where the cases are the same ones every
+time, and 100,000 in the long form, where they are drawn anew. A case that fails is printed with
+a line that reproduces it.
+"""
+
+import collections
+import functools
+
+from hypothesis import HealthCheck, settings
+
+from tests.faults import count
+
+SHORT, LONG = 1_500, 100_000
+
+SHARES: dict[str, float] = {}  # of each test; `test_input` holds their sum to be 1
+TRIED: collections.Counter = collections.Counter()  # the cases of each test in this process
+
+
+def share(part):
+    """Gives a property test its part of all cases; to be written above `given`."""
+    total = count(SHORT, LONG)
+    profile = settings(
+        max_examples=max(1, round(part * total)),
+        derandomize=total == SHORT,
+        print_blob=True,
+        database=None,  # no folder .hypothesis
+        deadline=None,  # other processes share the machine
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def decorate(test):
+        SHARES[test.__name__] = part
+        inner = test.hypothesis.inner_test
+
+        @functools.wraps(inner)
+        def counted(*arguments, **keywords):
+            TRIED[test.__name__] += 1
+            return inner(*arguments, **keywords)
+
+        test.hypothesis.inner_test = counted
+        return profile(test)
+
+    return decorate

@@ -1,0 +1,738 @@
+"""Whatever is given to the program either works or is one line and exit status 2.
+
+Flags, flagfiles, configurations, schedules, arrays and files are drawn at random, right ones
+among them. In the suite these are some 1,500 cases, the same ones every time. The long form is
+
+    status, tried = cases.run(100_000)
+
+or HVI_FAULT_CASES=100000 in the environment of pytest; see `tests.faults.cases`.
+"""
+
+import collections
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import pathlib
+import resource
+import struct
+import tempfile
+import time
+import tracemalloc
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import scipy.io
+import tensorflow as tf
+from absl.testing import flagsaver
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import hvi_tf as hvi
+from hvi_tf import commands, files, main, seeds
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.data import pipeline, pixels, preparation
+from hvi_tf.data.datasets import Dataset
+from hvi_tf.data.omniglot import chardata
+from hvi_tf.errors import UserError
+from hvi_tf.evaluation import resumable
+from hvi_tf.models.vae import make_vae
+from hvi_tf.training import loop, schedules
+from tests.analytic import LinearGaussian, Refinable
+from tests.faults import cases
+
+COUNTS = {"train": 7, "test": 3}
+Result = collections.namedtuple("Result", "status out err")
+
+
+@contextlib.contextmanager
+def folder():
+    """An empty folder that this process is in; function-scoped fixtures are not made per case."""
+    before = pathlib.Path.cwd()
+    with tempfile.TemporaryDirectory() as path:
+        os.chdir(path)
+        try:
+            yield pathlib.Path(path)
+        finally:
+            os.chdir(before)
+
+
+def up_to_tensorflow(task, start_up):
+    """In the place of all that a command does once its flags and its workdir are checked."""
+    for epoch in (0, 1, task.config.training.epochs - 1):
+        task.config.schedule(epoch)
+    assert config_lib.Config.from_json(task.config.to_json()) == task.config
+    for value in config_lib.flatten(task.config).values():
+        assert not isinstance(value, int) or abs(value) < 2**63  # TensorFlow has no larger ones
+    if pathlib.Path.cwd() in task.path.absolute().parents and ".." not in task.path.parts:
+        workdirs.create_or_open(task.path, task.config).close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small_and_without_tensorflow():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "run", up_to_tensorflow)
+        patch.setattr(os, "fsync", lambda descriptor: None)  # no case depends on the disk
+        patch.setattr(pixels, "_CHUNK", 160)  # so that arrays of a test have some chunks
+        patch.setattr(chardata, "COUNTS", COUNTS)  # images of OMNIGLOT
+        yield
+
+
+def call(*arguments):
+    out, err, status = io.StringIO(), io.StringIO(), 0
+    with flagsaver.flagsaver(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main.main(main._parse_flags(["hvi_tf.main", *arguments]))
+        except SystemExit as stop:
+            status = stop.code
+    return Result(status, out.getvalue(), err.getvalue())
+
+
+def assert_works_or_is_one_line(result):
+    if result.status == 0:
+        return
+    assert result.status == 2, result
+    assert result.err.startswith("error: "), result
+    assert result.err.count("\n") == 1, result
+    assert result.err.endswith("\n")
+
+
+def outcome(function, *arguments, refusals=(UserError, ValueError)):
+    """What it returns, or else the message of its refusal."""
+    try:
+        return function(*arguments), None
+    except refusals as error:
+        return None, str(error)
+
+
+# Flags of absl's own that tell where its log goes, open a debugger or read files are left out,
+# and so is what starts workers.
+FLAGS = sorted(
+    {field.name for field in main._flag_fields()}
+    | {"workdir", "mode", "replicas", "devices", "memory_growth", "device_report"}
+    | {"verbosity", "stderrthreshold", "logger_levels"}
+)
+ODD = [
+    *("", " ", "-", "=", ",", ",,", "\0", "\n", "a\nb", "\x1b[31m", "\u2028", "\ud800", "\udcff"),
+    *("nan", "inf", "-inf", "-0", "-0.0", "1e309", "1e-400", "1e39", "0x10", "1_000", "٣", "½"),
+    *("9" * 30, "9" * 400, "9" * 5_000, "a" * 300, "a" * 100_000, "é" * 200, "None", "True"),
+    *("0:0", "0:0,5:5", "0:-1", "1:0", "0:" + "9" * 30, "300,300", "0,", "-1,2", "file", "file/w"),
+]
+numbers = st.one_of(st.integers(), st.integers(-2, 20), st.floats()).map(str)
+values = st.one_of(
+    st.sampled_from(ODD),
+    numbers,
+    st.text(max_size=20).filter(lambda text: not text.startswith(("/", "~")) and ".." not in text),
+    st.lists(numbers, max_size=4).map(",".join),
+    st.sampled_from(["vae", "iwae", "diwhvi", "bsvi", "sivi", "dsivi", "dreg", "hierarchical"]),
+    st.sampled_from(["iaf", "evaluate", "fit_tau", "resnet", "pixelcnn", "svhn", "shu", "ais"]),
+)
+names = st.sampled_from(FLAGS)
+known_flags = st.one_of(
+    st.builds("--{}={}".format, names, values),
+    st.builds("--{}".format, names),
+    st.builds("--no{}".format, names),
+)
+any_flags = st.one_of(
+    known_flags,
+    st.text(max_size=20),
+    st.text(max_size=20).map("--{}".format),
+).filter(lambda flag: "flagfile" not in flag)
+
+
+@cases.share(0.2)
+@given(names, values)
+@example("workdir", "a" * 100_000)
+@example("workdir", "\0")
+@example("workdir", "\ud800")
+@example("data_dir", "\0")
+@example("stderrthreshold", "")
+@example("replicas", "9" * 30)
+@example("kl_annealing_steps", "9" * 30)
+def test_any_value_of_any_flag(name, value):
+    with folder():
+        pathlib.Path("file").touch()
+        assert_works_or_is_one_line(
+            call(f"--{name}={value}", *["--workdir=w"] * (name != "workdir"))
+        )
+
+
+@cases.share(0.12)
+@given(st.lists(any_flags, max_size=5))
+def test_any_command_line(arguments):
+    with folder():
+        assert_works_or_is_one_line(call(*arguments))
+
+
+CIRCULAR = "Hit circular flagfile dependency"  # absl warns, and goes on
+lines = st.one_of(
+    known_flags,
+    st.sampled_from(["", "# a comment", "// another", "--", "stray", "--flagfile=absent.cfg"]),
+    st.sampled_from(["--flagfile=", "--flagfile=.", "--flagfile=\0", "--flagfile=a\udcffb"]),
+    st.text(max_size=20),
+).filter(lambda line: "undefok" not in line)
+
+
+@cases.share(0.08)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.lists(lines, max_size=5).map(lambda found: "\n".join(found).encode(errors="replace")),
+    )
+)
+@example(b"--flagfile=\0")
+@example(b"--bound=vae\n\xff\xfe")
+@example(b"--flagfile=flags.cfg")
+def test_any_flagfile(content):
+    with folder():
+        pathlib.Path("flags.cfg").write_bytes(content)
+        result = call("--flagfile=flags.cfg")
+    told = "".join(line for line in result.err.splitlines(True) if CIRCULAR not in line)
+    assert_works_or_is_one_line(result._replace(err=told))
+
+
+def test_flagfiles_that_lead_into_each_other_without_an_end():
+    with folder():
+        for i in range(2_000):
+            pathlib.Path(f"{i}.cfg").write_text(f"--flagfile={i + 1}.cfg\n")
+        assert_works_or_is_one_line(call("--flagfile=0.cfg"))
+
+
+CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off")
+
+atoms = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just(10**400)
+)
+anything = st.recursive(
+    atoms,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@st.composite
+def damaged_configs(draw):
+    """A stored configuration with one value, section or byte that is another."""
+    sections = json.loads(CONFIG.to_json())
+    section = draw(st.sampled_from(sorted(sections)))
+    kind = draw(st.sampled_from(["value", "name", "section", "new", "cut", "byte", "twice"]))
+    name = draw(st.sampled_from(sorted(sections[section])))
+    if kind == "value":
+        sections[section][name] = draw(anything)
+    elif kind == "name":
+        sections[section][draw(st.text(max_size=8))] = sections[section].pop(name)
+    elif kind == "section":
+        sections[section] = draw(anything)
+    elif kind == "new":
+        sections[draw(st.text(max_size=8))] = draw(anything)
+    content = bytearray(json.dumps(sections).encode())
+    at = draw(st.integers(0, len(content) - 1))
+    if kind == "cut":
+        del content[at:]
+    elif kind == "byte":
+        content[at] = draw(st.integers(0, 255))
+    elif kind == "twice":
+        content = b'{"data": {"split_seed": 1}, ' + content[1:]
+    return bytes(content)
+
+
+configs = st.one_of(damaged_configs(), anything.map(lambda v: json.dumps(v).encode()), st.binary())
+
+
+@cases.share(0.15)
+@given(configs, st.sampled_from(["train", "evaluate", "fit_tau", "export"]))
+@example(b"[" * 100_000, "evaluate")
+@example(b'{"data":' * 100_000, "train")
+@example(b"1" * 5_000, "evaluate")
+@example(b'{"training": {"learning_rate": 1' + b"0" * 400 + b"}}", "evaluate")
+@example(b'{"training": {"batch_size": null}}', "evaluate")
+@example(b'{"method": {"sir": "no", "bound": "bsvi"}}', "evaluate")
+@example(b"{}", "evaluate")
+def test_any_configuration_of_a_workdir(content, mode):
+    with folder() as here:
+        (here / "w").mkdir()
+        (here / "w" / "config.json").write_bytes(content)
+        result = call(f"--mode={mode}", "--workdir=w")
+        assert_works_or_is_one_line(result)
+        outcome(workdirs.reconcile, here / "w", CONFIG, refusals=UserError)
+        found, _ = outcome(workdirs.open_existing, here / "w", refusals=UserError)
+        if found is not None:
+            found.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "the configuration has no sections"),
+        ({"data": []}, "section 'data' of the configuration holds no settings"),
+        ({"taste": {}}, "unknown section 'taste'"),
+        ({"data": {"taste": 1}}, "unknown setting 'taste'"),
+        ({"method": {"bound": ["vae"]}}, "--bound=['vae']: must be text"),
+        ({"method": {"bound": "bsvi", "sir": "no"}}, "--sir='no': must be true or false"),
+        ({"model": {"hidden": 300}}, "--hidden=300: must be whole numbers, such as 300,300"),
+        ({"training": {"batch_size": None}}, "--batch_size=None: must be a whole number, at lea"),
+        ({"training": {"learning_rate": 10**400}}, "00: must be a number, at least 0.0"),
+    ],
+)
+def test_what_is_wrong_with_a_configuration_is_named(content, message):
+    with pytest.raises(UserError) as error:
+        config_lib.Config.from_json(json.dumps(content))
+    assert message in str(error.value)
+
+
+@cases.share(0.1)
+@given(
+    st.one_of(
+        st.text(max_size=20),
+        st.text("0123456789:,- ٣_+", max_size=20),
+        st.lists(st.tuples(st.integers(-1, 9), st.integers(-1, 99)), max_size=4).map(
+            lambda steps: ",".join(f"{epoch}:{K}" for epoch, K in steps)
+        ),
+        st.sampled_from(ODD),
+    ),
+    st.integers(0, 10_000_000),
+)
+def test_any_schedule_of_k(text, epoch):
+    steps, line = outcome(schedules.parse_steps, text)
+    assert line is None or "\n" not in line
+    assert steps is None or schedules.step_function(steps, epoch) in {K for _, K in steps}
+    config, line = outcome(lambda: config_lib.make(K_schedule=text))
+    assert line is None or line.startswith("--K")
+    assert config is None or config.schedule(epoch).K >= 0
+
+
+def images(split, n=3, width=16, dtype=np.uint8):
+    rng = np.random.default_rng(len(split))
+    if dtype in (np.uint8, np.int64):
+        return rng.integers(0, 256, (n, width)).astype(dtype)
+    return rng.uniform(size=(n, width)).astype(dtype)
+
+
+dtypes = st.sampled_from([np.uint8, np.float32, np.float64, np.int64, np.float16, ">f4", "O", "U3"])
+BAD_PIXELS = [np.nan, np.inf, -np.inf, -1e-6, 1.0 + 1e-6, 255.0]
+
+
+@cases.share(0.12)
+@given(st.data())
+def test_any_arrays_of_a_data_set(data):
+    """One of the three splits may be anything; what the message has to name is known."""
+    draw = data.draw
+    dtype = draw(st.sampled_from([np.uint8, np.float32]))
+    count = draw(st.sampled_from([1, 3, 700]))
+    arrays = {name: images(name, count, dtype=dtype) for name in ("train", "validation", "test")}
+    split, shape, wanted = draw(st.sampled_from(sorted(arrays))), (4, 4, 1), None
+    kind = draw(st.sampled_from(["right", "rank", "width", "dtype", "empty", "pixel", "shape"]))
+    if kind == "rank":
+        arrays[split] = arrays[split].reshape(
+            draw(st.sampled_from([(-1,), (-1, 4, 4), (16, 1, -1)]))
+        )
+        wanted = [split, f"shape {arrays[split].shape}; wanted (N, 16), flat images of 4x4x1"]
+    elif kind == "width":
+        arrays[split] = images(split, width=draw(st.sampled_from([0, 1, 15, 17, 48])), dtype=dtype)
+        wanted = [split, f"shape {arrays[split].shape}; wanted (N, 16)"]
+    elif kind == "dtype":
+        other = draw(dtypes.filter(lambda found: found not in (dtype, np.uint8, np.float32)))
+        arrays[split] = arrays[split].astype(other)
+        wanted = [split, f"{arrays[split].dtype} pixels; wanted uint8 0 to 255 or float32 0 to 1"]
+    elif kind == "empty":
+        arrays[split] = arrays[split][:0]
+        wanted = [split, "no images"]
+    elif kind == "pixel" and dtype == np.float32:
+        image, pixel = draw(st.integers(0, count - 1)), draw(st.integers(0, 15))
+        arrays[split][image:, pixel] = draw(st.sampled_from(BAD_PIXELS))
+        value = arrays[split][image, pixel]
+        wanted = [split, f"pixel {pixel} of image {image} is {value}; wanted 0 to 1"]
+    elif kind == "shape":
+        shape = draw(st.lists(st.sampled_from([0, 1, 3, 4, 5, -4, 16, 4.0, None]), max_size=4))
+        shape = tuple(shape)
+        sides = [size for size in shape if type(size) is int and size > 0]
+        if len(shape) != 3 or len(sides) != 3:
+            wanted = [f"image_shape={shape}; wanted (height, width, channels)"]
+        elif np.prod(sides) != 16:
+            wanted = ["train", f"shape ({count}, 16); wanted (N, {np.prod(sides)})"]
+    _, line = outcome(pixels.check, Dataset(**arrays, image_shape=shape), "mnist")
+    assert (line is None) == (wanted is None), line
+    for part in wanted or ():
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("shape", "values", "message"),
+    [
+        ((4, 4, 1), dict(encoder="resnet", resnet_channels=(2,), decoder="pixelcnn"), None),
+        ((2, 8, 1), dict(encoder="resnet"), "--encoder=resnet: images of mnist are 2x8x1, and it"),
+        ((2, 8, 1), dict(decoder="pixelcnn"), "--decoder=pixelcnn: images of mnist are 2x8x1"),
+        ((2, 2, 4), dict(decoder="pixelcnn"), "is for square ones of one channel; choose --decod"),
+        ((2, 2, 4), {}, None),
+        ((4, 4, 1), dict(batch_size=2), "--batch_size=2: mnist has only 1 training images"),
+    ],
+)
+def test_what_networks_and_batches_need_of_images(shape, values, message):
+    one = images("train", 1)
+    config = config_lib.make(**{"batch_size": 1, **values})
+    _, line = outcome(loop.check_data, config, Dataset(one, one, one, shape))
+    assert line is None if message is None else message in line
+
+
+def test_mixed_splits_and_a_list_are_no_arrays_of_a_data_set():
+    bytes_, floats = images("train"), images("train", dtype=np.float32)
+    found = Dataset(bytes_, floats, bytes_, (4, 4, 1))
+    with pytest.raises(UserError, match="mnist, validation: float32 pixels; those of train are"):
+        pixels.check(found, "mnist")
+    with pytest.raises(UserError, match="mnist, train: a list; wanted a NumPy array"):
+        pixels.check(found._replace(train=[[0] * 16]), "mnist")
+
+
+def test_one_image_is_enough_to_train_on_and_to_score():
+    one = images("train", 1)
+    data = Dataset(one, one, one, (4, 4, 1))
+    config = config_lib.make(
+        bound="vae", hidden=(4,), latent_dim=2, batch_size=1, jit_compile="off"
+    )
+    loop.check_data(config, data)
+    model = make_vae(config, 16)
+    batches = iter(pipeline.training_batches(data.train, 1, 0, 0, 2))
+    assert np.isfinite(loop.StepRunner(model)(batches, 2).values).all()
+    observed = pipeline.fixed_observation(one, "bernoulli", 0, seeds.Purpose.VALIDATE)
+    assert np.isfinite(loop.validate(model, observed, 0).log_likelihood)
+
+
+def test_looking_at_pixels_takes_little_time_and_no_memory():
+    """uint8 ones need no look: a view of one row stands for the 600,000 images of SVHN."""
+    many = np.broadcast_to(np.zeros(1024, np.uint8), (600_000, 1024))
+    floats = np.zeros((20_000, 784), np.float32)
+    began = time.process_time()
+    pixels.check(Dataset(many, many, many, (32, 32, 1)), "svhn")
+    assert time.process_time() - began < 0.1
+    with peak_memory() as peak:
+        pixels.check(Dataset(floats, floats, floats, (28, 28, 1)), "omniglot")
+        assert peak() < 2**20
+
+
+@contextlib.contextmanager
+def peak_memory():
+    """Gives a function that tells the most memory, in bytes, that was had inside."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def arrays_file(**arrays):
+    """The bytes of an npz file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def zipped(content, compression=zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("a.npy", content)
+    return buffer.getvalue()
+
+
+def npy(descr, shape, content=b""):
+    """An array of the npy format whose header says what it likes."""
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode(
+        "latin1", "replace"
+    )
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + content
+
+
+def a_bomb(claimed=None):
+    """16 MB in 16 kB; the archive may claim that it is less."""
+    content = npy("'<f4'", (2**22,), bytes(2**24))
+    found = zipped(content, zipfile.ZIP_DEFLATED)
+    return found.replace(
+        struct.pack("<I", len(content)), struct.pack("<I", claimed or len(content))
+    )
+
+
+def pickled():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([pathlib.Path("x")], object), allow_pickle=True)
+    return zipped(buffer.getvalue())
+
+
+@st.composite
+def damaged(draw, content):
+    """These bytes, some changed, cut off, left out or claiming much."""
+    found = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(found)))
+        kind = draw(st.sampled_from(["byte", "cut", "much", "out"]))
+        if kind == "byte":
+            found[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+        elif kind == "cut":
+            del found[at:]
+        elif kind == "much":
+            found[at : at + 4] = draw(st.sampled_from([b"\xff" * 4, b"\0\0\0\x40", b"\0" * 4]))
+        else:
+            del found[at : at + draw(st.integers(1, 40))]
+    return bytes(found)
+
+
+shapes = st.one_of(
+    st.lists(st.one_of(st.integers(-2, 5), st.integers()), max_size=4).map(tuple),
+    st.sampled_from(
+        [(2**70, 0), (2**62, 4), (10**12,), (-1,), (0,) * 65, (True,), (None,), ("a",)]
+    ),
+    st.text(max_size=8),
+)
+descriptions = st.one_of(
+    st.sampled_from(
+        ["'<f4'", "'<f8'", "'|O'", "'|S0'", "'<U0'", "'|V0'", "'<U3'", "[]", "{}", "''"]
+    ),
+    st.sampled_from(
+        ["('<f4', (9999,))", "[('a', '<f4')]", "[('a',)]", "'|b1'", "'<M8[s]'", "None"]
+    ),
+    st.text(max_size=8),
+)
+SCORES = arrays_file(identity="x", log_likelihood=np.arange(50, dtype=np.float32))
+array_files = st.one_of(
+    damaged(SCORES),
+    st.builds(npy, descriptions, shapes, st.binary(max_size=40)).map(zipped),
+    st.binary(max_size=100),
+)
+
+
+@cases.share(0.1)
+@given(array_files)
+@example(a_bomb())
+@example(a_bomb(claimed=100))
+@example(pickled())
+@example(zipped(npy("'<f4'", (2**70, 0))))
+@example(zipped(npy("'<f4'", (True,), bytes(4))))
+@example(zipped(npy("'<f4'", (2**40,))))
+@example(zipped(npy("'|O'", (1,), b"\x80\x04\x95")))
+@example(zipped(npy("(" * 500, "()")))
+@example(zipped(npy("-" * 9_000 + "1", "()")))
+@example(zipped(b"\x93NUMPY\x03\x00"))
+@example(SCORES.replace((328).to_bytes(4, "little"), (2**30).to_bytes(4, "little")))
+def test_any_file_of_arrays(content):
+    """What is read is in the file: at most a few times its size is taken from memory."""
+    with folder() as here:
+        (here / "a.npz").write_bytes(content)
+        with peak_memory() as peak:
+            found, line = outcome(files.read_arrays, here / "a.npz", refusals=(OSError, ValueError))
+            assert peak() < 4 * len(content) + 500_000
+    if found is None:
+        assert line.count("\n") == 0
+    else:
+        assert sum(array.nbytes for array in found.values()) <= len(content)
+
+
+def job(path):
+    return resumable.Job(
+        title="",
+        path=path,
+        identity={"step": 1},
+        names=("log_likelihood", "ess"),
+        purpose=seeds.Purpose.EVALUATE,
+        images=5,
+        available=20,
+        score=None,
+    )
+
+
+IDENTITY = json.dumps({"step": 1, "names": ["log_likelihood", "ess"]})
+scores = st.one_of(
+    st.integers(0, 20).map(lambda n: np.zeros(n, np.float32)),
+    st.sampled_from([np.zeros(()), np.zeros((3, 1)), np.array(["a", "b"]), np.array([True])]),
+)
+
+
+@cases.share(0.04)
+@given(
+    st.one_of(
+        damaged(arrays_file(identity=IDENTITY, seconds=1.0, log_likelihood=[1.0], ess=[2.0])),
+        st.builds(
+            arrays_file,
+            identity=st.sampled_from([IDENTITY, "", "{}", "[" * 9_999, IDENTITY[:-1]]),
+            seconds=st.one_of(st.floats(), st.text(max_size=3), st.just([1.0, 2.0])),
+            log_likelihood=scores,
+            ess=scores,
+        ),
+    )
+)
+@example(arrays_file(identity="[" * 99_999))
+@example(arrays_file(identity=IDENTITY, seconds=1.0, log_likelihood=np.float32(1), ess=1.0))
+@example(arrays_file(identity=IDENTITY, seconds=1.0, log_likelihood=["a"], ess=["b"]))
+def test_any_file_of_earlier_scores(content):
+    """They are taken, or dropped with a line that says so unless they are of another job."""
+    with folder() as here:
+        (here / "scores.npz").write_bytes(content)
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            found, seconds = resumable._load(job(here / "scores.npz"))
+    assert out.getvalue().count("\n") <= 1
+    assert isinstance(seconds, float)
+    assert len({len(values) for values in found.values()}) == 1
+    assert all(np.isreal(values).all() and values.ndim == 1 for values in found.values())
+    if out.getvalue():
+        assert "is damaged" in out.getvalue()
+        assert len(found["log_likelihood"]) == 0
+
+
+def mat_file(compressed=True, **replaced):
+    """The bytes of a MATLAB file like OMNIGLOT's, of few images."""
+    arrays = {"data": np.full((784, 7), 0.5), "testdata": np.full((784, 3), 0.25)} | replaced
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, arrays, do_compression=compressed)
+    return buffer.getvalue()
+
+
+def element(kind, content, size=None):
+    """A part of a MATLAB file, which says that it has `size` bytes."""
+    return struct.pack("<II", kind, len(content) if size is None else size) + content
+
+
+def unpacking_to(content, zeros=0):
+    """A MATLAB file with one compressed array: this header, and megabytes of zeros."""
+    packer = zlib.compressobj()
+    pieces = [packer.compress(content), *(packer.compress(bytes(2**20)) for _ in range(zeros))]
+    header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
+    return header + element(15, b"".join([*pieces, packer.flush()]))
+
+
+def matrix(shape, size, claimed):
+    """What comes before the `claimed` bytes of numbers of the array `data`."""
+    parts = [
+        element(6, struct.pack("<II", 6, 0)),  # of doubles
+        element(5, struct.pack("<ii", *shape)),
+        element(1, b"data\0\0\0\0", 4),
+        element(9, b"", claimed),
+    ]
+    return element(14, b"".join(parts), size)
+
+
+A_BOMB = unpacking_to(matrix((784, 7), 2**29, 2**29 - 100), zeros=512)
+LITTLE_THAT_CLAIMS_MUCH = [
+    unpacking_to(matrix((784, 2**20), 2**32 - 8, 2**32 - 64)),
+    unpacking_to(matrix((784, 7), 2**32 - 8, 2**32 - 64)),
+    mat_file(data=np.zeros((784, 100)), compressed=False).replace(
+        struct.pack("<ii", 784, 100), struct.pack("<ii", 784, 2**30)
+    ),
+]
+
+
+@cases.share(0.04)
+@given(
+    st.one_of(
+        damaged(mat_file()),
+        damaged(mat_file(compressed=False)),
+        st.builds(
+            mat_file,
+            data=st.sampled_from([np.ones((784, 7), np.float32), np.zeros((7, 784)), "text", {}]),
+            testdata=st.sampled_from([np.full((784, 3), np.nan), np.zeros((784, 3), np.int8)]),
+        ),
+        st.binary(max_size=200),
+    )
+)
+@example(LITTLE_THAT_CLAIMS_MUCH[0])
+@example(LITTLE_THAT_CLAIMS_MUCH[1])
+@example(LITTLE_THAT_CLAIMS_MUCH[2])
+def test_any_matlab_file(content):
+    with folder() as here:
+        (here / "chardata.mat").write_bytes(content)
+        found, line = outcome(chardata.read, here / "chardata.mat", refusals=UserError)
+    if found is None:
+        assert "\n" not in line
+    else:
+        for split, count in COUNTS.items():
+            assert found[split].shape == (count, 28, 28, 1)
+            assert (found[split] >= 0).all()
+            assert (found[split] <= 1).all()
+
+
+def test_a_matlab_file_of_kilobytes_is_not_unpacked_to_gigabytes():
+    """tracemalloc does not see scipy's buffers; what the process has had at most, does."""
+    assert len(A_BOMB) < 2**20
+    with folder() as here:
+        (here / "chardata.mat").write_bytes(A_BOMB)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _, line = outcome(chardata.read, here / "chardata.mat", refusals=UserError)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert "an array unpacks to more than" in line
+    assert grown < 64 * 1024  # KiB
+
+
+IDX = [gzip.compress(bytes(16) + bytes(range(256)) * 4), gzip.compress(bytes(12))]
+Info = collections.namedtuple("Info", "filename checksum size")
+
+
+@cases.share(0.03)
+@given(damaged(IDX[0]), st.sampled_from(["file", "gone", "folder"]))
+def test_any_original_file_of_mnist(content, kind):
+    """Known by its digest, so that a damaged one never reaches TFDS's parser."""
+    infos = {name: Info(name, hashlib.sha256(IDX[0]).hexdigest(), len(IDX[0])) for name in "ab"}
+    with folder() as here:
+        (here / "a").write_bytes(IDX[0])
+        if kind == "file":
+            (here / "b").write_bytes(content)
+        elif kind == "folder":
+            (here / "b").mkdir()
+        _, line = outcome(preparation.verify_files, here, infos, refusals=UserError)
+    if kind != "file":
+        assert "b is missing (expected SHA-256" in line
+    else:
+        assert (line is None) == (content == IDX[0])
+        assert line is None or "b is damaged or another file" in line
+
+
+# What no model can take, whatever it is: the rest is told by tracing the model.
+no_observations = st.one_of(
+    st.sampled_from([None, {}, "text", [], [[]], [[1.0], [1.0, 2.0]], 1.0, object(), [[10**400]]]),
+    st.sampled_from([np.zeros(3), np.zeros((0, 3)), np.zeros((2, 3), "O"), np.float64(1)]),
+)
+other_observations = st.builds(
+    np.zeros,
+    st.sampled_from([(2, 4), (2, 0), (1, 1), (2, 4, 5)]),
+    st.sampled_from([np.float64, np.float32, np.int32, bool, "U2", complex]),
+)
+
+
+@cases.share(0.02)
+@given(st.one_of(no_observations, other_observations))
+@example(np.zeros((0, 3)))
+@example(np.zeros((2, 4)))
+def test_any_observations_of_a_model(x):
+    """The three ways in refuse alike, by an error that names the argument."""
+    model, refinable = LinearGaussian().model, Refinable()
+    variables = hvi.ParameterGroups(eta=[tf.Variable(0.0)])
+    for call_it in (
+        lambda: hvi.evidence(model, x, K=2, M=2),
+        lambda: hvi.fit(model, x, variables, K=2),
+        lambda: hvi.fit(model, lambda step: x, variables, K=2),
+    ):
+        with pytest.raises(ValueError, match=r"^(x|conditional): "):
+            call_it()
+    with pytest.raises((ValueError, TypeError), match=r"^(x|localize|conditional)"):
+        hvi.refined_evidence(refinable.localize, x, steps=1, learning_rate=0.1)
+
+
+def test_so_many_replicas_are_a_slip_of_the_keyboard():
+    result = call("--strategy=mirrored", "--replicas=1000000")
+    assert_works_or_is_one_line(result)
+    assert "--replicas=1000000" in result.err
+
+
+def test_debug_shows_where_and_still_ends_with_the_line():
+    result = call("--debug", "--K=-1")
+    assert result.status == 2
+    assert result.err.startswith("Traceback")
+    assert result.err.splitlines()[-1].startswith("error: --K=-1: must be a whole number")
+    assert "Traceback" not in call("--K=-1").err
+
+
+def test_the_shares_of_all_tests_make_up_the_whole():
+    assert sum(cases.SHARES.values()) == pytest.approx(1.0)
