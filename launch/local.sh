@@ -16,8 +16,10 @@ if [ -z "$workdir" ]; then
   exit 2
 fi
 
-cd "$(dirname "$0")/.."
-mkdir -p "$(dirname "$workdir")"
+unset CDPATH # in which cd would look first
+cd -- "$(dirname -- "$0")/.."
+case "$workdir" in /*) ;; *) workdir="./$workdir" ;; esac # its name may begin with a dash
 log="${workdir%/}.log"
+mkdir -p "${log%/*}/"
 echo "Output goes to $log as well."
 python -u -m hvi_tf.main "$@" 2>&1 | tee -i -a "$log"  # -i: Ctrl-C is for the run alone

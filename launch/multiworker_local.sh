@@ -27,8 +27,11 @@ for argument in "$@"; do
 done
 [ -n "$workdir" ] || usage
 
-cd "$(dirname "$0")/.."
-mkdir -p "$(dirname "$workdir")"
+unset CDPATH # in which cd would look first
+cd -- "$(dirname -- "$0")/.."
+case "$workdir" in /*) ;; *) workdir="./$workdir" ;; esac # its name may begin with a dash
+workdir="${workdir%/}"
+mkdir -p "${workdir%/*}/"
 ports=$(python - "$count" <<'PYTHON'
 import socket, sys
 
@@ -49,7 +52,7 @@ for ((i = 0; i < count; i++)); do
   if ((i == 0)); then
     python -u -m hvi_tf.main "$@" --strategy=multiworker &
   else
-    python -u -m hvi_tf.main "$@" --strategy=multiworker >> "${workdir%/}.worker$i.log" 2>&1 &
+    python -u -m hvi_tf.main "$@" --strategy=multiworker >> "$workdir.worker$i.log" 2>&1 &
   fi
   pids+=($!)
 done

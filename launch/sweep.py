@@ -173,7 +173,8 @@ def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -
     script.write_text(f'#!/usr/bin/env bash\nexec {before} --cell="$SLURM_ARRAY_TASK_ID" {after}\n')
     array = ",".join(map(str, indices)) + (f"%{arguments.jobs}" if arguments.jobs > 1 else "")
     command = ["sbatch", f"--array={array}", "--job-name=hvi_tf-sweep", "--requeue"]
-    command += ["--signal=B:TERM@120", f"--output={out}/array-%a.log"]
+    folder = str(out).replace("%", "%%")  # or sbatch would put the job's number there, or such
+    command += ["--signal=B:TERM@120", f"--output={folder}/array-%a.log"]
     command += [*shlex.split(arguments.sbatch), str(script)]
     try:
         return subprocess.run(command, check=False).returncode

@@ -41,7 +41,7 @@ def run(tmp_path):
 
 
 def saved_scores(summary):
-    with np.load(summary["scores"]) as file:
+    with np.load(summary["scores"], allow_pickle=False) as file:
         return file["log_likelihood"][: summary["images"]]
 
 
@@ -106,6 +106,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(run, monkeypatch):
     whole = saved_scores(unbroken).copy()
     next(run.workdir.evaluation.glob("test_bsvi*.npz")).unlink()
     monkeypatch.setattr(StopRequest, "requested", True, raising=False)
+    monkeypatch.setattr(StopRequest, "signal", None, raising=False)
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     with pytest.raises(Interrupted):
         run(**few)
@@ -131,12 +132,12 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
 def test_a_pilot_chooses_the_draws_of_each_image(run):
     adaptive = dict(eval_M=400, eval_tolerance=0.1, eval_images=30)
     summary = run(**adaptive)
-    with np.load(summary["scores"]) as file:
+    with np.load(summary["scores"], allow_pickle=False) as file:
         draws, values = file["draws"], file["log_likelihood"]
     assert set(draws) <= {100, 200, 400}
     assert len(set(draws)) > 1
     (pilot,) = run.workdir.evaluation.glob("*_pilot.npz")
-    with np.load(pilot) as file:  # as many draws, and others
+    with np.load(pilot, allow_pickle=False) as file:  # as many draws, and others
         same = draws == 100
         assert np.all(file["log_likelihood"][:30][same] != values[same])
     assert summary["draws"]["mean"] == pytest.approx(draws.mean())
@@ -224,10 +225,11 @@ def test_interrupted_and_continued_equals_unbroken(run, monkeypatch):
     unbroken = saved_scores(run()).copy()
     (run.workdir.evaluation / "test_M3_K2.npz").unlink()
     monkeypatch.setattr(StopRequest, "requested", True, raising=False)
+    monkeypatch.setattr(StopRequest, "signal", None, raising=False)
     monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
     with pytest.raises(Interrupted):
         run()
-    with np.load(run.workdir.evaluation / "test_M3_K2.npz") as file:
+    with np.load(run.workdir.evaluation / "test_M3_K2.npz", allow_pickle=False) as file:
         assert 0 < len(file["log_likelihood"]) < 700
     monkeypatch.undo()
     np.testing.assert_array_equal(saved_scores(run()), unbroken)

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import gc
 import io
+import json
 import os
 import pathlib
 import re
@@ -250,6 +251,36 @@ def test_export_mode(copy_of_finished, mnist_dir, call):
     assert result.returncode == 0, result.stderr[-2000:]
     assert "SavedModel of step 159" in result.stdout
     assert exported.exists()
+
+
+def test_the_export_is_scored_on_the_runs_data(copy_of_finished, mnist_dir, call):
+    """Without its checkpoint; what lies elsewhere is a program, and refused before it is read."""
+    shutil.rmtree(copy_of_finished / "checkpoints")
+    shutil.rmtree(copy_of_finished / "best")
+    common = ("--mode=evaluate", f"--workdir={copy_of_finished}", f"--data_dir={mnist_dir}")
+    result = call(*common, "--saved_model=saved_model")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert re.search(r"test log-likelihood \(SavedModel, M=4, K=3\) +-\d+\.\d+ \+-", result.stdout)
+    elsewhere = copy_of_finished.with_name("elsewhere")
+    (copy_of_finished / "saved_model").rename(elsewhere)
+    for name in (elsewhere, "../elsewhere"):
+        refused = run(*common, f"--saved_model={name}")
+        assert_one_line_error(refused, f"--saved_model={name}: ", "a SavedModel is a program")
+        trusted = call(*common, f"--saved_model={name}", "--trust_saved_model")
+        assert trusted.returncode == 0, trusted.stderr[-2000:]
+    assert_one_line_error(run(*common, "--saved_model=none"), "no saved_model.pb in ")
+
+
+@pytest.mark.parametrize("section", ["evaluation", "data", "training", "saved_model"])
+def test_a_stored_configuration_neither_names_nor_trusts_a_saved_model(
+    section, copy_of_finished, mnist_dir
+):
+    file = copy_of_finished / "config.json"
+    config = json.loads(file.read_text())
+    config.setdefault(section, {}).update(saved_model="/x", trust_saved_model=True)
+    file.write_text(json.dumps(config))
+    result = run("--mode=evaluate", f"--workdir={copy_of_finished}", f"--data_dir={mnist_dir}")
+    assert_one_line_error(result, "cannot read ", "unknown s", "saved_model")
 
 
 def wait_for(condition, process, seconds=120):

@@ -1,6 +1,7 @@
 """The peers of the benchmark do the step that our model does."""
 
 import functools
+import importlib
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def ours():
 @pytest.mark.parametrize("framework", ["torch", "jax"])
 def test_bound_and_gradients_are_ours(framework, shared):
     pytest.importorskip(framework, reason=f"{framework} is not installed: a peer of --compare")
-    peer = __import__(f"hvi_tf.benchmark.peers.{framework}_step", fromlist=["bound"])
+    peer = importlib.import_module(f"hvi_tf.benchmark.peers.{framework}_step")
     exported, x, noise, bound, gradient = ours()
     value, found = peer.bound_and_gradients(exported, x, noise, shared)
     assert value == pytest.approx(bound, rel=1e-5)

@@ -33,7 +33,7 @@ def run(values, folder, spoiled_replica=None):
     """
     from hvi_tf.evaluation import evaluate
     from hvi_tf.models.vae import make_vae
-    from hvi_tf.training import loop, runs
+    from hvi_tf.training import loop, runs, steps
 
     data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
     config = config_lib.make(**SIZES | values)
@@ -47,19 +47,19 @@ def run(values, folder, spoiled_replica=None):
         model.validation_images = 5  # so that there are some batches, the last one short
         if spoiled_replica is not None:
             spoil(model, spoiled_replica)
-        metrics, step_runner = [], loop.StepRunner.__call__
+        metrics, step_runner = [], steps.StepRunner.__call__
 
         def recorded(*arguments):
             told = step_runner(*arguments)
             metrics.append(told.values)
             return told
 
-        with mock.patch.object(loop.StepRunner, "__call__", recorded):
+        with mock.patch.object(steps.StepRunner, "__call__", recorded):
             step = runs.train(config, data, model, workdir).step
         found["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
         distribution.barrier()  # the chief writes the scores, and the others read them here
-        scores = np.load(evaluate.scores_path(workdir, config))
+        scores = np.load(evaluate.scores_path(workdir, config), allow_pickle=False)
         found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
         found["best_step"] = step
         workdir.close()

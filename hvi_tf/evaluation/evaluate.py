@@ -9,16 +9,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, files, log_likelihood, sampling, seeds, svi_scores
+from hvi_tf import distribution, files, log_likelihood, sampling, saved_models, seeds, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
 from hvi_tf.data.datasets import Dataset
+from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, resumable, tolerance
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores, Plan
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.models.vae import VAE
+from hvi_tf.settings import MAX_COUNT
 from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.workdir import Workdir
@@ -122,11 +124,7 @@ def evaluate(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if a score is not finite, or the disk is full.
     """
-    images = getattr(data, config.evaluation.eval_split)
-    x = pipeline.fixed_observation(
-        images, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
-    )
-    num_images = min(config.evaluation.eval_images, len(images))
+    x, num_images = _observed(config, data)
     if config.evaluation.estimator == "ais":
         return _evaluate_by_annealing(config, model, x, workdir, step, num_images)
     make = _adaptive_job if config.evaluation.eval_tolerance else _job
@@ -135,6 +133,15 @@ def evaluate(
     seconds += told.get("pilot_seconds", 0.0)
     summary = _summary(config, job, num_images, seconds, step) | told | resumable.means(scores)
     return _written(summary, job, num_images)
+
+
+def _observed(config: Config, data: Dataset) -> tuple[tf.Tensor, int]:
+    """The split as every estimator observes it, and how many of its images to score."""
+    images = getattr(data, config.evaluation.eval_split)
+    x = pipeline.fixed_observation(
+        images, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
+    )
+    return x, min(config.evaluation.eval_images, len(images))
 
 
 class _Estimator(NamedTuple):
@@ -296,6 +303,56 @@ def _evaluate_by_annealing(
     return _written(summary, real_job, num_images)
 
 
+def evaluate_saved_model(
+    config: Config, path: pathlib.Path, data: Dataset, workdir: Workdir
+) -> dict[str, Any]:
+    """Scores the first `eval_images` images of a split by what a SavedModel says of them.
+
+    `log_likelihood` is the log-mean-exp of its `log_weights`, a lower bound on log p(x) if they
+    are what they are called. With the export of a run's own checkpoint it is the score of the
+    run's own estimator, of other draws where there are psi.
+
+    Args:
+        config: of the run whose data are scored, with the wanted evaluation settings.
+        path: of the SavedModel, as `saved_models.find` has found it.
+        data: of which `eval_split` names the images.
+        workdir: where scores and summary go.
+
+    Returns:
+        The summary, as stored in JSON beside the scores.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
+        UserError: if it is no SavedModel with such log-weights, or a score is not finite.
+    """
+    M, K = config.evaluation.eval_M, config.evaluation.eval_K
+    if K > MAX_COUNT:
+        raise UserError(
+            f"--eval_K={K}: a SavedModel draws all psi of a z at once; give at most {MAX_COUNT}"
+        )
+    x, num_images = _observed(config, data)
+    # As for the run's own row, whose export it mostly is: then explicit q(z|x) draw the same z.
+    plan = log_likelihood.make_plan(M, sampling.psi_per_z(config.row, K, M), config.method.L)
+    log_weights = saved_models.load(path, int(x.shape[1]))
+    score = saved_models.make_scorer(log_weights, plan, K)
+    digest, seed = saved_models.digest(path), config.training.seed
+    name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"
+    job = Job(
+        title=f"evaluation of the SavedModel M={M} K={K}",
+        path=workdir.evaluation / f"{name}.npz",
+        identity={"saved_model": digest, "plan": plan._asdict(), "K": K, "seed": seed},
+        names=saved_models.SCORES,
+        purpose=seeds.Purpose.EVALUATE,
+        images=plan.images,
+        available=len(x),
+        score=lambda rows, seed: score(tf.gather(x, rows), seed),
+    )
+    scores, seconds = resumable.score_all(job, num_images, seed)
+    told = {"estimator": "saved_model", "saved_model": str(path), "sha256": digest, "M": M, "K": K}
+    summary = _summary(config, job, num_images, seconds, None) | told | resumable.means(scores)
+    return _written(summary, job, num_images)
+
+
 def _written(summary: dict[str, Any], job: Job, num_images: int) -> dict[str, Any]:
     if distribution.is_chief():
         files.write_json(job.path.with_name(f"{job.path.stem}_N{num_images}.json"), summary)
@@ -311,7 +368,7 @@ def _identity(config: Config, step: int) -> dict[str, Any]:
 
 
 def _summary(
-    config: Config, job: Job, num_images: int, seconds: float, step: int
+    config: Config, job: Job, num_images: int, seconds: float, step: int | None
 ) -> dict[str, Any]:
     return {
         "dataset": datasets.describe(config.data.dataset, config.data.data_digest),

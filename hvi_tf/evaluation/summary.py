@@ -1,6 +1,7 @@
 """The short table at the end of a run."""
 
 import math
+import shlex
 from typing import Any
 
 from hvi_tf import diagnostics, sampling
@@ -30,11 +31,13 @@ def table(
     """
     rows = score_rows(scores)
     took = duration(scores["seconds"])
+    scored = f"checkpoint of step {scores['step']}"
+    if scores["estimator"] == "saved_model":
+        scored = f"SavedModel {scores['saved_model']} (SHA-256 {scores['sha256'][:12]}...)"
     rows += [
         (
             "images",
-            f"{scores['images']} of the {scores['split']} split of {scores['dataset']}, checkpoint "
-            f"of step {scores['step']}",
+            f"{scores['images']} of the {scores['split']} split of {scores['dataset']}, {scored}",
         ),
         ("wall time", f"{duration(seconds)} this command; the evaluation took {took}"),
     ]
@@ -57,9 +60,10 @@ def table(
     lines = ["", *(f"{name:<{width}}  {value}" for name, value in rows)]
     lines += [f"warning: {text}" for text in warnings(scores)]
     lines += ["", "To go on:"]
-    main = f"python -m hvi_tf.main --workdir={workdir.path}"
+    # To be pasted into a shell, to which a folder's name is to mean nothing.
+    main = shlex.join(["python", "-m", "hvi_tf.main", f"--workdir={workdir.path}"])
     lines += [
-        f"  tensorboard --logdir={workdir.tensorboard}",
+        f"  {shlex.join(['tensorboard', f'--logdir={workdir.tensorboard}'])}",
         f"  {main} --mode=evaluate {_larger_score(config)} --eval_images=100",
         f"  {main} --mode=evaluate --estimator=ais --eval_images=32",
         f"  {main} --mode=sample",
@@ -82,6 +86,8 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     """The scores of an evaluation, each with its standard error over images."""
     if scores["estimator"] == "ais":
         return _annealing_rows(scores)
+    if scores["estimator"] == "saved_model":
+        return _saved_model_rows(scores)
     M, K, L, split = scores["M"], scores["K"], scores["L"], scores["split"]
     row = METHODS[scores["estimator"]]
     if row.refines:
@@ -147,6 +153,18 @@ def _refined_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     if "ess_buffer" in scores:
         rows.append(("effective sample size of the buffer", _of(scores["ess_buffer"], k + 1)))
     return rows
+
+
+def _saved_model_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
+    M, K = scores["M"], scores["K"]
+    return [
+        (
+            f"{scores['split']} log-likelihood (SavedModel, M={M}, K={K})",
+            _nats(scores["log_likelihood"]),
+        ),
+        (f"{scores['split']} bound (M=1, K={K})", _nats(scores["bound"])),
+        ("effective sample size, outer", _of(scores["ess_outer"], M)),
+    ]
 
 
 def _annealing_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:

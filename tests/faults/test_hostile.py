@@ -1,0 +1,347 @@
+"""Configurations, checkpoints, archives and downloads of a stranger: refused, and nothing run."""
+
+import contextlib
+import functools
+import io
+import itertools
+import json
+import shlex
+import tarfile
+import zipfile
+
+import pytest
+import tensorflow as tf
+
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.config import Config
+from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data.omniglot import chardata
+from hvi_tf.errors import UserError
+from hvi_tf.evaluation import summary
+from hvi_tf.models.vae import make_vae
+from hvi_tf.settings import DataConfig
+from hvi_tf.training.checkpoints import Checkpoints
+from tests import test_datasets, test_omniglot, test_svhn
+
+SETTINGS = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, jit_compile="off")
+
+
+def open_with(folder, text):
+    """Opens a folder with this text in the place of a config.json."""
+    folder.mkdir()
+    (folder / "config.json").write_text(text)
+    return workdirs.open_existing(folder, writes=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "3", "null", '"data"', '{"data": 3}', '{"data": null}', '{"data": ["ab"]}'),
+        *('{"data": {"__class__": 1}}', '{"evil": {}}', '{"data": {"workdir": "/"}}'),
+        *('{"evaluation": {"trust_saved_model": true}}', '{"evaluation": {"saved_model": "/x"}}'),
+        *('{"training": {"devices": "cpu"}}', '{"method": {"mode": "export"}}', "{"),
+        pytest.param("[" * 100_000, id="deep"),
+        pytest.param('{"data": ' * 100_000, id="deep in a section"),
+        pytest.param('{"method": {"K": ' + "9" * 5_000 + "}}", id="a number of 5,000 digits"),
+    ],
+)
+def test_a_configuration_that_is_none_is_one_line(text, tmp_path):
+    with pytest.raises(UserError, match="cannot read") as error:
+        open_with(tmp_path / "run", text)
+    assert "\n" not in str(error.value)
+
+
+STRANGE = [[], {}, "x", "../../x", "", True, None, -1, 1.5, 10**30, ["x"], [[1]], [None], {"a": 1}]
+
+
+@pytest.mark.parametrize("name", [field.name for field in config_lib.fields()])
+def test_a_setting_is_of_its_kind_or_refused(name):
+    """Nothing else gets to where it is used, a path among others."""
+    (field,) = (f for f in config_lib.fields() if f.name == name)
+    wanted = (float, int) if config_lib.kind(field) is float else config_lib.kind(field)
+    for value in STRANGE:
+        config = json.loads(config_lib.make(**SETTINGS).to_json())
+        (section,) = (s for s in config.values() if name in s)
+        section[name] = value
+        try:
+            found = config_lib.flatten(Config.from_json(json.dumps(config)))[name]
+        except (UserError, TypeError):
+            continue
+        assert isinstance(found, wanted) or (found is None and field.default is None), value
+        if wanted is tuple:
+            assert all(type(number) is int for number in found)
+
+
+def test_a_configuration_says_nothing_but_settings(tmp_path):
+    """Its folder, its mode and what is loaded are the command's; reading it writes nothing."""
+    of_command = {"workdir", "mode", "saved_model", "trust_saved_model", "devices", "strategy"}
+    assert not of_command & {field.name for field in config_lib.fields()}
+    outside = tmp_path / "outside"
+    config = config_lib.make(data_dir=str(outside), manual_dir=str(outside), **SETTINGS)
+    assert open_with(tmp_path / "run", config.to_json()).config == config
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
+
+
+def test_commands_to_go_on_can_be_pasted(tmp_path):
+    workdir = workdirs.create_or_open(tmp_path / "a; $(touch x) 'b'", config_lib.make(**SETTINGS))
+    score = {"mean": -1.0, "standard_error": 0.1}
+    scores = dict(estimator="saved_model", saved_model="m", sha256="0", M=1, K=0, split="test")
+    scores |= dict(log_likelihood=score, bound=score, ess_outer=score, images=1, dataset="mnist")
+    scores |= dict(seconds=1.0, scores="s", step=None)
+    table = summary.table(workdir.config, workdir, scores, None, 1.0)
+    workdir.close()
+    commands = [shlex.split(line) for line in table.partition("To go on:")[2].splitlines()]
+    flags = {word for words in commands for word in words if "touch" in word}
+    assert flags == {f"--workdir={workdir.path}", f"--logdir={workdir.tensorboard}"}
+
+
+def variants(value):
+    return tf.raw_ops.EmptyTensorList(
+        element_shape=tf.constant(-1), max_num_elements=3, element_dtype=tf.float32
+    )
+
+
+CODE = b"cos\nsystem\n(S'touch canary'\ntR."  # what a pickle of a command looks like
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        lambda value: tf.fill(value.shape, CODE),
+        lambda value: tf.constant(CODE),
+        lambda value: tf.zeros(value.shape, tf.complex64),
+        lambda value: tf.zeros(value.shape, tf.int8),
+        lambda value: tf.zeros([*value.shape, 2]),
+        lambda value: tf.zeros([0]),
+        variants,
+    ],
+    ids=["strings", "a string", "complex", "int8", "another shape", "empty", "variant"],
+)
+def test_a_checkpoint_of_other_objects_is_damaged(replaced, tmp_path, monkeypatch):
+    config = config_lib.make(**SETTINGS)
+    workdir = workdirs.create_or_open(tmp_path / "run", config)
+    Checkpoints(make_vae(config, 12), workdir).save()
+    prefix = str(workdir.checkpoints / "ckpt-0")
+    rewrite(prefix, lambda name, value: value if "OBJECT_GRAPH" in name else replaced(value))
+    assert_damaged(config, workdir, monkeypatch)
+
+
+@pytest.mark.parametrize("graph", [b"", CODE, b"\xff" * 1000, b"\x0a\x04\x0a\x02\x10\x00" * 1000])
+def test_a_checkpoint_of_another_graph_of_objects_is_damaged(graph, tmp_path, monkeypatch):
+    config = config_lib.make(**SETTINGS)
+    workdir = workdirs.create_or_open(tmp_path / "run", config)
+    Checkpoints(make_vae(config, 12), workdir).save()
+    prefix = str(workdir.checkpoints / "ckpt-0")
+    rewrite(prefix, lambda name, value: tf.constant(graph) if "OBJECT_GRAPH" in name else value)
+    assert_damaged(config, workdir, monkeypatch)
+
+
+def rewrite(prefix, replace):
+    reader = tf.train.load_checkpoint(prefix)
+    names = sorted(reader.get_variable_to_shape_map())
+    tensors = [replace(name, tf.constant(reader.get_tensor(name))) for name in names]
+    tf.raw_ops.SaveV2(
+        prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+    )
+
+
+def assert_damaged(config, workdir, monkeypatch):
+    monkeypatch.chdir(workdir.path)
+    told = []
+    with pytest.raises(UserError, match="every checkpoint there is damaged") as error:
+        Checkpoints(make_vae(config, 12), workdir, warn=told.append).restore_latest()
+    (warning,) = told
+    assert "is damaged (" in warning
+    assert "\n" not in warning + str(error.value)
+    assert not list(workdir.path.rglob("canary"))
+    workdir.close()
+
+
+def members(outside):
+    """What an archive that wants to write to, or read from, `outside` may hold."""
+    up = "../" * 20 + str(outside).lstrip("/")
+    yield from (
+        (f"{p}/evil", b"!") for p in (str(outside), f"/{outside}", up, f"a/{up}", f"./{up}")
+    )
+    yield from (("../evil", b"!"), ("a/../../evil", b"!"), ("..", b"!"), ("good", b"good"))
+
+
+def write_tar(path, outside, mode):
+    with tarfile.open(path, mode) as archive:
+        for name, kind in itertools.product(("link", "peek"), (tarfile.SYMTYPE, tarfile.LNKTYPE)):
+            link = tarfile.TarInfo(f"{name}{kind[0]}")
+            link.type = kind
+            link.linkname = str(outside if name == "link" else outside / "secret")
+            archive.addfile(link)
+            archive.addfile(tarfile.TarInfo(f"{link.name}/evil"))
+        pipe = tarfile.TarInfo("pipe")
+        pipe.type = tarfile.FIFOTYPE
+        archive.addfile(pipe)
+        for name, content in members(outside):
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+
+
+def write_zip(path, outside):
+    with zipfile.ZipFile(path, "w") as archive:
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16  # a symbolic link
+        archive.writestr(link, str(outside))
+        archive.writestr("link/evil", b"!")
+        for name, content in members(outside):
+            archive.writestr(name, content)
+
+
+@pytest.mark.parametrize("method", ["TAR", "TAR_GZ", "TAR_STREAM", "TAR_GZ_STREAM", "ZIP"])
+def test_the_extractor_writes_nothing_outside_and_follows_no_link(method, tmp_path):
+    """TFDS's, which prepares data sets; those here give it no archive with names in it at all."""
+    from tensorflow_datasets.core.download import extractor, resource
+
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    outside.mkdir()
+    inside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    path = tmp_path / "archive"
+    if method == "ZIP":
+        write_zip(path, outside)
+    else:
+        write_tar(path, outside, "w:gz" if "GZ" in method else "w")
+    tool = extractor.get_extractor()
+    with contextlib.suppress(extractor.ExtractError), tool.tqdm():
+        kind = resource.ExtractMethod[method]
+        tool.extract(path, kind, inside / "extracted").get()
+    assert [p.name for p in outside.iterdir()] == ["secret"]
+    assert {p.name for p in tmp_path.iterdir()} == {"archive", "inside", "outside"}
+    found = list(inside.rglob("*"))
+    assert found
+    assert not [p for p in found if p.is_symlink()]
+    assert not [p for p in found if p.is_file() and p.read_bytes() == b"secret"]
+
+
+class Download:
+    """A data set of small made-up files, which only a download provides, and what is done to it."""
+
+    def __init__(self, name, tmp_path, patch):
+        import tensorflow_datasets as tfds
+        from tensorflow_datasets.core.download import checksums, downloader, extractor
+        from tensorflow_datasets.image_classification import mnist
+
+        self.name, self.folder, self.files = name, tmp_path / "originals", {}
+        self.spoiled = lambda name, content: content
+        self.extracted, self.generated = [], []
+        source = datasets.SOURCES[name]
+        rule = next(iter(source.splits))
+        source = source._replace(splits={rule: splits.hold_out_first(2)})
+        if name == "omniglot":
+            from hvi_tf.data.omniglot import omniglot28
+
+            builder = omniglot28.Omniglot28
+            patch.setattr(chardata, "COUNTS", {"train": 7, "test": 3})
+            _, _, digest = test_omniglot.write_mat(self.folder / "chardata.mat")
+            patch.setattr(chardata, "ORIGINAL_MD5", digest)
+            self.infos = None
+        elif name == "svhn":
+            builder = tfds.builder_cls("svhn_cropped")
+            test_svhn.write_files(self.folder)
+            self.infos = test_svhn.registered(self.folder)
+        else:
+            builder = mnist.MNIST if name == "mnist" else mnist.FashionMNIST
+            patch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
+            patch.setattr(mnist, "_TEST_EXAMPLES", 2)
+            self.infos = {
+                builder.URL + file: checksums.UrlInfo(size, digest, file)
+                for file, (digest, size) in test_datasets.write_idx(self.folder, 5).items()
+            }
+            # MNIST comes with the package; here its download is tested.
+            source = source._replace(
+                open=functools.partial(
+                    source.open.func, **source.open.keywords | {"packaged": None}
+                )
+            )
+        patch.setitem(datasets.SOURCES, name, source)
+        if self.infos:
+            patch.setattr(builder, "url_infos", self.infos)
+        for file in self.folder.iterdir():
+            self.files[file.name] = file.read_bytes()
+        self.config = DataConfig(dataset=name, split=rule, data_dir=str(tmp_path / "tfds"))
+        patch.setattr(preparation, "_reachable", lambda url: True)
+        patch.setattr(downloader, "_open_url", self._open_url)
+        extract, generate = extractor.iter_archive, builder._generate_examples
+
+        def recorded_extract(path, method):
+            self.extracted.append((method.name, tf.io.read_file(str(path)).numpy()))
+            return extract(path, method)
+
+        def recorded_generate(*arguments, **keywords):
+            self.generated.append(arguments)
+            return generate(*arguments, **keywords)
+
+        patch.setattr(extractor, "iter_archive", recorded_extract)
+        patch.setattr(builder, "_generate_examples", recorded_generate)
+
+    @contextlib.contextmanager
+    def _open_url(self, url, **keywords):
+        name = url.rsplit("/", 1)[1]
+        response = type("Response", (), {"url": url, "headers": {}})
+        yield response, [self.spoiled(name, self.files[name])]
+
+    def load(self):
+        return datasets.load(self.config)
+
+
+@pytest.fixture(params=datasets.SOURCES)
+def download(request, tmp_path, monkeypatch):
+    return Download(request.param, tmp_path, monkeypatch)
+
+
+def test_a_download_is_prepared_from_what_was_verified(download):
+    """And no archive is extracted that names files: a .gz holds one file and no path."""
+    data = download.load()
+    assert len(data.validation) == 2
+    assert download.generated
+    methods = {method for method, _ in download.extracted}
+    assert methods == ({"GZIP"} if "mnist" in download.name else set())
+
+
+def test_a_download_of_another_bit_is_refused_before_it_is_used(download):
+    for file, content in download.files.items():
+        for position in (0, len(content) // 2, len(content) - 1):
+            other = bytearray(content)
+            other[position] ^= 1
+            download.spoiled = lambda n, c, f=file, o=bytes(other): o if n == f else c
+            with pytest.raises(UserError, match=r"download failed|expected md5") as error:
+                download.load()
+            assert "\n" not in str(error.value)
+            assert bytes(other) not in [given for _, given in download.extracted]
+    assert not download.generated
+    assert not list((download.folder.parent / "tfds").rglob("*.tfrecord*"))
+    assert not list((download.folder.parent / "tfds").rglob("dataset_info.json"))
+
+
+def test_every_source_has_registered_digests():
+    """SHA-256 of TFDS's own data sets, md5 of the one file of OMNIGLOT."""
+    import tensorflow_datasets as tfds
+
+    for name, source in datasets.SOURCES.items():
+        if name == "omniglot":
+            assert len(chardata.ORIGINAL_MD5) == 32
+            continue
+        builder = tfds.builder_cls(source.open.keywords["name"].partition(":")[0])
+        assert builder.url_infos, name
+        assert all(len(info.checksum) == 64 for info in builder.url_infos.values())
+
+
+def test_the_packaged_files_are_verified_too(tmp_path, monkeypatch):
+    file = test_datasets.copy_packaged(tmp_path / "files")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    source = datasets.SOURCES["mnist"]
+    changed = functools.partial(source.open.func, name="mnist:3.0.1", packaged=tmp_path / "files")
+    monkeypatch.setitem(datasets.SOURCES, "mnist", source._replace(open=changed))
+    with pytest.raises(UserError, match="damaged or another file"):
+        datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))
+    assert not (tmp_path / "tfds").exists()
