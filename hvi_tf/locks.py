@@ -37,15 +37,16 @@ class Lock:
     def __init__(self, path: pathlib.Path, flag: str = "--workdir") -> None:
         self._path, self._flag = path, flag
         try:
-            # Not emptied by opening: until the lock is had it tells of its owner.
-            self._file: IO[str] = open(path / _NAME, "a+")
+            # Not emptied by opening: until the lock is had it tells of its owner. A link would
+            # lead to a file that is not ours to write.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            self._file: IO[str] = os.fdopen(os.open(path / _NAME, flags, 0o644), "r+")
+            self._folder = os.stat(path)
         except OSError as error:
             raise files.write_error(path, error) from error
         try:
             self._take()
-            self._file.truncate(0)
-            json.dump(_identity(), self._file)
-            self._file.flush()
+            self._write(json.dumps(_identity()))
         except OSError as error:
             self._file.close()
             raise files.write_error(path, error) from error
@@ -62,27 +63,33 @@ class Lock:
             raise self._in_use(owner) from None
         except OSError:  # there are no locks here
             if _is_alive(owner):
-                raise self._in_use(owner) from None
+                raise self._in_use(owner, f" (if not, delete {self._path / _NAME})") from None
 
-    def _in_use(self, owner: str) -> InUseError:
+    def _write(self, owner: str) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(owner)
+        self._file.flush()
+
+    def _in_use(self, owner: str, hint: str = "") -> InUseError:
         try:
             who = "process {pid} on {host}".format(**json.loads(owner))
         except (ValueError, KeyError, TypeError):
             who = "another process"
         return InUseError(
-            f"{self._flag}={self._path}: {who} is running there; wait for it or name another"
+            f"{self._flag}={self._path}: {who} is running there{hint}; wait for it or name another"
         )
 
     def check(self) -> None:
         """Raises `UserError` if the folder has gone, or another one has taken its place."""
         try:
-            found = os.stat(self._path / _NAME)
+            found = os.stat(self._path)
         except OSError as error:
             raise UserError(
                 f"{self._flag}={self._path} has gone while it was in use ({error.strerror}); "
                 "bring it back, or begin anew elsewhere"
             ) from error
-        if not os.path.samestat(found, os.fstat(self._file.fileno())):
+        if not os.path.samestat(found, self._folder):
             raise UserError(
                 f"{self._flag}={self._path} was replaced while it was in use; nothing more is "
                 "written there"
@@ -91,7 +98,7 @@ class Lock:
     def close(self) -> None:
         """Gives the folder free for another process."""
         if not self._file.closed:
-            self._file.truncate(0)
+            self._write("")
             self._file.close()
 
     def __enter__(self) -> "Lock":

@@ -100,7 +100,16 @@ def _source(record: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"commit {record['commit']}, {record['date']}, {machine['cores']} cores of "
-        f"{machine['processor']} with {machine['memory_gib']} GiB, {versions}"
+        f"{machine['processor']} with {machine['memory_gib']} GiB, {versions}{_data(record)}"
+    )
+
+
+def _data(record: dict[str, Any]) -> str:
+    """The digests of the images of each split; the first records have none."""
+    return "".join(
+        f", {name}: {split} SHA-256 {digest}"
+        for name, digests in record.get("data", {}).items()
+        for split, digest in digests.items()
     )
 
 

@@ -2,17 +2,21 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import shutil
+import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from hvi_tf import files
-from hvi_tf.config import Config, differences
+from hvi_tf import files, provenance
+from hvi_tf.config import PROVENANCE, Config, differences
 from hvi_tf.errors import UserError
 from hvi_tf.locks import Lock
 
 MIN_FREE_BYTES = 256 * 2**20
+MAX_ORIGINS = 100  # in a config.json
 
 
 def new_path(config: Config, root: str = "runs") -> pathlib.Path:
@@ -23,7 +27,12 @@ def new_path(config: Config, root: str = "runs") -> pathlib.Path:
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = f"{config.data.dataset}-{m.bound}{counts}-seed{config.training.seed}-{stamp}"
-    return pathlib.Path(root) / name
+    path = pathlib.Path(root) / name
+    again = 2
+    while path.exists():  # begun in the same second, or before the clock was set back
+        path = pathlib.Path(root) / f"{name}-{again}"
+        again += 1
+    return path
 
 
 class Workdir:
@@ -48,6 +57,11 @@ class Workdir:
     def tensorboard(self) -> pathlib.Path:
         """Event files."""
         return self.path / "tensorboard"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        """The scalars of TensorBoard, a line of JSON for each epoch."""
+        return self.path / "metrics.jsonl"
 
     @property
     def evaluation(self) -> pathlib.Path:
@@ -107,15 +121,19 @@ def check_not_in_use(path: pathlib.Path) -> None:
 def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> Workdir:
     """Makes the workdir of a run, or opens it again, and stores the configuration.
 
+    With it goes where its numbers come from (`provenance`), once for each command that went on
+    with it elsewhere, or with other versions or flags.
+
     Args:
         path: of the workdir.
         config: of the run.
         writes: whether this process is the one that writes; it has to come first.
 
     Raises:
-        UserError: if it holds another run, is in use, or cannot be written.
+        UserError: if it holds another run or one on other data, is in use, or cannot be written.
     """
     if not writes:
+        check_same_data(path)
         return open_existing(path, writes=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -128,9 +146,76 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
             f"{MIN_FREE_BYTES >> 20} MB: free some space or name another --workdir"
         )
     lock = Lock(path)
-    config = reconcile(path, config)
-    files.write_atomically(path / "config.json", config.to_json())
+    try:
+        config = reconcile(path, config)
+        origins = _origins(path)
+        now = {**provenance.record(), "flags": sys.argv[1:]}
+        check_same_data(path)
+        if not origins or _undated(origins[-1]) != _undated(now):
+            origins = [*origins[:1], *origins[1:][2 - MAX_ORIGINS :], now]  # the first, the last
+        stored = {**json.loads(config.to_json()), PROVENANCE: origins}
+        files.write_json(path / "config.json", stored)
+        _remove_leftovers(path)
+    except BaseException:
+        lock.close()
+        raise
     return Workdir(path, config, lock)
+
+
+def check_same_data(path: pathlib.Path) -> None:
+    """Compares the data that this process has loaded with those that the run began with.
+
+    Raises:
+        UserError: if they are others, though they have the same name.
+    """
+    now = provenance.record()["data"]
+    for origin in _origins(path)[:1]:
+        for name, digests in origin["data"].items():
+            for split, digest in digests.items():
+                found = now.get(name, digests).get(split)
+                if found != digest:
+                    raise UserError(
+                        f"--workdir={path}: this run began with other images ({name}, {split}: "
+                        f"SHA-256 {digest[:8]}..., not {str(found)[:8]}...); name the --data_dir "
+                        "that it had"
+                    )
+
+
+def _origins(path: pathlib.Path) -> list[dict[str, Any]]:
+    """Where the numbers of a run come from, as its workdir tells; a first run's tells nothing.
+
+    Raises:
+        UserError: if it is nothing that this package has written.
+    """
+    file = path / "config.json"
+    if not file.exists():
+        return []
+    found = files.parse_json(file.read_text()).get(PROVENANCE, [])
+    if not (isinstance(found, list) and all(map(_is_origin, found))):
+        raise UserError(f"--workdir={path}: cannot read {PROVENANCE} in {file}; take it out")
+    return found
+
+
+def _is_origin(value: Any) -> bool:
+    data = value.get("data") if isinstance(value, dict) else None
+    return isinstance(data, dict) and all(isinstance(digests, dict) for digests in data.values())
+
+
+def _undated(origin: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in origin.items() if name != "date"}
+
+
+def _remove_leftovers(path: pathlib.Path) -> None:
+    """What processes that were killed left unfinished, now that this one has the folder."""
+    exported, old = path / "saved_model", path / "saved_model.old"
+    if old.exists() and not exported.exists():  # killed between the two renamings of an export
+        old.rename(exported)
+    own = ("checkpoints", "best", "tensorboard", "evaluation", "nonfinite")
+    patterns = (".*.tmp", *(f"{folder}/.*.tmp" for folder in own), "saved_model.tmp", old.name)
+    for pattern in patterns:
+        for left in path.glob(pattern):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
@@ -155,7 +240,7 @@ def _read_config(path: pathlib.Path) -> Config | None:
         return None
     try:
         return Config.from_json(file.read_text())
-    except (OSError, ValueError, AttributeError, TypeError, UserError) as error:
+    except (OSError, ValueError, UserError) as error:
         raise UserError(
             f"--workdir={path}: cannot read {file} ({error}); restore it or name another --workdir"
         ) from error

@@ -103,7 +103,7 @@ def test_columns_of_an_experiments_own_follow_the_common_ones():
 def test_results_tell_where_they_come_from(run):
     results = run()
     (source,) = results["provenance"]
-    assert set(source) == {"commit", "date", "machine", "versions"}
+    assert set(source) == {"commit", "data", "date", "machine", "versions"}
     assert "tensorflow" in source["versions"]
     assert results["command"] == "python ..."
     assert results["settings"]["n"] == 3

@@ -1,5 +1,6 @@
 """A workdir belongs to one run, and to one process at a time."""
 
+import json
 import os
 import shutil
 
@@ -70,6 +71,28 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         files.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_link_in_a_strangers_folder_leads_nowhere(tmp_path):
+    """The lock is written to, and what it may link to is not to be."""
+    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
+    mine = tmp_path / "mine"
+    mine.write_text("keep")
+    (tmp_path / "w" / ".lock").unlink()
+    (tmp_path / "w" / ".lock").symlink_to(mine)
+    with pytest.raises(UserError, match="cannot write"):
+        workdirs.open_existing(tmp_path / "w")
+    assert mine.read_text() == "keep"
+
+
+@pytest.mark.parametrize("provenance", [3, {}, [3], [{}], [{"data": 3}], [{"data": {"mnist": 3}}]])
+def test_a_strangers_provenance_is_one_line(tmp_path, provenance):
+    stored = json.loads(CONFIG.to_json()) | {"provenance": provenance}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match="cannot read provenance"):
+        workdirs.create_or_open(tmp_path, CONFIG)
+    with pytest.raises(UserError, match="cannot read provenance"):
+        workdirs.check_same_data(tmp_path)
 
 
 def test_names_are_readable():

@@ -31,7 +31,7 @@ from hvi_tf.benchmark.cells import (
     Family,
 )
 from hvi_tf.errors import UserError
-from hvi_tf.experiments.provenance import provenance, record
+from hvi_tf.provenance import provenance, record
 
 FLAGS = flags.FLAGS
 

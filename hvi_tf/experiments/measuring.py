@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from hvi_tf import files, locks
+from hvi_tf import files, locks, provenance
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
-from hvi_tf.experiments import plots, provenance
+from hvi_tf.experiments import plots
 from hvi_tf.experiments.experiment import Cell, Context, Experiment, Settings
 from hvi_tf.experiments.rows import as_csv
 from hvi_tf.progress import duration

@@ -1,4 +1,4 @@
-"""Where the numbers of an experiment come from."""
+"""Where numbers come from: commit, machine, versions, and the data by their digests."""
 
 import datetime
 import functools
@@ -11,6 +11,19 @@ from typing import Any
 from hvi_tf import machine
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
+
+# Of the data sets that this process has loaded.
+_data: dict[str, dict[str, str]] = {}
+
+
+def saw(dataset: str, digests: dict[str, str]) -> None:
+    """Notes that this process works with these data.
+
+    Args:
+        dataset: its name.
+        digests: of its splits.
+    """
+    _data[dataset] = digests
 
 
 def provenance() -> str:
@@ -35,6 +48,7 @@ def record() -> dict[str, Any]:
             "memory_gib": machine.memory_gib(),
         },
         "versions": {"python": platform.python_version(), **_versions()},
+        "data": dict(_data),
     }
 
 
