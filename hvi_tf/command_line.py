@@ -1,5 +1,6 @@
 """What the commands share: how flags are parsed, and how a mistake or a Ctrl-C ends them."""
 
+import contextlib
 import re
 import signal
 import sys
@@ -25,7 +26,8 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
             sys.exit(0)
         try:
             return FLAGS(argv)
-        except (flags.Error, UnicodeError, RecursionError) as error:  # the last two: of a flagfile
+        except (flags.Error, ValueError, RecursionError) as error:
+            # The last two are of flagfiles, and of flags of absl's own.
             text = " ".join(str(error).replace("ERROR:: ", "").split())
             text = re.sub(
                 r"flag (\S+): (invalid literal|could not convert).*", r"\1: must be a number", text
@@ -56,7 +58,8 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
     except (Interrupted, KeyboardInterrupt) as stop:
         # A second Ctrl-C does not wait for the checkpoint that the first one asked for.
         kept = "nothing is lost" if isinstance(stop, Interrupted) else "the last checkpoint stays"
-        print(f"\nInterrupted; {kept}. To go on:\n  {same_command()}", flush=True)
+        with contextlib.suppress(OSError):  # Ctrl-C may have ended what reads this, too
+            print(f"\nInterrupted; {kept}. To go on:\n  {same_command()}", flush=True)
         number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
         sys.exit(128 + number)
     except MemoryError as error:

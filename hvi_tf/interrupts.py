@@ -21,9 +21,10 @@ class StopRequest:
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
+    signal: int | None = None  # which of the two came
+
     def __init__(self) -> None:
         self.requested = False
-        self.signal: int | None = None  # which of the two
 
     def __enter__(self) -> "StopRequest":
         self._previous = {s: signal.signal(s, self._handle) for s in self._SIGNALS}

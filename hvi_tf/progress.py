@@ -62,14 +62,14 @@ class Progress:
         else:
             print(line, flush=True)
 
-    def close(self, left_after: int = 0, **values: float) -> None:
-        """Ends the stage, with its final values."""
+    def close(self, left_after: int = 0, told: bool = True, **values: float) -> None:
+        """Ends the stage, with its final values; untold, no line of it stays in a log."""
         text = self._describe(left_after, values)
         if self._bar is not None:
             self._bar.unit = text
             self._bar.refresh()
             self._bar.close()
-        else:
+        elif told:
             print(f"{self._title} {self._done}/{self._total} {text}", flush=True)
 
     def _describe(self, left_after: int, values: dict[str, float]) -> str:

@@ -1,5 +1,7 @@
 """Checkpoints: complete, atomic, and read around damage."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -116,6 +118,57 @@ def test_the_best_is_kept_by_its_bound(workdir):
         model.train_step(X)
         assert checkpoints.save_if_best(bound) is better
     assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_best() == 3
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, monkeypatch):
+    """At any of its renamings, also of a checkpoint that is written again."""
+    model = trained(workdir, saves=2)
+    replace = os.replace
+    for renamings in range(3):
+        left = iter(range(renamings))
+
+        def killed(source, target, left=left):
+            if "ckpt" in os.path.basename(target) and next(left, None) is None:
+                raise KeyboardInterrupt  # which no clause mends
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Checkpoints(model, workdir).save()
+        monkeypatch.setattr(os, "replace", replace)
+        assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 1
+
+
+def test_the_best_replaces_one_of_a_later_step(workdir):
+    """Of a run that was begun anew, or that computes otherwise than before it was killed."""
+    model = trained(workdir, saves=3)
+    assert Checkpoints(model, workdir).save_if_best(-90.0)
+    fresh = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(fresh, workdir, keep=lambda step: True)
+    fresh.train_step(X)
+    assert checkpoints.save_if_best(-95.0)
+    assert [f.name for f in workdir.best.glob("*.index")] == ["ckpt-1.index"]
+    assert len(list(workdir.best.iterdir())) == 4
+
+
+def test_a_checkpoint_of_version_01_knows_its_best_step(workdir):
+    model = trained(workdir, saves=0)
+    checkpoints = Checkpoints(model, workdir)
+    checkpoints._checkpoint = checkpoints._without_state
+    for bound in (-9.0, -8.0, -8.5):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    for manifest in workdir.path.glob("*/ckpt-*.json"):
+        manifest.unlink()
+    resumed = Checkpoints(make_vae(CONFIG, 12), workdir)
+    assert resumed.restore_latest() == 3
+    assert resumed.state.best_step == 2
+
+
+def test_a_run_is_known_for_good():
+    """Its digest is in its checkpoints: should it change, none of them would be believed."""
+    assert config_lib.identity_digest(CONFIG)[:16] == "f76fa847d4c0205b"
 
 
 def test_nothing_trained_is_said(workdir):

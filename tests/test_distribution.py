@@ -111,7 +111,7 @@ CASES = [("mirrored", name) for name in RUNS] + [("multiworker", "iwhvi")]
 
 
 def state(path):
-    found = np.load(path.with_suffix(".npz"))
+    found = np.load(path.with_suffix(".npz"), allow_pickle=False)
     assert str(found["error"]) == ""
     return {name: found[name] for name in found.files if name.startswith(("state", "metrics"))}
 
@@ -135,8 +135,8 @@ def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_scores_are_those_of_one_process(folder, strategy):
     """Of the same weights, bit for bit, however the images are spread."""
-    expected = np.load(folder / "one" / "iwhvi.npz")
-    found = np.load(folder / strategy / "scored-iwhvi.npz")
+    expected = np.load(folder / "one" / "iwhvi.npz", allow_pickle=False)
+    found = np.load(folder / strategy / "scored-iwhvi.npz", allow_pickle=False)
     names = [n for n in expected.files if n.startswith("score_")]
     assert len(names) > 3
     for key in names:
@@ -145,7 +145,7 @@ def test_scores_are_those_of_one_process(folder, strategy):
 
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
-    found = np.load(folder / strategy / "uneven.npz")
+    found = np.load(folder / strategy / "uneven.npz", allow_pickle=False)
     assert "--batch_size=13: 2 replicas cannot share it evenly; give 12 or 14" in str(
         found["error"]
     )
@@ -154,7 +154,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
 
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_one_bad_replica_stops_all_before_the_weights_change(folder, strategy):
-    found = np.load(folder / strategy / "spoiled.npz")
+    found = np.load(folder / strategy / "spoiled.npz", allow_pickle=False)
     assert re.match(r"step 2: \w+ is nan", str(found["error"]))
     assert found["steps"] == 1
     for name in found.files:

@@ -9,7 +9,7 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.models import vae
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training import loop
+from hvi_tf.training import loop, steps
 from hvi_tf.training.checkpoints import Checkpoints
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
@@ -53,7 +53,7 @@ def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, 
     result, checkpoints = train(epochs=5, patience=2)
     assert result.steps == 16
     assert checkpoints.restore_latest() == 16
-    assert checkpoints.best_step == 8
+    assert checkpoints.state.best_step == 8
     assert checkpoints.restore_best() == 8
     assert "No better validation bound in 2 epochs" in capsys.readouterr().out
     again, _ = train(epochs=5, patience=2)
@@ -75,5 +75,5 @@ def test_only_steps_with_a_loop_inside_are_traced_with_autograph(bound, status, 
     monkeypatch.setattr(module, "value_and_gradients", recording)
     model = make_vae(config_lib.make(bound=bound, **SIZES), 16)
     batches = iter(tf.data.Dataset.from_tensors(tf.zeros([10, 16])))
-    loop.StepRunner(model)(batches, 1)
+    steps.StepRunner(model)(batches, 1)
     assert set(seen) == {status}

@@ -8,7 +8,7 @@ from hvi_tf import config as config_lib
 from hvi_tf import seeds
 from hvi_tf.models import networks
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training import loop
+from hvi_tf.training import steps
 
 SMALL = dict(hidden=(16, 16), latent_dim=4, aux_dim=3, jit_compile="off")
 CONVOLUTIONS = dict(
@@ -51,7 +51,7 @@ def test_training_raises_the_bound_as_in_float32(name):
     gains = []
     for precision in ("float32", "bfloat16"):
         model, batch = make(name, precision)
-        metrics = loop.StepRunner(model)(iter(tf.data.Dataset.from_tensors(batch).repeat()), 30)
+        metrics = steps.StepRunner(model)(iter(tf.data.Dataset.from_tensors(batch).repeat()), 30)
         bound = metrics.values[:, metrics.names.index("bound")]
         gains.append(bound[-5:].mean() - bound[0])
         assert all(v.dtype == "float32" for v in model.variables)

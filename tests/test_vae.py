@@ -11,7 +11,7 @@ from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training.loop import StepRunner
+from hvi_tf.training.steps import StepRunner
 
 X = tf.cast(tf.random.stateless_uniform([6, 12], [3, 4]) < 0.4, tf.float32)
 

@@ -10,7 +10,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.operations import Operations
 from hvi_tf.data import pipeline
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training.loop import StepRunner
+from hvi_tf.training.steps import StepRunner
 
 STEPS_PER_CALL = 10  # the default of --steps_per_call
 _NEVER = 2**40

@@ -163,6 +163,15 @@ class Autoencoder(keras.Model):
         return {name: getattr(self, name) for name in GROUPS if getattr(self, name) is not None}
 
     @property
+    def weights_by_name(self) -> dict[str, keras.Variable]:
+        """All weights, such as `decoder/0`: names of Keras's differ from model to model."""
+        return {
+            f"{name}/{i}": variable
+            for name, layer in self.networks.items()
+            for i, variable in enumerate(layer.variables)
+        }
+
+    @property
     def parameter_groups(self) -> ParameterGroups:
         """theta, phi, eta, rho and pi; what is frozen is in none."""
         groups = ParameterGroups([], [], [], [], [])

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from hvi_tf import gradients, log_likelihood, noise, sampling, seeds, svi_gradients, svi_scores
+from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
@@ -78,6 +79,10 @@ class VAE(Autoencoder):
         autograph = self.method.refines
         self._ascend = tf.function(_sharing(compute), jit_compile=jit_compile, autograph=autograph)
         self._score = self._make_scorer(jit_compile)
+        # Compiled as the step is, for the draws depend on that.
+        self.first_densities = tf.function(
+            self._first_densities, jit_compile=jit_compile, autograph=False
+        )
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -93,11 +98,12 @@ class VAE(Autoencoder):
         """One step of gradient ascent on the warmed-up bound of a batch `[B, Dx]`.
 
         The draw is folded from (seed, step). If a term or a gradient is not finite the
-        weights stay as they are, and the metrics tell.
+        weights stay as they are, and the metrics tell; so they do of weights that the step
+        itself has spoiled.
         """
         reported, ascent = self.ascent(data)
         if_finite(reported, lambda: self.climb(ascent))
-        return reported
+        return reported | self.weight_norm()
 
     def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
         """The first half of a step: what a batch says, and which way is up.
@@ -126,6 +132,26 @@ class VAE(Autoencoder):
         """The second half: applies what `ascent` returned, the same in every replica."""
         variables = [v for group in self.parameter_groups for v in group]
         self.optimizer.apply([-g for group in ascent for g in group], variables)
+
+    def weight_norm(self) -> Metrics:
+        """The norm of what is trained; not finite if any weight is not."""
+        return {"weight_norm": tf.linalg.global_norm([v.value for v in self.trainable_variables])}
+
+    def _first_densities(self, x: tf.Tensor, seed: tf.Tensor, K: int) -> LogDensities:
+        """The log-densities of a step's draw; of a refining row that at the encoder's output.
+
+        Args:
+            x: the step's whole batch `[B, Dx]`.
+            seed: int32 `[2]`, the step's.
+            K: draws of psi besides psi_0.
+        """
+        if not self.method.refines:
+            model, M = self.prepare(x), self.M
+        else:
+            local = self.localize(x)
+            model, M, seed = local.at(local.start), 1, tf.random.fold_in(seed, 0)
+        sample = sampling.draw(model, self.method, x, K=K, M=M, L=self.L, seed=seed)
+        return sampling.log_densities(model, self.method, x, sample)
 
     def _kl_weight(self, step: tf.Tensor) -> tf.Tensor:
         start, steps = self._kl_annealing

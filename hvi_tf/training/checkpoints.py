@@ -1,68 +1,88 @@
-"""Checkpoints: the last few to resume from, and the best one to evaluate."""
+"""Checkpoints: the last few to resume from, some to keep, and the best one to evaluate."""
 
+import json
+import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Callable
 
 import tensorflow as tf
 
+from hvi_tf import config as config_lib
 from hvi_tf import distribution, files
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
+from hvi_tf.training.state import TrainingState
 from hvi_tf.workdir import Workdir
 
-KEEP = 3
+_SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
+# In the object graph of a checkpoint; runs of version 0.1 have none.
+_STATE = "state/.ATTRIBUTES/py_state"  # as TensorFlow spells it
 
 
 class Checkpoints:
     """Saves and restores weights, optimizer, step and best validation bound.
 
-    Seeds are folded from the step, so this is the whole state of a run.
+    Seeds are folded from the step, so with `state` this is the whole of a run.
+
+    Beside the files of `ckpt-N` lies `ckpt-N.json`, with the run that it belongs to and their
+    digests. It is believed: a checkpoint that differs from it is passed over for the one before.
 
     Args:
         model: compiled.
         workdir: of the run.
         warn: called with one line for each damaged checkpoint that is passed over.
+        keep: whether the checkpoint of a step is to stay when newer ones come.
+        regular: whether an uninterrupted run, too, has a checkpoint of a step: one that can be
+            rolled back to, if that is not to depend on interruptions.
     """
 
-    def __init__(self, model: VAE, workdir: Workdir, warn: Callable[[str], None] = print) -> None:
+    def __init__(
+        self,
+        model: VAE,
+        workdir: Workdir,
+        warn: Callable[[str], None] = print,
+        keep: Callable[[int], bool] = lambda step: False,
+        regular: Callable[[int], bool] = lambda step: True,
+    ) -> None:
         self._workdir, self._warn = workdir, warn
+        self._keep, self._regular = keep, regular
+        self._run = config_lib.identity_digest(workdir.config)
         self._step = model.optimizer.iterations
+        self.state = TrainingState()
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
         # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
-        weights = {
-            name: [v.value for v in layer.variables] for name, layer in model.networks.items()
+        tensors = {
+            **{name: [v.value for v in layer.variables] for name, layer in model.networks.items()},
+            "optimizer": model.optimizer,
+            "best_bound": self.best_bound,
         }
-        self._checkpoint = tf.train.Checkpoint(
-            **weights,
-            optimizer=model.optimizer,
-            best_bound=self.best_bound,
-        )
-        # TensorFlow's own, made when first asked for: all workers make a variable together.
-        _ = self._checkpoint.save_counter
-        self._latest = tf.train.CheckpointManager(
-            self._checkpoint, str(workdir.checkpoints), max_to_keep=KEEP
-        )
-        self._best = tf.train.CheckpointManager(self._checkpoint, str(workdir.best), max_to_keep=1)
-        # Of the best checkpoint, 0 before there is one. Counted here: whether training ends is
-        # decided by it, and a worker may look into the folder before the chief has written.
-        self.best_step = max(_steps(workdir.best), default=0)
+        self._checkpoint = tf.train.Checkpoint(**tensors, state=self.state)
+        self._without_state = tf.train.Checkpoint(**tensors)
 
     def save(self) -> None:
-        """Saves the current step atomically."""
-        self._save(self._latest, self._workdir.checkpoints)
+        """Saves the current step."""
+        newest = self._workdir.config.training.keep_checkpoints
+
+        def stays(steps: list[int]) -> set[int]:
+            regular = [step for step in steps if self._regular(step)]
+            return {*steps[-newest:], *regular[-1:], *filter(self._keep, steps)}
+
+        self._save(self._workdir.checkpoints, stays)
 
     def save_if_best(self, validation_bound: float) -> bool:
         """Saves beside the others if the bound is the best so far."""
         if not validation_bound > float(self.best_bound.numpy()):
             return False
         self.best_bound.assign(validation_bound)
-        self.best_step = self._current_step
-        self._save(self._best, self._workdir.best)
+        # Of the run and not of the folder: a worker may look into that before the chief writes.
+        self.state.best_step = self._current_step
+        self._save(self._workdir.best, lambda steps: {steps[-1]})
         return True
 
     def restore_latest(self) -> int:
-        """Restores the newest intact checkpoint and returns its step; 0 if there is none.
+        """Restores the newest sound checkpoint and returns its step; 0 if there is none.
 
         Raises:
             UserError: if there are checkpoints but all are damaged.
@@ -70,6 +90,26 @@ class Checkpoints:
         step = self._restore(self._workdir.checkpoints) or 0
         distribution.check_same("checkpoints, of steps", step)
         return step
+
+    def roll_back(self) -> int:
+        """Takes weights and optimizer of the newest regular checkpoint; all else stays.
+
+        Returns:
+            The step of that checkpoint, which is not taken.
+
+        Raises:
+            UserError: if there is none.
+        """
+        step, best_bound = self._current_step, self.best_bound.numpy()
+        state = self.state.serialize()
+        found = self._restore(self._workdir.checkpoints, self._regular)
+        if found is None:
+            raise UserError(f"{self._workdir.checkpoints}: no checkpoint there to roll back to")
+        distribution.check_same("checkpoints, of steps", found)
+        self._step.assign(step)
+        self.best_bound.assign(best_bound)
+        self.state.deserialize(state)
+        return found
 
     def restore_best(self) -> int:
         """Restores the best checkpoint, or else the latest, and returns its step.
@@ -93,44 +133,125 @@ class Checkpoints:
     def _current_step(self) -> int:
         return int(self._step.numpy())  # which, unlike int(), replicas have as well
 
-    def _save(self, manager: tf.train.CheckpointManager, folder: pathlib.Path) -> None:
+    def _save(self, folder: pathlib.Path, stays: Callable[[list[int]], set[int]]) -> None:
+        """Writes the current step; of those up to it `stays` says which are to stay."""
         if not distribution.is_chief():
             return
+        self._workdir.check()
         try:
-            manager.save(checkpoint_number=self._current_step)
-        except (tf.errors.OpError, OSError) as error:
+            folder.mkdir(exist_ok=True)
+            self._write(folder, f"ckpt-{self._current_step}")
+            _sweep(folder, stays([s for s in sorted(_steps(folder)) if s <= self._current_step]))
+        except (tf.errors.OpError, OSError, UserError) as error:
+            self._workdir.check()  # a folder that has gone is no full disk
+            if isinstance(error, UserError):
+                raise
             raise files.write_error(folder, error) from error
 
-    def _restore(self, folder: pathlib.Path) -> int | None:
-        paths = _steps(folder)
+    def _write(self, folder: pathlib.Path, name: str) -> None:
+        """In a folder of its own first: TensorFlow fills its index where that stays."""
+        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder) as place:
+            temporary = pathlib.Path(place, name)
+            self._checkpoint.write(str(temporary))
+            parts = [temporary.with_name(f"{name}{suffix}") for suffix in _SUFFIXES]
+            for part in parts:
+                files.sync(part)
+            digests = {part.name: files.digest(part) for part in parts}
+            about = {"run": self._run, "step": self._current_step, "sha256": digests}
+            (folder / f"{name}.index").unlink(missing_ok=True)  # one that is written again
+            files.write_json(_manifest(folder / name), about)
+            for part in parts:  # the index last: with it there is a checkpoint
+                os.replace(part, folder / part.name)
+        files.sync(folder)
+        _tell_tensorflow(folder, name)
+
+    def _restore(
+        self, folder: pathlib.Path, wanted: Callable[[int], bool] = lambda step: True
+    ) -> int | None:
+        paths = {step: path for step, path in _steps(folder).items() if wanted(step)}
         for step in sorted(paths, reverse=True):
-            try:
-                status = self._checkpoint.read(paths[step]).expect_partial()
-                status.assert_existing_objects_matched()
-            except Exception as error:  # damaged bytes come to light in many ways
-                reason = (str(error).splitlines() or ["unknown"])[0][:120]
-                if isinstance(error, AssertionError):
-                    reason = "it lacks variables: another version of this package wrote it"
-                self._warn(f"warning: checkpoint {paths[step]} is damaged ({reason})")
-                continue
-            if self._current_step == step:
+            damage = self._damage(paths[step], step)
+            if damage is None:
+                self._complete_state_of_version_01(step)
                 return step
-            self._warn(f"warning: checkpoint {paths[step]} holds step {self._current_step}")
+            self._warn(f"warning: checkpoint {paths[step]} is damaged ({damage})")
         if paths:
             raise UserError(
                 f"{folder}: every checkpoint there is damaged; restore it or begin anew"
             )
         return None
 
+    def _complete_state_of_version_01(self, step: int) -> None:
+        """Its best checkpoint is known by its name alone."""
+        if not self.state.restored:
+            earlier = (s for s in _steps(self._workdir.best) if s <= step)
+            self.state.best_step = max(earlier, default=0)
 
-def _steps(folder: pathlib.Path) -> dict[int, str]:
+    def _damage(self, prefix: pathlib.Path, step: int) -> str | None:
+        """Restores a checkpoint; what is wrong with it if that cannot be done."""
+        try:
+            self._verify(prefix, step)
+            reader = tf.train.load_checkpoint(str(prefix))
+            self.state.restored = False
+            known = self._checkpoint if reader.has_tensor(_STATE) else self._without_state
+            status = known.read(str(prefix)).expect_partial()
+            status.assert_existing_objects_matched()
+        except AssertionError:
+            return "it lacks variables: another version of this package wrote it"
+        except Exception as error:  # damaged bytes come to light in many ways
+            return (str(error).splitlines() or ["unknown"])[0][:120]
+        if self._current_step != step:
+            return f"it holds step {self._current_step}"
+        return None
+
+    def _verify(self, prefix: pathlib.Path, step: int) -> None:
+        """Raises `ValueError` if the files are not those that were written under this name.
+
+        Those of version 0.1, or of a process that was killed at the last moment, are not known;
+        TensorFlow's own checksums hold for them.
+        """
+        manifest = _manifest(prefix)
+        if not manifest.exists():
+            return
+        about = json.loads(manifest.read_text())
+        if about["step"] != step:
+            raise ValueError(f"its {manifest.name} is that of step {about['step']}")
+        if about["run"] != self._run:
+            raise ValueError("it is another run's")
+        for name, digest in about["sha256"].items():
+            file = prefix.with_name(os.path.basename(name))
+            if not file.exists():
+                raise ValueError(f"{file.name} is missing")
+            found = files.digest(file)
+            if found != digest:
+                raise ValueError(f"{file.name} has SHA-256 {found[:8]}..., not {digest[:8]}...")
+
+
+def _manifest(prefix: pathlib.Path) -> pathlib.Path:
+    return prefix.with_name(f"{prefix.name}.json")
+
+
+def _sweep(folder: pathlib.Path, stay: set[int]) -> None:
+    """Removes all other checkpoints, also such as have no index and are none."""
+    for file in sorted(folder.glob("ckpt-*"), key=lambda file: file.suffix != ".index"):
+        step = re.match(r"ckpt-(\d+)\.", file.name)
+        if file.is_file() and not (step and int(step[1]) in stay):
+            file.unlink(missing_ok=True)
+
+
+def _tell_tensorflow(folder: pathlib.Path, name: str) -> None:
+    """Lets `tf.train.latest_checkpoint` find it; nothing here reads that."""
+    files.write_atomically(folder / "checkpoint", f'model_checkpoint_path: "{name}"\n')
+
+
+def _steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     """The checkpoints in a folder by their step.
 
     The folder is read rather than TensorFlow's list of its content, so that a damaged list
     loses nothing.
     """
     return {
-        int(match[1]): str(file.with_suffix(""))
+        int(match[1]): file.with_suffix("")
         for file in folder.glob("ckpt-*.index")
         if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
     }

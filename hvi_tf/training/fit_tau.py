@@ -20,7 +20,8 @@ from hvi_tf.workdir import Workdir
 _OWN_SETTINGS = {
     *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "batch_size", "learning_rate"),
     *("annealing_factor", "annealing_epochs", "seed", "checkpoint_every", "eval_every"),
-    *("jit_compile", "steps_per_call", "data_dir", "manual_dir"),
+    *("jit_compile", "steps_per_call", "data_dir", "manual_dir", "on_nonfinite"),
+    *("keep_checkpoints", "keep_every"),
     *(field.name for field in dataclasses.fields(settings.EvaluationConfig)),
 }
 

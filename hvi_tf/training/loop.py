@@ -1,7 +1,7 @@
 """The training loop of the command line; one step is `VAE.train_step`."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -9,19 +9,23 @@ import tensorflow as tf
 
 from hvi_tf import distribution, seeds
 from hvi_tf.config import Config
-from hvi_tf.data import pipeline
+from hvi_tf.data import pipeline, pixels
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.models import vae
 from hvi_tf.models.vae import VAE
 from hvi_tf.progress import Progress
 from hvi_tf.startup import StartUp
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training.checkpoints import Checkpoints
+from hvi_tf.training.recovery import Recovery
+from hvi_tf.training.steps import StepMetrics, StepRunner
 from hvi_tf.training.summaries import MAX_IMAGE_SUMMARIES, Summaries
 from hvi_tf.workdir import Workdir
+
+# More epochs than these are not all told, or a run of millions would fill a disk with it.
+MAX_EPOCHS_TOLD = 10_000
 
 
 class TrainingResult(NamedTuple):
@@ -31,76 +35,16 @@ class TrainingResult(NamedTuple):
     steps_per_second: float | None  # of the last epoch; None if nothing was left to do
 
 
-class StepMetrics(NamedTuple):
-    """The metrics of consecutive steps, one row a step."""
-
-    names: tuple[str, ...]
-    values: np.ndarray  # [steps, len(names)]
-
-
-class StepRunner:
-    """Runs several training steps per call, one compiled loop for each K."""
-
-    def __init__(self, model: VAE) -> None:
-        self._model = model
-        self._loops: dict[int, Callable] = {}
-        self._names: dict[int, tuple[str, ...]] = {}
-
-    def __call__(self, batches: Iterator[tf.Tensor], count: int) -> StepMetrics:
-        """Takes `count` batches and does a step with each."""
-        K = self._model.training_K
-        if K not in self._loops:
-            self._loops[K] = self._make_loop(K)
-        values = self._loops[K](batches, tf.constant(count)).numpy()
-        return StepMetrics(self._names[K], values)
-
-    def _make_loop(self, K: int) -> Callable:
-        step: Callable = self._model.train_step
-        if tf.distribute.has_strategy():
-            step = self._replicated_step
-        # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
-        step = tf.autograph.experimental.do_not_convert(step)
-
-        @tf.function
-        def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
-            rows = tf.TensorArray(tf.float32, size=count)
-            for i in tf.range(count):
-                metrics = step(next(batches))
-                rows = rows.write(i, self._as_row(K, metrics))
-            return rows.stack()
-
-        return loop
-
-    def _replicated_step(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`VAE.train_step` of a batch that the replicas share, each taking its own rows.
-
-        Whether the weights are to change is decided for all of them, between its two halves.
-        """
-        strategy, model = tf.distribute.get_strategy(), self._model
-
-        def ascent(batch: tf.Tensor) -> tuple:
-            context = tf.distribute.get_replica_context()
-            rows = batch.shape[0] // context.num_replicas_in_sync
-            first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
-            return model.ascent(batch[first : first + rows])
-
-        reported, direction = strategy.run(ascent, args=(batch,))
-        reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
-        vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
-        return reported
-
-    def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
-        self._names[K] = tuple(metrics)
-        return tf.stack(list(metrics.values()))
-
-
 def check_data(config: Config, data: Dataset) -> None:
     """Raises `UserError` if these images cannot be trained on as configured."""
-    pipeline.check_likelihood(data.train.dtype, config.data.dataset, config.model.likelihood)
+    name = config.data.dataset
+    pixels.check(data, name)
+    pixels.check_networks(data.image_shape, name, config.model)
+    pipeline.check_likelihood(data.train.dtype, name, config.model.likelihood)
     _check_batch_size(config.training.batch_size, distribution.replicas())
     if config.training.batch_size > len(data.train):
         raise UserError(
-            f"--batch_size={config.training.batch_size}: {config.data.dataset} has only "
+            f"--batch_size={config.training.batch_size}: {name} has only "
             f"{len(data.train)} training images; give at most that"
         )
 
@@ -132,7 +76,7 @@ def train(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
-        UserError: if a bound or gradient is not finite, or the disk is full.
+        UserError: if the disk is full, or a step is not finite and --on_nonfinite is to stop.
     """
     return Trainer(config, model, data, workdir, start_up).run()
 
@@ -159,7 +103,11 @@ class Trainer:
         self._validation = pipeline.fixed_observation(
             data.validation, self._likelihood, t.seed, seeds.Purpose.VALIDATE
         )
-        self._checkpoints = Checkpoints(model, workdir)
+        self._checkpoints = Checkpoints(
+            model, workdir, keep=self._is_kept, regular=self._is_regular
+        )
+        self._state = self._checkpoints.state
+        self._recovery = Recovery(config, model, data, workdir, self._checkpoints)
         self._run_steps = StepRunner(model)
 
     def run(self) -> TrainingResult:
@@ -170,7 +118,9 @@ class Trainer:
             return TrainingResult(step, None)
         if step:
             print(f"Resuming from step {step} of {self._end}.", flush=True)
-        summaries = Summaries(self._workdir, self._config, self._data.image_shape)
+        elif t.on_nonfinite == "rollback":
+            self._checkpoints.save()  # to roll back to
+        summaries = Summaries(self._workdir, self._config, self._data.image_shape, step)
         batches = iter(
             pipeline.training_batches(
                 self._data.train,
@@ -195,7 +145,7 @@ class Trainer:
     def _is_exhausted(self, step: int) -> bool:
         """Whether --patience epochs have passed since the best validation bound."""
         patience = self._config.training.patience
-        since = step - self._checkpoints.best_step
+        since = step - self._state.best_step
         return bool(patience and step and since >= patience * self._per_epoch)
 
     def _epoch(
@@ -214,32 +164,32 @@ class Trainer:
         epoch_end = min((epoch + 1) * self._per_epoch, self._end)
         first = epoch * self._per_epoch
         progress = Progress(title, "step", epoch_end - first, done=step - first)
-        means: dict[str, float] = {}
-        tables = []
+        if step == first:
+            self._state.begin_epoch()
         while step < epoch_end and not distribution.any_worker(stop.requested):
             if self._start_up:
                 metrics = self._first_step(batches, progress, self._start_up)
             else:
                 metrics = self._run_steps(batches, min(t.steps_per_call, epoch_end - step))
-            _check_finite(metrics, step, self._workdir)
-            tables.append(metrics.values)
             step += len(metrics.values)
-            means = dict(zip(metrics.names, np.mean(np.concatenate(tables), 0), strict=True))
-            progress.update(len(metrics.values), self._end - epoch_end, train=means["bound"])
+            self._count(metrics, step, progress)
+            progress.update(len(metrics.values), self._end - epoch_end, **self._shown())
         rate = progress.rate
         if step < epoch_end:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
             progress.close(self._end - epoch_end)
             raise Interrupted(stop.signal)
         scores = self._validate(step)
-        shown = {} if scores is None else {"validation": scores.log_likelihood}
-        progress.close(self._end - step, train=means["bound"], **shown)
-        summaries.epoch(step, means, schedule, rate, scores)
+        told = self._is_due(step, math.ceil(self._epochs / MAX_EPOCHS_TOLD))
+        if told:
+            summaries.epoch(step, self._state.means, schedule, rate, scores)
         if self._shows_images(step):
             summaries.images(step, self._model, self._validation)
         stopping = distribution.any_worker(stop.requested)
         if self._is_due(step, t.checkpoint_every) or stopping or self._is_exhausted(step):
             self._checkpoints.save()
+        shown = {} if scores is None else {"validation": scores.log_likelihood}
+        progress.close(self._end - step, told, **self._shown(), **shown)
         if stopping:
             raise Interrupted(stop.signal)
         return step, rate
@@ -257,8 +207,34 @@ class Trainer:
     def _shows_images(self, step: int) -> bool:
         if self._model.autoregressive:  # whose images take long to draw
             return step == self._end or self._is_exhausted(step)
-        epochs = math.ceil(self._end / self._per_epoch)
-        return self._is_due(step, math.ceil(epochs / MAX_IMAGE_SUMMARIES))
+        return self._is_due(step, math.ceil(self._epochs / MAX_IMAGE_SUMMARIES))
+
+    @property
+    def _epochs(self) -> int:
+        return math.ceil(self._end / self._per_epoch)
+
+    def _is_kept(self, step: int) -> bool:
+        """Whether --keep_every wants the checkpoint of a step to stay."""
+        every = self._config.training.keep_every * self._per_epoch
+        return bool(every) and step % every == 0
+
+    def _is_regular(self, step: int) -> bool:
+        """Whether a run that nobody interrupts has a checkpoint of a step, its last one aside."""
+        return step % (self._config.training.checkpoint_every * self._per_epoch) == 0
+
+    def _shown(self) -> dict[str, float]:
+        """What the progress line tells of the training."""
+        means = self._state.means  # none if no step of the epoch was finite
+        return {"train": means["bound"]} if means else {}
+
+    def _count(self, metrics: StepMetrics, step: int, progress: Progress) -> None:
+        """Takes in the metrics of steps up to `step`, of which the last may not be finite."""
+        rows = [dict(zip(metrics.names, map(float, row), strict=True)) for row in metrics.values]
+        finite = np.isfinite(metrics.values[-1]).all()
+        for row in rows if finite else rows[:-1]:
+            self._state.add(row)
+        if not finite:
+            progress.tell(self._recovery.recover(rows[-1], step))
 
     def _validate(self, step: int) -> ImageScores | RefinedScores | None:
         """The mean scores if validation is due; saves the checkpoint if it is the best."""
@@ -266,13 +242,14 @@ class Trainer:
             return None
         scores = validate(self._model, self._validation, self._config.training.seed)
         bound = scores.log_likelihood
-        if not math.isfinite(bound):
+        if not math.isfinite(bound) and self._config.training.on_nonfinite == "stop":
             raise UserError(
                 f"after step {step}: the validation bound is {bound}; training stopped and "
                 f"the checkpoints in {self._workdir.checkpoints} are from before; try a smaller "
                 "--learning_rate or a warm-up"
             )
-        self._checkpoints.save_if_best(bound)
+        if math.isfinite(bound):
+            self._checkpoints.save_if_best(bound)
         return scores
 
     def _is_due(self, step: int, every: int) -> bool:
@@ -301,26 +278,4 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedS
     ]
     return kind(
         *(float(tf.reduce_mean(tf.concat(s, 0)[: len(images)])) for s in zip(*scores, strict=True))
-    )
-
-
-# In the order in which one spoils the next.
-_CAUSES = (
-    *("log_q_psi", "log_q_z_upper", "log_tau", "log_prior", "log_likelihood"),
-    *("elbo_start", "elbo_end", "bound"),
-)
-
-
-def _check_finite(metrics: StepMetrics, first_step: int, workdir: Workdir) -> None:
-    """Raises at the first step with a term that is not finite; its update was not applied."""
-    bad = ~np.isfinite(metrics.values)
-    if not bad.any():
-        return
-    row = int(np.argmax(bad.any(axis=1)))
-    names = {name for name, b in zip(metrics.names, bad[row], strict=True) if b}
-    term = next((c for c in _CAUSES if c in names), None) or sorted(names)[0]
-    value = metrics.values[row][metrics.names.index(term)]
-    raise UserError(
-        f"step {first_step + row + 1}: {term} is {value}; training stopped and the checkpoints "
-        f"in {workdir.checkpoints} are from before; try a smaller --learning_rate or a warm-up"
     )

@@ -7,7 +7,7 @@ import functools
 from typing import NamedTuple
 
 from hvi_tf import config as config_lib
-from hvi_tf import devices, distribution
+from hvi_tf import devices, distribution, provenance
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
@@ -46,7 +46,9 @@ def with_data(config: Config) -> tuple[Config, Dataset]:
 
 @functools.lru_cache(maxsize=2)  # an experiment trains one model after another
 def _load(config: DataConfig) -> Dataset:
-    return datasets.load(config)
+    data = datasets.load(config)
+    provenance.saw(f"{config.dataset}, split {config.split}", data.digests())
+    return data
 
 
 def train(
@@ -63,7 +65,7 @@ def train(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
-        UserError: if a bound or gradient is not finite, or the disk is full.
+        UserError: if the disk is full, or a step is not finite and --on_nonfinite is to stop.
     """
     training = loop.train(config, model, data, workdir, start_up)
     return at_best(config, data, model, workdir)._replace(training=training)

@@ -1,6 +1,11 @@
-"""TensorBoard: scalars per epoch, a few images, and the configuration as text."""
+"""Scalars per epoch, for TensorBoard and for reading; a few images; the configuration."""
 
+import contextlib
+import json
 import math
+import os
+import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -11,6 +16,7 @@ from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
 from hvi_tf.pictures import image_grid
 from hvi_tf.svi_scores import RefinedScores
+from hvi_tf.training import event_files
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import Workdir
 
@@ -20,28 +26,32 @@ MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
 
 
 class Summaries:
-    """Writes event files keyed by the training step.
+    """Writes event files keyed by the training step, and the scalars as lines of JSON.
 
     Args:
         workdir: of the run.
         config: the run's configuration, written once as text.
         image_shape: of one observation.
+        step: that the run goes on from; what was written of later ones is dropped.
     """
 
-    def __init__(self, workdir: Workdir, config: Config, image_shape: tuple[int, ...]) -> None:
-        self._path = workdir.tensorboard
+    def __init__(
+        self, workdir: Workdir, config: Config, image_shape: tuple[int, ...], step: int
+    ) -> None:
+        self._workdir, self._path, self._metrics = workdir, workdir.tensorboard, workdir.metrics
         self._image_shape = image_shape
         self._trains_tau = config.row.inverse == "tau"
         if not distribution.is_chief():
             self._writer = tf.summary.create_noop_writer()
             return
-        try:
+        with self._writing():
+            event_files.rewind(self._path, step or -1)  # anew, with the configuration at step 0
+            _rewind_lines(self._metrics, step)
             self._writer = tf.summary.create_file_writer(str(self._path))
-        except (tf.errors.OpError, OSError) as error:
-            raise files.write_error(self._path, error) from error
-        with self._writer.as_default(step=0):
-            indented = "\n".join(f"    {line}" for line in config.to_json().splitlines())
-            tf.summary.text("config", indented)
+        if step == 0:
+            with self._events(0):
+                indented = "\n".join(f"    {line}" for line in config.to_json().splitlines())
+                tf.summary.text("config", indented)
 
     def epoch(
         self,
@@ -61,7 +71,8 @@ class Summaries:
             scores: means over the validation images, if they were measured.
         """
         scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
-        if min(schedule.inner, schedule.outer, means.get("kl_weight", 1.0)) < 1:
+        warm = min(schedule.inner, schedule.outer, means.get("kl_weight", 1.0)) < 1
+        if warm and means:  # of an epoch without a finite step there are none
             # With a warm-up below 1 the objective bounds nothing, so it gets another name.
             scalars["train/warmup_objective"] = means["objective"]
         scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
@@ -69,23 +80,24 @@ class Summaries:
         if scores is not None:
             scalars["validation/bound"] = scores.log_likelihood
             told = {n: s for n, s in scores._asdict().items() if math.isfinite(s)}
-            del told["log_likelihood"]
-            told.pop("bound", None)
+            for name in ("log_likelihood", "bound"):
+                told.pop(name, None)
             scalars |= {f"diagnostics/{name}": score for name, score in told.items()}
             if self._trains_tau and "kl_tau_mixing" in told:
                 collapsed = told["kl_tau_mixing"] < diagnostics.COLLAPSED_NATS
                 scalars["diagnostics/tau_collapsed"] = float(collapsed)
-        with self._writer.as_default(step=step):
+        with self._events(step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
-        self.flush()
+        if distribution.is_chief():
+            self._append({"step": step, **scalars})
 
     def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
         """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
         if not distribution.is_chief():
             return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
-        side = min(largest, 2 * math.isqrt(len(x) // 2))  # even, for there to be pairs
+        side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for there to be pairs
         seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
         half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
@@ -93,17 +105,44 @@ class Summaries:
             "reconstructions": tf.reshape(rows, [-1, model.x_dim]),
             "prior_samples": model.sample_images(side * side, seed),
         }
-        with self._writer.as_default(step=step):
+        with self._events(step):
             for name, images in grids.items():
                 tf.summary.image(name, image_grid(images.numpy(), self._image_shape)[np.newaxis])
 
-    def flush(self) -> None:
-        """Puts everything on disk.
+    def _append(self, scalars: dict[str, float]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW  # a link leads elsewhere
+        with self._writing(), os.fdopen(os.open(self._metrics, flags, 0o644), "a") as file:
+            file.write(json.dumps(scalars) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
-        Raises:
-            UserError: if the disk is full.
-        """
-        try:
+    @contextlib.contextmanager
+    def _events(self, step: int) -> Iterator[None]:
+        """While entered, summaries are of this step; they are on their way to the disk then."""
+        self._workdir.check()
+        with self._writing():
+            with self._writer.as_default(step=step):
+                yield
             self._writer.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what a full disk makes of writing into one line."""
+        try:
+            yield
         except (tf.errors.OpError, OSError) as error:
             raise files.write_error(self._path, error) from error
+
+
+def _rewind_lines(path: pathlib.Path, step: int) -> None:
+    """Drops the lines of later steps, and one that a killed process left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError, TypeError):
+            continue
+    files.write_atomically(path, "".join(kept))

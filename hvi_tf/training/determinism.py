@@ -1,0 +1,62 @@
+"""Whether this machine computes the same twice."""
+
+import numpy as np
+
+from hvi_tf.config import Config
+from hvi_tf.data import pipeline
+from hvi_tf.data.datasets import Dataset
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import make_vae
+from hvi_tf.training.steps import StepRunner
+
+STEPS = 10
+
+
+def check(config: Config, data: Dataset) -> str:
+    """Trains ten steps twice, from scratch, and compares them bit by bit.
+
+    Args:
+        config: of the run.
+        data: what to train on.
+
+    Returns:
+        A line that says that they are the same.
+
+    Raises:
+        UserError: if they are not; names what differs, and by how much.
+    """
+    first, second = _train(config, data), _train(config, data)
+    done = {len(found["metric bound"]) for found in (first, second)}
+    if done != {STEPS}:
+        raise UserError(
+            f"--check_determinism: step {min(done)} was not finite; try a smaller --learning_rate"
+        )
+    different = [name for name in first if not _same(first[name], second[name])]
+    if different:
+        name = different[0]
+        by = np.max(np.abs(first[name].astype(float) - second[name].astype(float)))
+        raise UserError(
+            f"--check_determinism: {STEPS} steps twice differ in {len(different)} of {len(first)} "
+            f"arrays, in {name} by {by:.3g}; on a GPU set TF_DETERMINISTIC_OPS=1"
+        )
+    return (
+        f"{STEPS} steps twice: metrics, weights and optimizer are the same bit for bit "
+        f"({len(first)} arrays)."
+    )
+
+
+def _train(config: Config, data: Dataset) -> dict[str, np.ndarray]:
+    t = config.training
+    model = make_vae(config, data.train.shape[1])
+    model.set_schedule(*config.schedule(0))
+    batches = pipeline.training_batches(
+        *(data.train, t.batch_size, t.seed, 0, STEPS), likelihood=config.model.likelihood
+    )
+    metrics = StepRunner(model)(iter(batches), STEPS)
+    found = {f"metric {name}": metrics.values[:, i] for i, name in enumerate(metrics.names)}
+    found |= {f"weight {name}": v.numpy() for name, v in model.weights_by_name.items()}
+    return found | {f"optimizer {i}": v.numpy() for i, v in enumerate(model.optimizer.variables)}
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    return one.shape == other.shape and one.tobytes() == other.tobytes()

@@ -1,0 +1,51 @@
+"""Event files of TensorBoard as if a run had never been interrupted."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from hvi_tf import files
+
+# TensorBoard reads the files of a folder in the order of their names, which begin with the
+# time. Whatever the clock says, what was gathered comes first.
+_GATHERED = "events.out.tfevents.0000000000.gathered"
+
+
+def rewind(folder: pathlib.Path, step: int) -> None:
+    """Gathers what was written up to a step in one file, and drops the rest.
+
+    A run goes on from a checkpoint, and a killed process may have written more than that; so
+    each step is there once. Can itself be interrupted: what is there twice is taken once.
+
+    Args:
+        folder: of the event files of one run.
+        step: the last one to keep.
+    """
+    found = sorted(folder.glob("events.out.tfevents.*"))
+    if not found:
+        return
+    temporary = folder / f".{_GATHERED}.{os.getpid()}.tmp"
+    with tf.io.TFRecordWriter(str(temporary)) as gathered:
+        seen = set()
+        for record in _records(found):
+            event = tf.compat.v1.Event.FromString(record)
+            key = event.step, *(value.tag for value in event.summary.value)
+            if event.step <= step and key not in seen:
+                seen.add(key)
+                gathered.write(record)
+    files.sync(temporary)
+    os.replace(temporary, folder / _GATHERED)
+    files.sync(folder)
+    for path in found:
+        if path.name != _GATHERED:
+            path.unlink()
+
+
+def _records(paths: list[pathlib.Path]) -> Iterator[bytes]:
+    for path in paths:
+        # A process that is killed leaves a record unfinished.
+        with contextlib.suppress(tf.errors.DataLossError):
+            yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()

@@ -1,0 +1,75 @@
+"""Several training steps per call of one compiled loop."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf.models import vae
+from hvi_tf.models.vae import VAE
+
+
+class StepMetrics(NamedTuple):
+    """The metrics of consecutive steps, one row a step."""
+
+    names: tuple[str, ...]
+    values: np.ndarray  # [steps, len(names)]
+
+
+class StepRunner:
+    """Runs several training steps per call, one compiled loop for each K."""
+
+    def __init__(self, model: VAE) -> None:
+        self._model = model
+        self._loops: dict[int, Callable] = {}
+        self._names: dict[int, tuple[str, ...]] = {}
+
+    def __call__(self, batches: Iterator[tf.Tensor], count: int) -> StepMetrics:
+        """Takes `count` batches and does a step with each, up to one that is not finite."""
+        K = self._model.training_K
+        if K not in self._loops:
+            self._loops[K] = self._make_loop(K)
+        values = self._loops[K](batches, tf.constant(count)).numpy()
+        return StepMetrics(self._names[K], values)
+
+    def _make_loop(self, K: int) -> Callable:
+        step: Callable = self._model.train_step
+        if tf.distribute.has_strategy():
+            step = self._replicated_step
+        # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
+        step = tf.autograph.experimental.do_not_convert(step)
+
+        @tf.function
+        def loop(batches: Iterator[tf.Tensor], count: tf.Tensor) -> tf.Tensor:
+            rows = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
+            for i in tf.range(count):
+                row = self._as_row(K, step(next(batches)))
+                rows = rows.write(i, row)
+                if not tf.reduce_all(tf.math.is_finite(row)):
+                    break
+            return rows.stack()
+
+        return loop
+
+    def _replicated_step(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`VAE.train_step` of a batch that the replicas share, each taking its own rows.
+
+        Whether the weights are to change is decided for all of them, between its two halves.
+        """
+        strategy, model = tf.distribute.get_strategy(), self._model
+
+        def ascent(batch: tf.Tensor) -> tuple:
+            context = tf.distribute.get_replica_context()
+            rows = batch.shape[0] // context.num_replicas_in_sync
+            first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
+            return model.ascent(batch[first : first + rows])
+
+        reported, direction = strategy.run(ascent, args=(batch,))
+        reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
+        vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
+        return reported | model.weight_norm()
+
+    def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
+        self._names[K] = tuple(metrics)
+        return tf.stack(list(metrics.values()))
