@@ -11,17 +11,17 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import app, flags
 
-from hvi_tf import cluster, command_line, startup
+from hvi_tf import cluster, command_line, saved_models, startup, validation
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
-from hvi_tf.settings import DeviceConfig
+from hvi_tf.settings import DeviceConfig, SavedModelConfig
 from hvi_tf.startup import StartUp
 from hvi_tf.workdir import Workdir
 
@@ -33,12 +33,17 @@ def _flag_fields() -> list[dataclasses.Field]:
     return [f for f in config_lib.fields() if f.metadata["help"]]
 
 
-def _device_config() -> DeviceConfig:
-    return DeviceConfig(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(DeviceConfig)})
+# Flags that are no settings of a run: what a config.json may never say.
+_OF_A_COMMAND = (DeviceConfig, SavedModelConfig)
+
+
+def _of_command(kind: type) -> Any:
+    return kind(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(kind)})
 
 
 def _define_flags() -> None:
-    for field in (*_flag_fields(), *dataclasses.fields(DeviceConfig)):
+    of_command = [f for kind in _OF_A_COMMAND for f in dataclasses.fields(kind)]
+    for field in (*_flag_fields(), *of_command):
         text = field.metadata["help"]
         kind = config_lib.kind(field)
         if kind is tuple:
@@ -74,6 +79,13 @@ def _define_flags() -> None:
         "Devices of --strategy=mirrored: GPUs, or parts of the CPU where there is none. 0: all "
         "GPUs.",
         lower_bound=0,
+        upper_bound=1_024,
+    )
+    flags.DEFINE_boolean(
+        "check_determinism",
+        False,
+        "Trains ten steps twice in place of the run, and says whether they are the same bit for "
+        "bit. Writes nothing.",
     )
 
 
@@ -119,28 +131,50 @@ def _config_of_run(workdir: Workdir) -> Config:
     return asked
 
 
-class _Task(NamedTuple):
-    """What is asked for: a configuration, a folder, and the run in it if there has to be one."""
+def _workdir_path() -> pathlib.Path:
+    """The folder of --workdir, which need not be there."""
+    validation.check_text("workdir", FLAGS.workdir)
+    path = pathlib.Path(FLAGS.workdir)
+    try:
+        (path / "config.json").exists()
+    except OSError as error:  # such as a name that is too long, or a folder closed to this user
+        raise UserError(
+            f"--workdir={path}: cannot be looked into ({error.strerror}); name another"
+        ) from error
+    return path
 
-    config: Config
-    path: pathlib.Path
-    found: Any  # Workdir, or None for a new run
 
-
-def _task(mode: str, writes: bool) -> _Task:
+def _task(mode: str, writes: bool) -> dict[str, Any]:
+    """The fields of `commands.Task`, which TensorFlow would come with."""
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
+    given = _flag_values(only_given=True)
+    asked = _of_command(SavedModelConfig)
+    validation.check_saved_model(asked, mode, FLAGS.strategy, given)
+    task = dict(
+        mode=mode,
+        given=given,
+        device_report=FLAGS.device_report,
+        check_determinism=FLAGS.check_determinism,
+    )
     if mode == "train":
         config = config_lib.make(**_flag_values())
         datasets.check(config.data)
-        path = pathlib.Path(FLAGS.workdir) if FLAGS.workdir else workdirs.new_path(config)
+        path = _workdir_path() if FLAGS.workdir else workdirs.new_path(config)
+        if FLAGS.check_determinism:
+            return dict(**task, config=config, path=path, run=None)
         if writes:
             workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
-        return _Task(workdirs.reconcile(path, config), path, None)
+        FLAGS.workdir = str(path)  # for the command that goes on with it
+        return dict(**task, config=workdirs.reconcile(path, config), path=path, run=None)
+    if FLAGS.check_determinism:
+        raise UserError(f"--check_determinism: for --mode=train, not --mode={mode}")
     if not FLAGS.workdir:
         raise UserError(f"--mode={mode}: name the run's --workdir")
-    run = workdirs.open_existing(pathlib.Path(FLAGS.workdir), writes)
-    return _Task(run.config if mode == "fit_tau" else _config_of_run(run), run.path, run)
+    run = workdirs.open_existing(_workdir_path(), writes)
+    saved_model = saved_models.find(asked, run.path) if asked.saved_model else None
+    config = run.config if mode == "fit_tau" else _config_of_run(run)
+    return dict(**task, config=config, path=run.path, run=run, saved_model=saved_model)
 
 
 def _run(mode: str) -> None:
@@ -151,71 +185,16 @@ def _run(mode: str) -> None:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with startup.without_matplotlib():
-        from hvi_tf import devices, distribution
+        from hvi_tf import commands, devices, distribution
 
-    devices.configure(_device_config())
+    devices.configure(_of_command(DeviceConfig))
     if member.index:  # what worker 0 tells is enough
         sys.stdout = open(os.devnull, "w")
     with distribution.scope(FLAGS.strategy, FLAGS.replicas):
         if distribution.describe():
             print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
-        _run_task(mode, task, start_up)
+        commands.run(commands.Task(**task), start_up)
         distribution.barrier()  # or the others would be gone while the chief still writes
-
-
-def _run_task(mode: str, task: _Task, start_up: StartUp) -> None:
-    config, path, found = task
-    with startup.without_matplotlib():
-        from hvi_tf import devices, distribution, pictures
-        from hvi_tf.evaluation import evaluate, summary
-        from hvi_tf.export import export
-        from hvi_tf.models.vae import make_vae
-        from hvi_tf.training import fit_tau, runs
-
-    start_up.lap("imports")
-    if mode == "fit_tau":
-        config = fit_tau.fit_config(config, _flag_values(only_given=True))
-    with distribution.chief_first():  # who may have to prepare the data
-        config, data = runs.with_data(config)
-    described = datasets.describe(config.data.dataset, data.digest)
-    if described != config.data.dataset:
-        print(f"Data: {described}", flush=True)
-    start_up.lap("data")
-    if FLAGS.device_report:
-        print(devices.report(config, distribution.current()), flush=True)
-    x_dim = data.train.shape[1]
-    trained = None
-    if mode == "fit_tau":
-        trained, step = fit_tau.load_trained(found, x_dim)
-        path /= config_lib.fit_name(config, step)
-        config = config_lib.with_frozen(config, step)
-    model = make_vae(config, x_dim)
-    if trained is not None:
-        fit_tau.adopt(model, trained)
-    if mode in ("evaluate", "export", "sample"):
-        run = runs.at_best(config, data, model, found)
-    else:  # nothing is written before here
-        with distribution.chief_first():
-            writes = distribution.is_chief()
-            workdir = workdirs.create_or_open(path, config, writes)
-        if mode == "train":
-            FLAGS.workdir = str(path)
-        print(f"Workdir: {path}", flush=True)
-        run = runs.train(config, data, model, workdir, start_up)
-    workdir = run.workdir
-    chief = distribution.is_chief()
-    if mode == "sample" and chief:
-        image = workdir.path / f"samples_step{run.step}.png"
-        pictures.sample(model, config.evaluation.num_samples, data.image_shape, image)
-        print(f"{config.evaluation.num_samples} images: {image}")
-    if mode not in ("sample", "evaluate") and chief:
-        export(model, workdir.saved_model)
-    if mode == "export":
-        print(f"SavedModel of step {run.step}: {workdir.saved_model}")
-    if mode in ("sample", "export"):
-        return
-    scores = evaluate.evaluate(config, model, data, workdir, run.step)
-    print(summary.table(config, workdir, scores, run.training, time.monotonic() - start_up.began))
 
 
 def _same_command() -> str:

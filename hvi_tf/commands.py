@@ -1,0 +1,143 @@
+"""What the modes of the command line do, once their flags are known to be good."""
+
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+from hvi_tf import config as config_lib
+from hvi_tf import devices, distribution, pictures
+from hvi_tf import workdir as workdirs
+from hvi_tf.config import Config
+from hvi_tf.data import datasets
+from hvi_tf.data.datasets import Dataset
+from hvi_tf.evaluation import evaluate, summary
+from hvi_tf.export import export
+from hvi_tf.models.vae import make_vae
+from hvi_tf.startup import StartUp
+from hvi_tf.training import determinism, fit_tau, runs
+from hvi_tf.training.loop import TrainingResult
+from hvi_tf.training.runs import Run
+from hvi_tf.workdir import Workdir
+
+
+class Task(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        mode: train, fit_tau, evaluate, export or sample.
+        config: of the run; for fit_tau that of the run whose model is kept.
+        path: of the workdir.
+        run: in it, if there has to be one.
+        given: the settings that the command line names.
+        saved_model: to be scored in the place of the checkpoint.
+        device_report: whether to tell what is computed on what.
+        check_determinism: whether to do ten steps twice, and nothing else.
+    """
+
+    mode: str
+    config: Config
+    path: pathlib.Path
+    run: Workdir | None
+    given: dict[str, Any]
+    saved_model: pathlib.Path | None = None
+    device_report: bool = False
+    check_determinism: bool = False
+
+
+def run(task: Task, start_up: StartUp) -> None:
+    """Does what is asked for, and prints what came of it.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with everything saved.
+        UserError: for whatever the user can mend.
+    """
+    try:
+        _run(task, start_up)
+    finally:
+        if task.run is not None:
+            task.run.close()
+
+
+def _run(task: Task, start_up: StartUp) -> None:
+    start_up.lap("imports")
+    config = task.config
+    if task.mode == "fit_tau":
+        config = fit_tau.fit_config(config, task.given)
+    with distribution.chief_first():  # who may have to prepare the data
+        config, data = runs.with_data(config)
+    described = datasets.describe(config.data.dataset, data.digest)
+    if described != config.data.dataset:
+        print(f"Data: {described}", flush=True)
+    start_up.lap("data")
+    if task.run is not None:
+        workdirs.check_same_data(task.run.path)
+    if task.device_report:
+        print(devices.report(config, distribution.current()), flush=True)
+    task = task._replace(config=config)
+    if task.check_determinism:
+        print(determinism.check(config, data))
+    elif task.run is None or task.mode == "fit_tau":
+        _train(task, data, start_up)
+    elif task.saved_model is not None:  # the checkpoint is not even read
+        scores = evaluate.evaluate_saved_model(config, task.saved_model, data, task.run)
+        _tell(config, task.run, scores, None, start_up)
+    else:
+        _use(task, task.run, data, start_up)
+
+
+def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
+    """Trains, exports and evaluates."""
+    config, path, x_dim = task.config, task.path, data.train.shape[1]
+    trained = None
+    if task.run is not None:  # whose model is kept
+        trained, step = fit_tau.load_trained(task.run, x_dim)
+        path /= config_lib.fit_name(config, step)
+        config = config_lib.with_frozen(config, step)
+    model = make_vae(config, x_dim)
+    if trained is not None:
+        fit_tau.adopt(model, trained)
+    with distribution.chief_first():  # nothing is written before here
+        workdir = workdirs.create_or_open(path, config, writes=distribution.is_chief())
+    print(f"Workdir: {path}", flush=True)
+    try:
+        run = runs.train(config, data, model, workdir, start_up)
+        _export(run)
+        _evaluate(run, start_up)
+    finally:
+        workdir.close()
+
+
+def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None:
+    """Evaluates, exports, or draws images of a trained run."""
+    config, model = task.config, make_vae(task.config, data.train.shape[1])
+    run = runs.at_best(config, data, model, workdir)
+    if task.mode == "evaluate":
+        _evaluate(run, start_up)
+    elif task.mode == "export":
+        _export(run)
+        print(f"SavedModel of step {run.step}: {workdir.saved_model}")
+    elif distribution.is_chief():
+        count, image = config.evaluation.num_samples, f"samples_step{run.step}.png"
+        pictures.sample(model, count, data.image_shape, workdir.path / image)
+        print(f"{count} images: {workdir.path / image}")
+
+
+def _export(run: Run) -> None:
+    if distribution.is_chief():
+        export(run.model, run.workdir.saved_model)
+
+
+def _evaluate(run: Run, start_up: StartUp) -> None:
+    scores = evaluate.evaluate(run.config, run.model, run.data, run.workdir, run.step)
+    _tell(run.config, run.workdir, scores, run.training, start_up)
+
+
+def _tell(
+    config: Config,
+    workdir: Workdir,
+    scores: dict[str, Any],
+    training: TrainingResult | None,
+    start_up: StartUp,
+) -> None:
+    seconds = time.monotonic() - start_up.began
+    print(summary.table(config, workdir, scores, training, seconds))
