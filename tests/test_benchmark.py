@@ -112,6 +112,7 @@ def test_refined_steps_have_an_inner_loop_and_hierarchical_priors_their_terms():
     assert "prior terms" in parts.make(training.Step(prior))
 
 
+@pytest.mark.long
 def test_a_family_and_an_evaluation_are_measured_with_their_products():
     from hvi_tf.benchmark import measuring
     from hvi_tf.benchmark.memory import Peak
@@ -179,6 +180,7 @@ def test_the_stored_ratios_of_this_repository_can_be_read():
     assert all("median" in ratio for ratio in stored.ratios.values())
 
 
+@pytest.mark.long
 def test_a_command_prints_its_tables_and_stores_them(tmp_path):
     command = [sys.executable, "-m", "hvi_tf.benchmark", "--quick", "--families=", "--cells="]
     out = tmp_path / "out.json"

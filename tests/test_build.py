@@ -27,8 +27,15 @@ TEST_DATA = {
         "BUILD",
         "pyproject.toml",
         'glob(["hvi_tf/**/*.py"])',
-        'glob(["tests/*.py"])',
+        'glob(["tests/**/*.py"])',
     ],
+    "test_source": [
+        'glob(["hvi_tf/**/*.py"])',
+        'glob(["launch/*.py"])',
+        'glob(["tests/**/*.py"])',
+    ],
+    "test_launch_arguments": ['glob(["launch/*"])'],
+    "test_reliability": ['glob(["docs/*"])'],
     "test_main": ['glob(["flags/*.cfg"])'],
     "test_benchmark": ["docs/benchmark.json"],
     "test_inference": ["README.md"],
@@ -53,7 +60,7 @@ def module_name(path):
 
 
 def own_modules():
-    paths = [*ROOT.glob("hvi_tf/**/*.py"), *ROOT.glob("tests/*.py")]
+    paths = [*ROOT.glob("hvi_tf/**/*.py"), *ROOT.glob("tests/**/*.py")]
     return {module_name(path): path for path in sorted(paths)}
 
 
@@ -120,7 +127,7 @@ def expected_build():
             data = TEST_DATA.get(path.stem)
             if data:
                 lines.append(f"    data = {data_expression(data)},")
-            if path.stem in ("test_main", "test_launch", "test_slurm"):
+            if path.stem in ("test_main", "test_launch", "test_launch_arguments", "test_slurm"):
                 deps = sorted({*deps, ":hvi_tf.main"})
         if name in MODULE_DATA:
             lines.append(f"    data = {MODULE_DATA[name]},")

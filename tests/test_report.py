@@ -150,6 +150,7 @@ def _get(url):
 
 
 @browser.needs_browser
+@pytest.mark.long
 def test_tensorboard_shows_scalars_and_images_of_a_run(tensorboard, tmp_path, mnist_dir):
     command = [
         *(sys.executable, "-m", "hvi_tf.main", "--hidden=16,16", "--K=1", "--epochs=1"),

@@ -73,6 +73,7 @@ def test_a_killed_experiment_goes_on_to_the_same_csv(unbroken, tmp_path):
     assert measurements(broken / "laplace") == unbroken
 
 
+@pytest.mark.long
 def test_two_processes_share_the_work(unbroken, tmp_path):
     both = [start("laplace", *TINY["laplace"], f"--out={tmp_path}") for _ in range(2)]
     outputs = [process.communicate(timeout=300) for process in both]

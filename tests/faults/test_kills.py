@@ -1,0 +1,117 @@
+"""SIGKILL at any moment: the run that goes on ends as the one that nobody killed."""
+
+import collections
+import random
+import shutil
+import signal
+import time
+
+import pytest
+
+from tests.faults import count, record, traces
+from tests.faults.victims import SIZES, Victims
+
+# K changes after three epochs, checkpoints are two apart, and training ends early.
+RUN = (
+    *SIZES,
+    *("--bound=iwhvi", "--K=3", "--K_schedule=0:1,3:3", "--gradient=dreg"),
+    *("--epochs=30", "--patience=3", "--batch_size=20", "--learning_rate=0.03"),  # 6 steps each
+    *("--checkpoint_every=2", "--steps_per_call=4"),
+    *("--eval_M=3", "--eval_K=2", "--eval_images=20"),
+)
+
+
+def present(workdir, pattern):
+    return lambda: any(workdir.glob(pattern))
+
+
+def moments(workdir, rng, seconds):
+    """Endlessly, (what is waited for, for how long to wait then)."""
+    watched = {
+        "checkpoint": "checkpoints/.ckpt-*/*",
+        "best": "best/.ckpt-*/*",
+        "manifest": "checkpoints/.ckpt-*.json*.tmp",
+        "metrics": "metrics.jsonl",
+        "gathering": "tensorboard/.events*.tmp",
+        "evaluation": "evaluation/.*.tmp",
+        "export": "saved_model.tmp*",
+    }
+    while True:
+        yield "any", None, rng.uniform(0.0, seconds)
+        for name, pattern in watched.items():
+            yield name, present(workdir, pattern), rng.uniform(0.0, 0.03)
+            # Within the training, where K changes and where it ends early.
+            yield "any", None, rng.uniform(0.3, 1.0) * seconds
+
+
+@pytest.fixture(scope="module")
+def victims():
+    with Victims() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def unbroken(victims, tmp_path_factory):
+    """The trace of a run that was left alone, and its seconds."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    began = time.monotonic()
+    status, out = victims.run(*RUN, f"--workdir={folder / 'run'}", log=folder / "log")
+    assert status == 0, out
+    assert "training ends early" in out
+    return traces.of(folder / "run"), time.monotonic() - began
+
+
+def killed(victims, folder, seconds, kills, where, seed=0):
+    """Kills runs so many times, counted in `where`; yields the workdir of each that ended."""
+    rng = random.Random(seed)
+    workdir = folder / "run"
+    chosen = moments(workdir, rng, seconds)
+    while where.total() < kills:
+        shutil.rmtree(workdir, ignore_errors=True)
+        status = None
+        while status != 0:
+            victim = victims.start(*RUN, f"--workdir={workdir}", log=folder / "log")
+            if where.total() < kills:
+                name, condition, delay = next(chosen)
+                if condition is None or victim.wait_for(condition):
+                    time.sleep(delay)
+                victim.kill()
+            status, out = victim.wait()
+            assert status in (0, -signal.SIGKILL), out
+            if status:
+                where[name] += 1
+        yield workdir
+
+
+@pytest.mark.long
+def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken, tmp_path):
+    expected, seconds = unbroken
+    where = collections.Counter()
+    ended = 0  # each from the checkpoint of one that was killed, or from the start
+    for workdir in killed(victims, tmp_path, seconds, count(20, 200), where):
+        traces.assert_equal(traces.of(workdir), expected)
+        ended += 1
+    assert len(where) > count(2, 6)
+    record("kills", kills=where.total(), where=dict(where), runs=ended)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
+)
+def test_a_signal_saves_first_and_ends_with_the_usual_status(
+    victims, unbroken, tmp_path, number, status
+):
+    workdir = tmp_path / "run"
+    victim = victims.start(*RUN, f"--workdir={workdir}", log=tmp_path / "log")
+    assert victim.wait_for(present(workdir, "metrics.jsonl"))
+    victim.kill(number)
+    found, out = victim.wait()
+    assert found == status, out
+    assert "nothing is lost" in out
+    saved = max(int(p.stem[5:]) for p in (workdir / "checkpoints").glob("ckpt-*.index"))
+    status, out = victims.run(*RUN, f"--workdir={workdir}", log=tmp_path / "log")
+    assert status == 0, out
+    assert f"Resuming from step {saved} of" in out
+    traces.assert_equal(traces.of(workdir), unbroken[0])

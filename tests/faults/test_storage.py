@@ -1,0 +1,346 @@
+"""Disks that fill up, folders that go, checkpoints that are damaged, and two runs in one folder.
+
+What needs a run of the command is long; the suite has damaged checkpoints in test_checkpoints.
+"""
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from absl.testing import flagsaver
+
+from hvi_tf import command_line, locks
+from hvi_tf import config as config_lib
+from hvi_tf import workdir as workdirs
+from hvi_tf.errors import UserError
+from hvi_tf.interrupts import Interrupted
+from hvi_tf.locks import Lock
+from hvi_tf.training.summaries import Summaries
+from tests.faults import traces
+from tests.faults.victims import SIZES, Victims
+
+RUN = (
+    *SIZES,
+    *("--bound=iwhvi", "--K=2", "--epochs=60", "--batch_size=20", "--steps_per_call=3"),
+    *("--eval_M=3", "--eval_K=2", "--eval_images=20"),
+)
+
+
+@pytest.fixture(scope="module")
+def victims():
+    with Victims() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def unbroken(victims, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    status, out = victims.run(*RUN, f"--workdir={folder / 'run'}", log=folder / "log")
+    assert status == 0, out
+    return folder / "run"
+
+
+def begun(victims, workdir, log):
+    """A run in the midst of its training."""
+    victim = victims.start(*RUN, f"--workdir={workdir}", log=log)
+    assert victim.wait_for((workdir / "checkpoints" / "ckpt-12.json").exists)
+    return victim
+
+
+def assert_one_line(victim, *parts):
+    status, out = victim.wait()
+    assert status == 2, out
+    assert "Traceback" not in out
+    (line,) = (line for line in out.splitlines() if line.startswith("error: "))
+    for part in parts:
+        assert part in line
+
+
+def assert_goes_on(victims, workdir, unbroken, log):
+    status, out = victims.run(*RUN, f"--workdir={workdir}", log=log)
+    assert status == 0, out
+    assert "Resuming from step" in out
+    traces.assert_equal(traces.of(workdir), traces.of(unbroken))
+
+
+def mount(*arguments):
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    mount("-t", "tmpfs", "-o", "size=320m", "tmpfs", tmp_path)
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", tmp_path], check=True)
+
+
+def fill(path):
+    with contextlib.suppress(OSError), path.open("wb") as file:
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+
+
+@pytest.mark.long
+def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(victims, unbroken, small_disk, tmp_path):
+    log = tmp_path.parent / "log"
+    victim = begun(victims, small_disk / "run", log)
+    fill(small_disk / "ballast")
+    assert_one_line(victim, "cannot write", "free some space")
+    (small_disk / "ballast").unlink()
+    assert_goes_on(victims, small_disk / "run", unbroken, log)
+
+
+@pytest.mark.long
+def test_a_file_that_is_cut_short_is_never_taken_for_whole(victims, unbroken, tmp_path):
+    """As on a full disk, where nothing can be mounted: no file may grow beyond 4 KiB."""
+    victim = begun(victims, tmp_path / "run", tmp_path / "log")
+    victim.kill(signal.SIGTERM)
+    victim.wait()
+    command = (*RUN, f"--workdir={tmp_path / 'run'}")
+    status, _ = victims.run(*command, log=tmp_path / "limited.log", under="small files")
+    assert status  # how it ends is up to a log of 4 KiB
+    assert_goes_on(victims, tmp_path / "run", unbroken, tmp_path / "log")
+
+
+@pytest.mark.long
+def test_a_disk_that_becomes_read_only(victims, unbroken, tmp_path):
+    workdir = tmp_path / "run"
+    victim = begun(victims, workdir, tmp_path / "log")
+    mount("--bind", workdir, workdir)
+    try:
+        mount("-o", "remount,bind,ro", workdir)
+        assert_one_line(victim, "cannot write")
+    finally:
+        subprocess.run(["umount", "--lazy", workdir], check=True)
+    assert_goes_on(victims, workdir, unbroken, tmp_path / "log")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_workdir_that_goes_ends_the_run_and_comes_back(victims, unbroken, tmp_path, replaced):
+    workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    victim = begun(victims, workdir, tmp_path / "log")
+    victim.kill(signal.SIGSTOP)
+    workdir.rename(elsewhere)
+    if replaced:
+        workdir.mkdir()
+        (workdir / ".lock").touch()
+    victim.kill(signal.SIGCONT)
+    assert_one_line(victim, str(workdir), "was replaced" if replaced else "has gone")
+    # What was written where the folder had been is no part of the run.
+    shutil.rmtree(workdir, ignore_errors=True)
+    elsewhere.rename(workdir)
+    assert_goes_on(victims, workdir, unbroken, tmp_path / "log")
+
+
+@pytest.mark.long
+def test_a_run_goes_on_where_it_was_moved_or_copied(victims, unbroken, tmp_path):
+    victim = begun(victims, tmp_path / "first", tmp_path / "log")
+    victim.kill(signal.SIGTERM)
+    victim.wait()
+    copied = shutil.copytree(tmp_path / "first", tmp_path / "copy of it")
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+    for workdir in (copied, moved):
+        assert_goes_on(victims, workdir, unbroken, tmp_path / "log")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.fixture
+def stopped(unbroken, tmp_path):
+    """A copy of the finished run, whose newest checkpoints are of steps 348, 354 and 360."""
+    return shutil.copytree(unbroken, tmp_path / "run")
+
+
+SUFFIXES = ("data-00000-of-00001", "index", "json")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("damage", [flip, truncate])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
+    victims, unbroken, stopped, tmp_path, damage, suffix
+):
+    damage(stopped / "checkpoints" / f"ckpt-360.{suffix}")
+    status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
+    assert status == 0, out
+    assert "ckpt-360 is damaged (" in out
+    assert "Resuming from step 354 of 360." in out
+    traces.assert_equal(traces.of(stopped), traces.of(unbroken))
+
+
+@pytest.mark.long
+def test_a_checkpoint_under_the_name_of_another_is_not_believed(
+    victims, unbroken, stopped, tmp_path
+):
+    folder = stopped / "checkpoints"
+    for suffix in SUFFIXES:
+        shutil.copy(folder / f"ckpt-354.{suffix}", folder / f"ckpt-360.{suffix}")
+    status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
+    assert status == 0, out
+    assert "ckpt-360 is damaged (its ckpt-360.json is that of step 354)" in out
+    traces.assert_equal(traces.of(stopped), traces.of(unbroken))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("suffixes", "reason"),
+    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-360\.data-\S+ has SHA-256")],
+    ids=["all", "tensors"],
+)
+def test_a_checkpoint_of_another_run_is_not_believed(
+    victims, unbroken, stopped, tmp_path, suffixes, reason
+):
+    """The same networks and the same step, from another seed: TensorFlow would take it."""
+    other = tmp_path / "other"
+    command = (*RUN, "--seed=1", f"--workdir={other}")
+    assert victims.run(*command, log=tmp_path / "log")[0] == 0
+    for suffix in suffixes:
+        name = f"checkpoints/ckpt-360.{suffix}"
+        shutil.copy(other / name, stopped / name)
+    status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
+    assert status == 0, out
+    assert re.search(rf"ckpt-360 is damaged \({reason}", out)
+    traces.assert_equal(traces.of(stopped), traces.of(unbroken))
+
+
+@pytest.mark.long
+def test_other_images_under_the_same_name_are_refused(victims, stopped, tmp_path):
+    path = stopped / "config.json"
+    config = json.loads(path.read_text())
+    (digests,) = config["provenance"][0]["data"].values()
+    digests["train"] = "0" * 64
+    path.write_text(json.dumps(config))
+    for mode in ("train", "evaluate"):
+        victim = victims.start(
+            *(RUN if mode == "train" else ()),
+            *(f"--mode={mode}", f"--workdir={stopped}"),
+            log=tmp_path / "log",
+        )
+        assert_one_line(victim, "this run began with other images", "train: SHA-256 00000000")
+
+
+def test_a_full_disk_under_the_event_files_is_told_as_such(tmp_path, monkeypatch):
+    """Not as a lack of memory, which TensorFlow has the same name for."""
+    config = config_lib.make(jit_compile="off")
+    workdir = workdirs.create_or_open(tmp_path, config)
+    summaries = Summaries(workdir, config, (4, 4, 1), 0)
+
+    def full():
+        raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    monkeypatch.setattr(summaries._writer, "flush", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
+        summaries.epoch(1, {"bound": 1.0, "objective": 1.0}, config.schedule(0), 1.0, None)
+    workdir.close()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interruption_ends_as_a_shell_tells_it_though_nobody_reads(
+    monkeypatch, capsys, number, status
+):
+    """As after Ctrl-C, which also ends the `tee` that the output went to."""
+
+    def stop():
+        monkeypatch.setattr("builtins.print", broken)
+        raise Interrupted(number)
+
+    def broken(*arguments, **keywords):
+        raise BrokenPipeError
+
+    with flagsaver.flagsaver():
+        command_line.FLAGS(["hvi_tf.main"])
+        with pytest.raises(SystemExit) as end:
+            command_line.run(stop, lambda: "the same")
+    assert end.value.code == status
+
+
+def holder(folder):
+    """A process that has the folder and does nothing; it says its pid."""
+    script = (
+        "import pathlib, sys, time\n"
+        "from hvi_tf.locks import Lock\n"
+        "lock = Lock(pathlib.Path(sys.argv[1]))\n"
+        "print('held', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def no_locks(*arguments):
+    raise OSError(errno.ENOTSUP, "Operation not supported")
+
+
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_a_second_process_is_refused_and_a_dead_one_has_nothing(tmp_path, monkeypatch, has_locks):
+    """Also where the file system knows no locks."""
+    if not has_locks:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    process = holder(tmp_path)
+    try:
+        with pytest.raises(locks.InUseError, match=f"process {process.pid} on .* is running there"):
+            Lock(tmp_path)
+    finally:
+        process.kill()
+        process.wait()
+    assert str(process.pid) in (tmp_path / ".lock").read_text()  # it had no time to clean up
+    Lock(tmp_path).close()
+
+
+def test_a_lock_of_another_machine_or_of_a_pid_given_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    owner = {"host": "another", "pid": 1, "began": "1"}
+    (tmp_path / ".lock").write_text(json.dumps(owner))
+    with pytest.raises(UserError, match="process 1 on another is running there"):
+        Lock(tmp_path)
+    ours = {**locks._identity(), "pid": os.getppid(), "began": "1"}  # alive, but since later
+    (tmp_path / ".lock").write_text(json.dumps(ours))
+    Lock(tmp_path).close()
+    for garbage in ("", "{", "[]", '{"host": 1}'):
+        (tmp_path / ".lock").write_text(garbage)
+        Lock(tmp_path).close()
+
+
+@pytest.mark.long
+def test_what_a_killed_process_left_unfinished_is_removed(stopped):
+    left = [
+        stopped / ".config.json.1.tmp",
+        stopped / "evaluation" / ".test.npz.1.tmp",
+        stopped / "checkpoints" / ".ckpt-366.x.tmp" / "ckpt-366.index",
+        stopped / "saved_model.tmp" / "saved_model.pb",
+    ]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    config = workdirs.open_existing(stopped, writes=False).config
+    workdirs.create_or_open(stopped, config).close()
+    assert not [path for path in left if path.exists()]
+    assert (stopped / "saved_model").exists()
+    # Killed between the two renamings of an export.
+    (stopped / "saved_model").rename(stopped / "saved_model.old")
+    workdirs.create_or_open(stopped, config).close()
+    assert (stopped / "saved_model" / "saved_model.pb").exists()

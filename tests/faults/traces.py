@@ -1,0 +1,63 @@
+"""All that a run leaves in its workdir, but for what tells of time."""
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import files
+
+_TIMES = ("seconds", "speed/steps_per_second", "scores")  # the last is the place
+
+
+def of(workdir):
+    """Everything by name; two equal runs have equal traces, bit for bit."""
+    found = {}
+    for folder in ("checkpoints", "best"):
+        steps = sorted(int(p.stem[5:]) for p in (workdir / folder).glob("ckpt-*.index"))
+        found[f"{folder}: steps"] = steps
+        for name, value in _tensors(workdir / folder / f"ckpt-{steps[-1]}"):
+            found[f"{folder}: {name}"] = value
+    for name, value in _tensors(workdir / "saved_model" / "variables" / "variables"):
+        found[f"export: {name}"] = value
+    for path in sorted((workdir / "evaluation").iterdir()):
+        if path.suffix == ".json":
+            found[path.name] = _without_times(json.loads(path.read_text()))
+        else:
+            arrays = _without_times(files.read_arrays(path))
+            found |= {f"{path.name}: {name}": value for name, value in arrays.items()}
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    found["metrics"] = [_without_times(json.loads(line)) for line in lines]
+    found["events"] = list(_events(workdir / "tensorboard"))
+    return found
+
+
+def assert_equal(one, other):
+    """Compares two traces."""
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, other[name], err_msg=name)
+        else:
+            assert value == other[name], name
+
+
+def _without_times(values):
+    return {name: value for name, value in values.items() if name not in _TIMES}
+
+
+def _tensors(prefix):
+    reader = tf.train.load_checkpoint(str(prefix))
+    for name in sorted(reader.get_variable_to_shape_map()):
+        if name != "_CHECKPOINTABLE_OBJECT_GRAPH":
+            yield name, np.asarray(reader.get_tensor(name))
+
+
+def _events(folder):
+    """(step, tag, content) of every event of every file: none twice, none missing."""
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag not in _TIMES:
+                    yield event.step, value.tag, value.tensor.SerializeToString()

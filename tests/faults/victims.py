@@ -1,0 +1,166 @@
+"""Runs of the command on made-up images, each in a process that can be killed.
+
+They are forked from one process that has imported TensorFlow and done nothing with it, so that
+a run of seconds does not begin with as many seconds of imports.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SIZES = ("--hidden=8,8", "--latent_dim=3", "--aux_dim=2", "--jit_compile=off", "--devices=cpu")
+
+
+class Victims:
+    """A context manager whose `start` runs `python -m hvi_tf.main` with the given flags."""
+
+    def __enter__(self):
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        self._parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.victims"],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *error):
+        self._parent.stdin.close()
+        self._parent.wait(timeout=60)
+
+    def start(self, *flags, log, under="nothing"):
+        """Starts a run; one at a time. `under`: which of CONDITIONS its process is under."""
+        self._tell(flags=list(map(str, flags)), log=str(log), under=under)
+        return Victim(self._hear(), self._hear, log)
+
+    def run(self, *flags, log, under="nothing"):
+        """Runs to the end; returns its exit status and its output."""
+        return self.start(*flags, log=log, under=under).wait()
+
+    def _tell(self, **request):
+        self._parent.stdin.write(json.dumps(request) + "\n")
+        self._parent.stdin.flush()
+
+    def _hear(self):
+        return int(self._parent.stdout.readline())
+
+
+class Victim:
+    """A run that has begun."""
+
+    def __init__(self, pid, hear, log):
+        self.pid, self._hear, self._log = pid, hear, log
+        self._status = None
+
+    def wait(self):
+        """Its exit status, negative for a signal, and its output."""
+        if self._status is None:
+            self._status = self._hear()
+        return self._status, self._log.read_text()
+
+    def kill(self, number=signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    @property
+    def is_over(self):
+        """Whether it has ended; until `wait` it is a zombie."""
+        try:
+            state = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        return state in "ZX"
+
+    def wait_for(self, condition, seconds=120):
+        """Waits until `condition()`, or the end of the run; whether it was the former."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if self.is_over:
+                return False
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.001)
+        return True
+
+
+def images():
+    """Made up, 16 pixels each."""
+    from hvi_tf.data.datasets import Dataset
+
+    drawn = np.random.default_rng(0).integers(0, 256, (190, 16)).astype(np.uint8)
+    return Dataset(drawn[:120].copy(), drawn[120:150], drawn[150:], (4, 4, 1))
+
+
+def _limit_file_size():
+    """No file may grow beyond 4 KiB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def _turn_the_clock_back():
+    """Python's clock goes backwards, from three years ago."""
+    real, began = time.time, time.time()
+    time.time = lambda: 2 * began - real() - 1e8
+
+
+CONDITIONS = {
+    "nothing": lambda: None,
+    "small files": _limit_file_size,
+    "a clock that goes backwards": _turn_the_clock_back,
+}
+
+
+def _serve():
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # What the command imports, but for the first operation, after which no fork would work.
+    from hvi_tf import main
+    from hvi_tf.data import datasets
+    from hvi_tf.evaluation import summary  # noqa: F401
+    from hvi_tf.export import export  # noqa: F401
+    from hvi_tf.training import fit_tau, runs  # noqa: F401
+
+    datasets.load = lambda config: images()
+    sys.argv[0] = "hvi_tf.main"
+    for line in sys.stdin:
+        request = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _be(main, request)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _be(main, request):
+    """The child: never returns."""
+    log = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    status = 0
+    try:
+        CONDITIONS[request["under"]]()
+        sys.argv[1:] = request["flags"]
+        main.main(main._parse_flags(["hvi_tf.main", *request["flags"]]))
+    except SystemExit as stop:
+        status = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _serve()
