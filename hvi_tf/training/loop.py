@@ -156,28 +156,20 @@ class Trainer:
         Raises:
             Interrupted: with a checkpoint saved; all workers together.
         """
-        t = self._config.training
         epoch = step // self._per_epoch
         schedule = self._config.schedule(epoch)
         self._model.set_schedule(*schedule)
-        title = f"epoch {epoch + 1}/{math.ceil(self._end / self._per_epoch)}"
-        epoch_end = min((epoch + 1) * self._per_epoch, self._end)
         first = epoch * self._per_epoch
-        progress = Progress(title, "step", epoch_end - first, done=step - first)
+        end = min(first + self._per_epoch, self._end)
         if step == first:
             self._state.begin_epoch()
-        while step < epoch_end and not distribution.any_worker(stop.requested):
-            if self._start_up:
-                metrics = self._first_step(batches, progress, self._start_up)
-            else:
-                metrics = self._run_steps(batches, min(t.steps_per_call, epoch_end - step))
-            step += len(metrics.values)
-            self._count(metrics, step, progress)
-            progress.update(len(metrics.values), self._end - epoch_end, **self._shown())
+        title = f"epoch {epoch + 1}/{self._epochs}"
+        progress = Progress(title, "step", end - first, done=step - first)
+        step = self._steps(step, end, batches, progress, stop)
         rate = progress.rate
-        if step < epoch_end:
+        if step < end:
             self._checkpoints.save()  # before anything is printed: the pipe may be gone
-            progress.close(self._end - epoch_end)
+            progress.close(self._end - end)
             raise Interrupted(stop.signal)
         scores = self._validate(step)
         told = self._is_due(step, math.ceil(self._epochs / MAX_EPOCHS_TOLD))
@@ -186,13 +178,34 @@ class Trainer:
         if self._shows_images(step):
             summaries.images(step, self._model, self._validation)
         stopping = distribution.any_worker(stop.requested)
-        if self._is_due(step, t.checkpoint_every) or stopping or self._is_exhausted(step):
+        due = self._is_due(step, self._config.training.checkpoint_every)
+        if due or stopping or self._is_exhausted(step):
             self._checkpoints.save()
         shown = {} if scores is None else {"validation": scores.log_likelihood}
         progress.close(self._end - step, told, **self._shown(), **shown)
         if stopping:
             raise Interrupted(stop.signal)
         return step, rate
+
+    def _steps(
+        self,
+        step: int,
+        end: int,
+        batches: Iterator[tf.Tensor],
+        progress: Progress,
+        stop: StopRequest,
+    ) -> int:
+        """The steps to the end of an epoch, or until it is to stop; returns the last one."""
+        while step < end and not distribution.any_worker(stop.requested):
+            if self._start_up:
+                metrics = self._first_step(batches, progress, self._start_up)
+            else:
+                count = min(self._config.training.steps_per_call, end - step)
+                metrics = self._run_steps(batches, count)
+            step += len(metrics.values)
+            self._count(metrics, step, progress)
+            progress.update(len(metrics.values), self._end - end, **self._shown())
+        return step
 
     def _first_step(
         self, batches: Iterator[tf.Tensor], progress: Progress, start_up: StartUp
