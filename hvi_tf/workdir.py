@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hvi_tf import files, provenance
-from hvi_tf.config import PROVENANCE, Config, differences
+from hvi_tf.config import PROVENANCE, Config, differences, identity_digest
 from hvi_tf.errors import UserError
 from hvi_tf.locks import Lock
 
@@ -148,6 +148,7 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
     lock = Lock(path)
     try:
         config = reconcile(path, config)
+        _check_checkpoints(path, config)
         origins = _origins(path)
         now = {**provenance.record(), "flags": sys.argv[1:]}
         check_same_data(path)
@@ -160,6 +161,19 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         lock.close()
         raise
     return Workdir(path, config, lock)
+
+
+def _check_checkpoints(path: pathlib.Path, config: Config) -> None:
+    """Raises `UserError` if there are checkpoints of another run, and no config.json to say so."""
+    if (path / "config.json").exists():
+        return
+    for manifest in (path / "checkpoints").glob("ckpt-*.json"):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            if files.parse_json(manifest.read_text())["run"] != identity_digest(config):
+                raise UserError(
+                    f"--workdir={path}: config.json is missing, and the checkpoints are of a run "
+                    "with other flags; repeat those, or name another --workdir"
+                )
 
 
 def check_same_data(path: pathlib.Path) -> None:

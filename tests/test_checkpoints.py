@@ -171,6 +171,18 @@ def test_a_run_is_known_for_good():
     assert config_lib.identity_digest(CONFIG)[:16] == "f76fa847d4c0205b"
 
 
+def test_checkpoints_without_their_configuration_are_not_taken_over(workdir):
+    """Or the flags of a command that is refused would be those of the run from then on."""
+    trained(workdir, saves=1)
+    workdir.close()
+    (workdir.path / "config.json").unlink()
+    other = config_lib.make(**config_lib.flatten(CONFIG) | dict(seed=9))
+    with pytest.raises(UserError, match=r"config\.json is missing, and the checkpoints are of a"):
+        workdirs.create_or_open(workdir.path, other)
+    assert not (workdir.path / "config.json").exists()
+    workdirs.create_or_open(workdir.path, CONFIG).close()
+
+
 def test_nothing_trained_is_said(workdir):
     with pytest.raises(UserError, match="no checkpoint yet; train it first"):
         Checkpoints(make_vae(CONFIG, 12), workdir).restore_best()

@@ -177,7 +177,7 @@ class Checkpoints:
             self._warn(f"warning: checkpoint {paths[step]} is damaged ({damage})")
         if paths:
             raise UserError(
-                f"{folder}: every checkpoint there is damaged; restore it or begin anew"
+                f"{folder}: every checkpoint there is damaged; restore one, or delete that folder"
             )
         return None
 

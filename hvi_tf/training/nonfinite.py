@@ -139,6 +139,8 @@ def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
     Raises:
         UserError: if it is no dump of the run that it lies in.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; name nonfinite/step_N.npz of a run's workdir")
     run = open_existing(path.absolute().parent.parent, writes=False)
     try:
         arrays = files.read_arrays(path)

@@ -60,9 +60,11 @@ class Recovery:
         if policy == "stop" or too_many or (policy == "skip" and finding.of_weights):
             count = f"; {state.not_finite} such steps in this epoch" * too_many
             other = "" if policy == "rollback" else " or --on_nonfinite=rollback"
+            kept = "no checkpoint yet"
+            if self._workdir.checkpoints.exists():
+                kept = f"the checkpoints in {self._workdir.checkpoints} are from before"
             raise UserError(
-                f"{what}{count}; training stopped and the checkpoints in "
-                f"{self._workdir.checkpoints} are from before; try a smaller --learning_rate or a "
+                f"{what}{count}; training stopped, {kept}; try a smaller --learning_rate or a "
                 f"warm-up{other}"
             )
         done = "skipped"
