@@ -73,7 +73,7 @@ def test_memory_and_handles_are_flat(victims, tmp_path):
         handles=[min(files[settled:]), max(files[settled:])],
         workdir_mib=round(size / 2**20, 1),
     )
-    # Not flat to the last page: TensorFlow keeps some 3 KiB an epoch, of which this run has many.
+    # Not flat to the last page: The summary writer keeps some KiB an epoch, and this run has many.
     assert growth < 4 + steps / 6 * 5 / 1024
     assert max(files[settled:]) - min(files[settled:]) <= 3
     assert len(list((workdir / "checkpoints").glob("*.index"))) == 3
