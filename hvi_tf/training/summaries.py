@@ -88,7 +88,7 @@ class Summaries:
                 scalars["diagnostics/tau_collapsed"] = float(collapsed)
         with self._events(step):
             for name, value in scalars.items():
-                tf.summary.scalar(name, value)
+                tf.summary.scalar(name, np.float32(value))
         if distribution.is_chief():
             self._append({"step": step, **scalars})
 
@@ -121,7 +121,9 @@ class Summaries:
         """While entered, summaries are of this step; they are on their way to the disk then."""
         self._workdir.check()
         with self._writing():
-            with self._writer.as_default(step=step):
+            # TensorFlow keeps a tensor of every Python number it was ever given, for the next
+            # time; over a long run these add up. Of NumPy's numbers it keeps none.
+            with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()
 
