@@ -1,6 +1,15 @@
-"""What the property tests have tried is a figure of its own."""
+"""Runs to be killed; and what the property tests have tried, which is a figure of its own."""
+
+import pytest
 
 from tests.faults import cases, record
+from tests.faults.victims import Victims
+
+
+@pytest.fixture(scope="module")
+def victims():
+    with Victims() as found:
+        yield found
 
 
 def pytest_sessionfinish():

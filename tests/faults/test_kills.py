@@ -9,7 +9,7 @@ import time
 import pytest
 
 from tests.faults import count, record, traces
-from tests.faults.victims import SIZES, Victims
+from tests.faults.victims import SIZES
 
 # K changes after three epochs, checkpoints are two apart, and training ends early.
 RUN = (
@@ -42,12 +42,6 @@ def moments(workdir, rng, seconds):
             yield name, present(workdir, pattern), rng.uniform(0.0, 0.03)
             # Within the training, where K changes and where it ends early.
             yield "any", None, rng.uniform(0.3, 1.0) * seconds
-
-
-@pytest.fixture(scope="module")
-def victims():
-    with Victims() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -14,15 +14,9 @@ from hvi_tf.training import loop
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.training.summaries import Summaries
 from tests.faults import count, record, traces
-from tests.faults.victims import SIZES, Victims
+from tests.faults.victims import SIZES
 
 RUN = (*SIZES, "--bound=vae", "--batch_size=20", "--eval_images=20", "--eval_M=3")  # 6 steps each
-
-
-@pytest.fixture(scope="module")
-def victims():
-    with Victims() as found:
-        yield found
 
 
 def resident(pid):

@@ -26,19 +26,13 @@ from hvi_tf.interrupts import Interrupted
 from hvi_tf.locks import Lock
 from hvi_tf.training.summaries import Summaries
 from tests.faults import traces
-from tests.faults.victims import SIZES, Victims
+from tests.faults.victims import SIZES
 
 RUN = (
     *SIZES,
     *("--bound=iwhvi", "--K=2", "--epochs=60", "--batch_size=20", "--steps_per_call=3"),
     *("--eval_M=3", "--eval_K=2", "--eval_images=20"),
 )
-
-
-@pytest.fixture(scope="module")
-def victims():
-    with Victims() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
