@@ -118,7 +118,7 @@ class Summaries:
 
     @contextlib.contextmanager
     def _events(self, step: int) -> Iterator[None]:
-        """While entered, summaries are of this step; they are on their way to the disk then."""
+        """While entered, summaries are of this step; they are on the disk after it."""
         self._workdir.check()
         with self._writing():
             # TensorFlow keeps a tensor of every Python number it was ever given, for the next
@@ -126,6 +126,8 @@ class Summaries:
             with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()
+            for path in self._path.glob("events.*"):  # this writer's, and what was gathered
+                files.sync(path)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
