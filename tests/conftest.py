@@ -25,6 +25,16 @@ def seed(request):
     return value
 
 
+@pytest.fixture
+def eager():
+    """Functions are not traced: of a few tiny steps tracing is the larger part."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def mnist_dir(tmp_path_factory):
     """A folder in which TFDS has prepared MNIST from the packaged files."""

@@ -85,6 +85,7 @@ def test_growth_compares_the_slope_with_that_of_the_products():
     assert grown.slope_ratio == pytest.approx(2.0)
 
 
+@pytest.mark.long
 def test_a_step_is_measured_in_all_its_parts():
     from hvi_tf.benchmark import measuring
     from hvi_tf.benchmark.memory import Peak

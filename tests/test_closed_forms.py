@@ -318,6 +318,7 @@ def snr(name, estimators, group, seed, replicates=4_000, **number):
     return [signal_to_noise(getattr(found[e], group)) for e in estimators]
 
 
+@pytest.mark.long
 def test_signal_to_noise_where_theory_foretells_it(seed):
     """Rainforth et al. 2018: more samples, a tighter bound, a noisier plain gradient.
 

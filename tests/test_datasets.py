@@ -37,6 +37,7 @@ def test_mnist_has_its_own_pixels(mnist_data):
     assert data.test.mean() == pytest.approx(33.791, abs=1e-3)
 
 
+@pytest.mark.long
 def test_fashion_mnist_has_its_own_pixels(data_files, mnist_dir):
     """Prepared beside MNIST, from files of the same names."""
     data = datasets.load(

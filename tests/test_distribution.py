@@ -116,6 +116,7 @@ def state(path):
     return {name: found[name] for name in found.files if name.startswith(("state", "metrics"))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("strategy", "name"), CASES)
 def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
     expected, found = (state(folder / s / name) for s in ("one", strategy))
@@ -124,6 +125,7 @@ def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
         np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
+@pytest.mark.long
 def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         tiny_run.run(COMMON | RUNS["iwhvi"], tmp_path / "single")
@@ -132,6 +134,7 @@ def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
         np.testing.assert_allclose(found[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_scores_are_those_of_one_process(folder, strategy):
     """Of the same weights, bit for bit, however the images are spread."""
@@ -143,6 +146,7 @@ def test_scores_are_those_of_one_process(folder, strategy):
         np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
     found = np.load(folder / strategy / "uneven.npz", allow_pickle=False)
@@ -152,6 +156,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
     assert not (folder / strategy / "uneven").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_one_bad_replica_stops_all_before_the_weights_change(folder, strategy):
     found = np.load(folder / strategy / "spoiled.npz", allow_pickle=False)

@@ -169,6 +169,7 @@ for M, K in ((5000, 1), (5000, 100)):
 """
 
 
+@pytest.mark.long
 def test_memory_stays_under_its_ceiling_at_the_published_counts():
     """M=5000, K=100 with the MNIST networks: under 2 GB of process memory over the import's."""
     run = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True)

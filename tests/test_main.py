@@ -198,6 +198,7 @@ def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir
     assert "holds another run: --K: 2 -> 7" in refused.stderr
 
 
+@pytest.mark.long
 def test_annealed_importance_sampling_of_a_run(finished, mnist_dir, call):
     """The lower bound on test images, and both on images that the model drew."""
     common = (f"--workdir={finished[0]}", f"--data_dir={mnist_dir}", "--eval_images=8")
@@ -213,6 +214,7 @@ def test_annealed_importance_sampling_of_a_run(finished, mnist_dir, call):
         assert re.search(name, result.stdout), name
 
 
+@pytest.mark.long
 def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir, call):
     """A fresh tau on frozen p and q; in a folder of its own, resumable and a run like any."""
     workdir, data = tmp_path / "sivi", f"--data_dir={mnist_dir}"
@@ -291,6 +293,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.02)
 
 
+@pytest.mark.long
 def test_stopped_by_ctrl_c_then_by_sigkill_a_run_ends_bit_identical(
     finished, tmp_path, mnist_dir, call
 ):
@@ -395,6 +398,7 @@ def files_up_to(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.long
 def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, mnist_dir, call):
     """As a flagfile of tables 4 to 6 does, the run stores an estimator and its steps."""
     workdir = tmp_path / "bsvi"

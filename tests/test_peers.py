@@ -82,6 +82,7 @@ def test_a_peer_takes_steps(name):
     compare.make_step(contestant, CELL, compare.Start(exported, x))(3)
 
 
+@pytest.mark.long
 def test_contestants_wait_in_processes_of_their_own():
     chosen = compare.installed([compare.OURS])
     times, peaks = compare.compare(chosen, CELL, count=2, seconds=0.0)

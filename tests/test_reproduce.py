@@ -61,6 +61,7 @@ def unbroken(tmp_path_factory):
     return measurements(out / "laplace")
 
 
+@pytest.mark.long
 def test_a_killed_experiment_goes_on_to_the_same_csv(unbroken, tmp_path):
     broken = tmp_path / "broken"
     arguments = ["laplace", *TINY["laplace"]]

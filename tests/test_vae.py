@@ -63,6 +63,7 @@ def case(values):
     return pytest.param(values, marks=[pytest.mark.long] if is_long else [])
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("values", map(case, CASES), ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
     sizes = dict(prior_dim=2, flow_hidden=(8,))
@@ -189,6 +190,7 @@ def test_frozen_trains_the_inverse_models_alone(prior):
         assert all(changed) if name in ("inverse", "prior_inverse") else not any(changed), name
 
 
+@pytest.mark.long
 def test_every_schedule_works_with_every_estimator():
     """Warm-ups, the gate and a K that changes, for each gradient estimator of diwhvi."""
     for gradient in METHODS["diwhvi"].gradients:

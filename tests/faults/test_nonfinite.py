@@ -95,6 +95,7 @@ def test_stop_says_what_and_leaves_the_checkpoints_of_before(tmp_path):
     assert_same(run.weights, unbroken.weights)
 
 
+@pytest.mark.usefixtures("eager")
 def test_skip_leaves_the_weights_and_goes_on_behind_the_step(tmp_path, capsys):
     run = Run(tmp_path, lambda model: spoil_steps(model, [6]))
     assert run.train(on_nonfinite="skip").steps == 12
@@ -117,6 +118,7 @@ def test_skip_leaves_the_weights_and_goes_on_behind_the_step(tmp_path, capsys):
     assert all(np.isfinite(line["train/bound"]) for line in lines)
 
 
+@pytest.mark.usefixtures("eager")
 def test_rollback_takes_the_weights_of_the_last_checkpoint(tmp_path, capsys, monkeypatch):
     run, taken = Run(tmp_path, lambda model: spoil_steps(model, [7])), []
     roll_back = Checkpoints.roll_back
@@ -135,6 +137,7 @@ def test_rollback_takes_the_weights_of_the_last_checkpoint(tmp_path, capsys, mon
     assert_same(taken, [v.numpy() for v in saved.model.variables])
 
 
+@pytest.mark.usefixtures("eager")
 def test_rollback_before_the_first_epoch_goes_back_to_the_start(tmp_path, capsys):
     run = Run(tmp_path, lambda model: spoil_steps(model, [2]))
     assert run.train(on_nonfinite="rollback").steps == 12
@@ -143,6 +146,7 @@ def test_rollback_before_the_first_epoch_goes_back_to_the_start(tmp_path, capsys
 
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 # In the midst of an epoch: before the second step, and behind it.
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("broken_off", [5, pytest.param(7, marks=pytest.mark.long)])
 def test_a_run_that_survived_a_step_resumes_as_if_unbroken(tmp_path, policy, broken_off):
     def spoil(model):
@@ -155,6 +159,7 @@ def test_a_run_that_survived_a_step_resumes_as_if_unbroken(tmp_path, policy, bro
     assert_same(unbroken.weights, broken.weights)
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_epoch_without_a_finite_step_is_told_without_means(tmp_path):
     run = Run(tmp_path, lambda model: spoil_steps(model, [1, 2, 3, 4]))
     run.train(on_nonfinite="skip", outer_warmup_epochs=2.0)
@@ -162,6 +167,7 @@ def test_an_epoch_without_a_finite_step_is_told_without_means(tmp_path):
     assert ["train/bound" in line for line in lines] == [False, True, True]
 
 
+@pytest.mark.usefixtures("eager")
 def test_an_infinite_validation_bound_is_not_the_best(tmp_path, monkeypatch):
     bounds, validate = iter([-5.0, float("inf"), -4.0]), loop.validate
     monkeypatch.setattr(
@@ -171,6 +177,7 @@ def test_an_infinite_validation_bound_is_not_the_best(tmp_path, monkeypatch):
     assert [p.name for p in (tmp_path / "best").glob("*.index")] == ["ckpt-12.index"]
 
 
+@pytest.mark.usefixtures("eager")
 def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
     run = Run(tmp_path, lambda model: spoil_update(model, 6))
     name = r"step 6: the weight \S+ is nan; dumped"
@@ -181,6 +188,7 @@ def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
     assert all(np.isfinite(w).all() for w in run.weights)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_no_policy_goes_on_for_ever(tmp_path, policy, monkeypatch):
     monkeypatch.setattr(recovery, "MAX_IN_EPOCH", 2)
@@ -232,6 +240,7 @@ def test_a_dump_that_cannot_be_written_hides_nothing(tmp_path):
         run.train()
 
 
+@pytest.mark.usefixtures("eager")
 def test_there_are_only_so_many_dumps(tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "MAX_DUMPS", 1)
     Run(tmp_path, lambda model: spoil_steps(model, [3, 6])).train(on_nonfinite="skip")
