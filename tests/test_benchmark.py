@@ -102,6 +102,7 @@ def test_a_step_is_measured_in_all_its_parts():
     assert "| tiny |" in tables.split([record])
 
 
+@pytest.mark.long
 def test_refined_steps_have_an_inner_loop_and_hierarchical_priors_their_terms():
     from hvi_tf.benchmark import parts, training
 

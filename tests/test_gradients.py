@@ -180,7 +180,7 @@ def gdreg_cases():
         yield pytest.param(method, case, marks=[] if is_short else [pytest.mark.long])
 
 
-@pytest.mark.parametrize(("method", "case"), gdreg_cases())
+@pytest.mark.parametrize(("method", "case"), [*gdreg_cases()])
 def test_gdreg_has_the_mean_of_autodiff_in_every_group(method, case, seed):
     result = replicate_gradients(["reparameterized", "gdreg"], method, seed=seed, **case)
     plain, gdreg = result["reparameterized"], result["gdreg"]

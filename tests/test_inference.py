@@ -79,6 +79,7 @@ def logistic_log_evidence(data, draws=400_000):
     return scipy.special.logsumexp(log_joint - log_q) - np.log(draws)
 
 
+@pytest.mark.long
 def test_logistic_regression_semi_implicit_beats_factorised():
     """Both below the evidence; the mixture closes most of the Gaussian's gap."""
     data = logistic_regression.simulate()

@@ -64,7 +64,9 @@ def case(values):
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("values", map(case, CASES), ids=lambda v: "-".join(map(str, v.values())))
+@pytest.mark.parametrize(
+    "values", [*map(case, CASES)], ids=lambda v: "-".join(map(str, v.values()))
+)
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
     sizes = dict(prior_dim=2, flow_hidden=(8,))
     if methods.row(values["bound"], values.get("posterior", "gaussian")).K.free:
@@ -144,6 +146,7 @@ class ScheduleOfK(keras.callbacks.Callback):
         self.model.set_schedule(K=epoch, inner=1.0, outer=1.0, learning_rate=0.01)
 
 
+@pytest.mark.long
 def test_keras_fit_runs_the_same_step():
     """`fit` for library users does what the command line's loop does, K changing between epochs."""
     images = np.random.default_rng(0).integers(0, 256, (30, 12)).astype(np.uint8)

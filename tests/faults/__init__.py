@@ -9,7 +9,7 @@ import os
 import pathlib
 
 # Set by `python -m tests.faults`.
-LONG, FIGURES = "HVI_FAULTS_LONG", "HVI_FAULTS_FIGURES"
+LONG, FIGURES, LOG = "HVI_FAULTS_LONG", "HVI_FAULTS_FIGURES", "HVI_FAULTS_LOG"
 
 
 def count(short: int, long: int) -> int:

@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from hvi_tf import files, provenance
-from tests.faults import FIGURES, LONG
+from tests.faults import FIGURES, LOG, LONG
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STORED, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "reliability.md"
@@ -26,11 +26,16 @@ def main():
     parser.add_argument("--long", action="store_true", help="hours, in place of minutes")
     parser.add_argument("--only", default="", help="the tests that pytest's -k names")
     parser.add_argument("--processes", type=int, default=2, help="tests at a time")
+    parser.add_argument(
+        "--log", type=pathlib.Path, help="of the configurations so far, gone on from if stopped"
+    )
     arguments = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         found = pathlib.Path(folder) / "figures"
         environment = {**os.environ, FIGURES: str(found), LONG: "1" * arguments.long}
+        if arguments.log:
+            environment[LOG] = str(arguments.log.absolute())
         command = [sys.executable, "-m", "pytest", "tests/faults", "-m", "long or not long"]
         command += [
             "-n",

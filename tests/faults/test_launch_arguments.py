@@ -99,7 +99,9 @@ def test_the_arguments_arrive_as_they_were(script, clone):
             assert worker["cwd"] == str(clone.path)
 
 
-@pytest.mark.parametrize("script", ["local.sh", "multiworker_local.sh"])
+@pytest.mark.parametrize(
+    "script", ["local.sh", pytest.param("multiworker_local.sh", marks=pytest.mark.long)]
+)
 def test_a_folder_may_have_any_name(script, clone):
     count, log = ([], "log") if script == "local.sh" else (["2"], "worker1.log")
     for number, workdir in enumerate(workdirs(clone)):

@@ -197,6 +197,7 @@ def test_no_policy_goes_on_for_ever(tmp_path, policy, monkeypatch):
         run.train(on_nonfinite=policy)
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
     """Of one image the pixels are not numbers, which no data set may have."""
     run = Run(tmp_path)

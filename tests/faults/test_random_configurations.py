@@ -1,6 +1,8 @@
 """Tiny models of random settings train, or are refused by one clear line."""
 
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -9,7 +11,7 @@ import tensorflow as tf
 
 from hvi_tf import config as config_lib
 from hvi_tf.errors import UserError
-from tests.faults import count, random_configurations, record
+from tests.faults import LOG, count, random_configurations, record
 
 
 def test_every_setting_is_drawn():
@@ -30,7 +32,8 @@ def test_a_few():
 @pytest.mark.long
 def test_more_of_them():
     """In processes of their own, some in graphs."""
-    outcomes = random_configurations.try_all(count(200, 10_000), seed=1, processes=2)
+    log = pathlib.Path(os.environ[LOG]) if LOG in os.environ else None
+    outcomes = random_configurations.try_all(count(200, 10_000), seed=1, processes=2, log=log)
     record("random configurations", **outcomes)
     assert not outcomes["crashed"]
 

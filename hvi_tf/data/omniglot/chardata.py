@@ -132,8 +132,8 @@ def _check_layout(path: pathlib.Path, found: dict[str, tuple[tuple[int, ...], st
 
 def _upright(path: pathlib.Path, key: str, array: np.ndarray) -> np.ndarray:
     """One image per column, itself stored column by column -> `[N, 28, 28, 1]`."""
-    images = array.astype(np.float32)
-    low, high = images.min(), images.max()
+    low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):  # so put, a NaN is caught too
         raise UserError(f"{path}: {key!r} goes from {low} to {high}; wanted values from 0 to 1")
+    images = array.astype(np.float32)
     return np.ascontiguousarray(images.T.reshape(-1, SIDE, SIDE).transpose(0, 2, 1))[..., None]
