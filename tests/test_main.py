@@ -263,6 +263,7 @@ def test_the_export_is_scored_on_the_runs_data(copy_of_finished, mnist_dir, call
     result = call(*common, "--saved_model=saved_model")
     assert result.returncode == 0, result.stderr[-2000:]
     assert re.search(r"test log-likelihood \(SavedModel, M=4, K=3\) +-\d+\.\d+ \+-", result.stdout)
+    assert not re.search(r"^checkpoint ", result.stdout, re.M)
     elsewhere = copy_of_finished.with_name("elsewhere")
     (copy_of_finished / "saved_model").rename(elsewhere)
     for name in (elsewhere, "../elsewhere"):

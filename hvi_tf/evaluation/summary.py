@@ -31,9 +31,13 @@ def table(
     """
     rows = score_rows(scores)
     took = duration(scores["seconds"])
-    scored = f"checkpoint of step {scores['step']}"
     if scores["estimator"] == "saved_model":
         scored = f"SavedModel {scores['saved_model']} (SHA-256 {scores['sha256'][:12]}...)"
+        lies = []
+    else:
+        scored = f"checkpoint of step {scores['step']}"
+        is_best = (workdir.best / f"ckpt-{scores['step']}.index").exists()
+        lies = [("checkpoint", str(workdir.best if is_best else workdir.checkpoints))]
     rows += [
         (
             "images",
@@ -51,7 +55,7 @@ def table(
             )
         )
     rows += [
-        ("checkpoint", str(workdir.best)),
+        *lies,
         *([("SavedModel", str(workdir.saved_model))] if workdir.saved_model.exists() else []),
         ("TensorBoard", str(workdir.tensorboard)),
         ("per-image scores", scores["scores"]),

@@ -8,7 +8,9 @@ import time
 
 import pytest
 
+from hvi_tf.interrupts import Interrupted
 from tests.faults import count, record, traces
+from tests.faults.test_nonfinite import Run
 from tests.faults.victims import SIZES
 
 # K changes after three epochs, checkpoints are two apart, and training ends early.
@@ -109,3 +111,24 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
     assert status == 0, out
     assert f"Resuming from step {saved} of" in out
     traces.assert_equal(traces.of(workdir), unbroken[0])
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_epoch_that_was_interrupted_has_the_means_of_all_its_steps(tmp_path):
+    def stop_in_step_6(model):
+        ascend = model._ascend
+
+        def ascended(*arguments):
+            if model.optimizer.iterations == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return ascend(*arguments)
+
+        model._ascend = ascended
+
+    broken, unbroken = Run(tmp_path / "broken", stop_in_step_6), Run(tmp_path / "unbroken")
+    with pytest.raises(Interrupted):
+        broken.train(steps_per_call=1)
+    assert (broken.folder / "checkpoints" / "ckpt-6.index").exists()  # of four steps an epoch
+    broken.train(steps_per_call=1)
+    unbroken.train(steps_per_call=1)
+    assert traces.metrics(broken.folder) == traces.metrics(unbroken.folder)

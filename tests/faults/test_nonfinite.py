@@ -144,9 +144,9 @@ def test_rollback_before_the_first_epoch_goes_back_to_the_start(tmp_path, capsys
     assert "going on with the weights of step 0" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 # In the midst of an epoch: before the second step, and behind it.
-@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("broken_off", [5, pytest.param(7, marks=pytest.mark.long)])
 def test_a_run_that_survived_a_step_resumes_as_if_unbroken(tmp_path, policy, broken_off):
     def spoil(model):

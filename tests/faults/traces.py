@@ -26,10 +26,15 @@ def of(workdir):
         else:
             arrays = _without_times(files.read_arrays(path))
             found |= {f"{path.name}: {name}": value for name, value in arrays.items()}
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    found["metrics"] = [_without_times(json.loads(line)) for line in lines]
+    found["metrics"] = metrics(workdir)
     found["events"] = list(_events(workdir / "tensorboard"))
     return found
+
+
+def metrics(workdir):
+    """The scalars of each epoch."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [_without_times(json.loads(line)) for line in lines]
 
 
 def assert_equal(one, other):
