@@ -1,11 +1,8 @@
 """Whatever is given to the program either works or is one line and exit status 2.
 
 Flags, flagfiles, configurations, schedules, arrays and files are drawn at random, right ones
-among them. In the suite these are some 1,500 cases, the same ones every time. The long form is
-
-    status, tried = cases.run(100_000)
-
-or HVI_FAULT_CASES=100000 in the environment of pytest; see `tests.faults.cases`.
+among them. In the suite these are some 1,500 cases, the same ones every time, and in the long
+form of `python -m tests.faults` 100,000; see `tests.faults.cases`.
 """
 
 import collections
