@@ -29,6 +29,7 @@ RUNS = {
     # Adam does so for the weights; its moments show it.
     "dsivi": dict(bound="dsivi", K=2, L=2, clip_norm=0.0, **SAMPLED),
 }
+ROLLED_BACK = COMMON | RUNS["iwhvi"] | dict(on_nonfinite="rollback")
 
 
 def environment(**more):
@@ -83,11 +84,12 @@ def folder(tmp_path_factory):
     """What all strategies made of the same jobs: `one`, `mirrored` and `multiworker` in it.
 
     Each trains, scores a copy of what one device has trained, is given a batch that it cannot
-    share, and has a replica whose part of a step is not finite.
+    share, and has a replica whose part of a step is not finite, to stop at or to roll back.
     """
     folder = tmp_path_factory.mktemp("distribution")
     for name, values in RUNS.items():
         tiny_run.run(COMMON | values, folder / "one" / name)
+    tiny_run.run(ROLLED_BACK, folder / "one" / "rolled", 0)
     running = []
     for strategy in ("mirrored", "multiworker"):
         own = folder / strategy
@@ -101,13 +103,15 @@ def folder(tmp_path_factory):
             jobs.append((values, str(scored)))
         jobs.append((COMMON | RUNS["iwhvi"] | dict(batch_size=13), str(own / "uneven")))
         jobs.append((COMMON | RUNS["iwhvi"], str(own / "spoiled"), 1))
+        jobs.append((ROLLED_BACK, str(own / "rolled"), 1))
         own.mkdir(exist_ok=True)
         running += start_workers(jobs) if strategy == "multiworker" else [start(strategy, jobs)]
     finish(running)
     return folder
 
 
-CASES = [("mirrored", name) for name in RUNS] + [("multiworker", "iwhvi")]
+CASES = [("mirrored", name) for name in (*RUNS, "rolled")]
+CASES += [("multiworker", name) for name in ("iwhvi", "rolled")]
 
 
 def state(path):

@@ -20,9 +20,9 @@ RUN = (*SIZES, "--bound=vae", "--batch_size=20", "--eval_images=20", "--eval_M=3
 
 
 def resident(pid):
-    """MiB."""
+    """MiB of its own, without the pages of libraries, of which a process has what it has used."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+    return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1024
 
 
 def handles(pid):
