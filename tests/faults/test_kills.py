@@ -113,22 +113,50 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
     traces.assert_equal(traces.of(workdir), unbroken[0])
 
 
-@pytest.mark.usefixtures("eager")
-def test_an_epoch_that_was_interrupted_has_the_means_of_all_its_steps(tmp_path):
-    def stop_in_step_6(model):
+def in_step(number, act):
+    """A run's `spoil` that acts at the beginning of a step (from 1), once it is trained so far."""
+
+    def spoil(model):
         ascend = model._ascend
 
         def ascended(*arguments):
-            if model.optimizer.iterations == 5:
-                signal.raise_signal(signal.SIGTERM)
+            if model.optimizer.iterations == number - 1:
+                act()
             return ascend(*arguments)
 
         model._ascend = ascended
 
-    broken, unbroken = Run(tmp_path / "broken", stop_in_step_6), Run(tmp_path / "unbroken")
+    return spoil
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_epoch_that_was_interrupted_has_the_means_of_all_its_steps(tmp_path):
+    stop = in_step(6, lambda: signal.raise_signal(signal.SIGTERM))
+    broken, unbroken = Run(tmp_path / "broken", stop), Run(tmp_path / "unbroken")
     with pytest.raises(Interrupted):
         broken.train(steps_per_call=1)
     assert (broken.folder / "checkpoints" / "ckpt-6.index").exists()  # of four steps an epoch
     broken.train(steps_per_call=1)
     unbroken.train(steps_per_call=1)
     assert traces.metrics(broken.folder) == traces.metrics(unbroken.folder)
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_was_told_since_the_last_checkpoint_is_there_once(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill():
+        raise Killed
+
+    runs = Run(tmp_path / "broken", in_step(15, kill)), Run(tmp_path / "unbroken")
+    settings = dict(epochs=4, checkpoint_every=2, steps_per_call=1)
+    with pytest.raises(Killed):
+        runs[0].train(**settings)
+    steps = [line["step"] for line in traces.metrics(tmp_path / "broken")]
+    assert steps == [4, 8, 12]  # and the checkpoint is of step 8
+    runs[0]._spoil = runs[1]._spoil
+    for run in runs:
+        run.train(**settings)
+    broken, unbroken = ([traces.metrics(r.folder), traces.events(r.folder)] for r in runs)
+    assert broken == unbroken

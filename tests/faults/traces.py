@@ -27,7 +27,7 @@ def of(workdir):
             arrays = _without_times(files.read_arrays(path))
             found |= {f"{path.name}: {name}": value for name, value in arrays.items()}
     found["metrics"] = metrics(workdir)
-    found["events"] = list(_events(workdir / "tensorboard"))
+    found["events"] = events(workdir)
     return found
 
 
@@ -35,6 +35,18 @@ def metrics(workdir):
     """The scalars of each epoch."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     return [_without_times(json.loads(line)) for line in lines]
+
+
+def events(workdir):
+    """(step, tag, content) of every event of every file: none twice, none missing."""
+    found = []
+    for path in sorted((workdir / "tensorboard").glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                if value.tag not in _TIMES:
+                    found.append((event.step, value.tag, value.tensor.SerializeToString()))
+    return found
 
 
 def assert_equal(one, other):
@@ -56,13 +68,3 @@ def _tensors(prefix):
     for name in sorted(reader.get_variable_to_shape_map()):
         if name != "_CHECKPOINTABLE_OBJECT_GRAPH":
             yield name, np.asarray(reader.get_tensor(name))
-
-
-def _events(folder):
-    """(step, tag, content) of every event of every file: none twice, none missing."""
-    for path in sorted(folder.glob("events.out.tfevents.*")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            for value in event.summary.value:
-                if value.tag not in _TIMES:
-                    yield event.step, value.tag, value.tensor.SerializeToString()
