@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from hvi_tf import gradients, log_likelihood, noise, sampling, seeds, svi_gradients, svi_scores
@@ -86,9 +87,11 @@ class VAE(Autoencoder):
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
-        self.inner.assign(inner)
-        self.outer.assign(outer)
-        self.optimizer.learning_rate = learning_rate
+        # TensorFlow keeps a tensor of every Python number it was ever given, for the next time;
+        # over a long run these add up. Of NumPy's numbers it keeps none.
+        self.inner.assign(np.float32(inner))
+        self.outer.assign(np.float32(outer))
+        self.optimizer.learning_rate = np.float32(learning_rate)
         if self.training_K != K:
             self.training_K = K
             if self.train_function is not None:  # Keras's own, which has the old K built in

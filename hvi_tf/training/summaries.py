@@ -121,8 +121,7 @@ class Summaries:
         """While entered, summaries are of this step; they are on the disk after it."""
         self._workdir.check()
         with self._writing():
-            # TensorFlow keeps a tensor of every Python number it was ever given, for the next
-            # time; over a long run these add up. Of NumPy's numbers it keeps none.
+            # TensorFlow would keep a tensor of every Python number for ever, of NumPy's none.
             with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()

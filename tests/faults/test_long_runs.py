@@ -10,6 +10,7 @@ import pytest
 
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
+from hvi_tf.models.vae import make_vae
 from hvi_tf.training import loop
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.training.summaries import Summaries
@@ -88,6 +89,20 @@ def test_scalars_leave_nothing_in_memory(tmp_path):
     before = resident("self")
     write(range(51, 601))
     assert resident("self") - before < 2  # MiB; 6 if TensorFlow is given Python's numbers
+
+
+def test_schedules_leave_nothing_in_memory():
+    config = config_lib.make(K=1, hidden=(8, 8), latent_dim=3, aux_dim=2)
+    model = make_vae(config, 16)
+
+    def schedule(epochs):
+        for epoch in epochs:
+            model.set_schedule(*config.schedule(epoch))
+
+    schedule(range(1_000))
+    before = resident("self")
+    schedule(range(8_000))
+    assert resident("self") - before < 2  # MiB; 5 if TensorFlow is given Python's numbers
 
 
 def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
