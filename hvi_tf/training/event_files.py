@@ -1,6 +1,5 @@
 """Event files of TensorBoard as if a run had never been interrupted."""
 
-import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
@@ -46,6 +45,8 @@ def rewind(folder: pathlib.Path, step: int) -> None:
 
 def _records(paths: list[pathlib.Path]) -> Iterator[bytes]:
     for path in paths:
-        # A process that is killed leaves a record unfinished.
-        with contextlib.suppress(tf.errors.DataLossError):
+        try:
             yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
+        except tf.errors.DataLossError as error:
+            if "truncated" not in str(error):  # as a process that is killed leaves its last one
+                print(f"warning: {path} is damaged; its later events are lost", flush=True)

@@ -24,6 +24,7 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted
 from hvi_tf.locks import Lock
+from hvi_tf.training import event_files
 from hvi_tf.training.summaries import Summaries
 from tests.faults import traces
 from tests.faults.victims import SIZES
@@ -247,6 +248,24 @@ def test_a_full_disk_under_the_event_files_is_told_as_such(tmp_path, monkeypatch
     with pytest.raises(UserError, match=r"cannot write .*No space left"):
         summaries.epoch(1, {"bound": 1.0, "objective": 1.0}, config.schedule(0), 1.0, None)
     workdir.close()
+
+
+@pytest.mark.parametrize(("damage", "warns"), [("truncated", False), ("flipped", True)])
+def test_damaged_events_are_told(tmp_path, capsys, damage, warns):
+    """But for the end, which any kill may leave so; what lies before the damage stays."""
+    with tf.summary.create_file_writer(str(tmp_path)).as_default():
+        for step in range(1, 101):
+            tf.summary.scalar("bound", -step, step=step)
+    (path,) = tmp_path.iterdir()
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 255
+    path.write_bytes(content if damage == "flipped" else content[:middle])
+    event_files.rewind(tmp_path, 100)
+    assert ("is damaged; its later events are lost" in capsys.readouterr().out) == warns
+    (gathered,) = tmp_path.iterdir()
+    found = len(list(tf.data.TFRecordDataset(str(gathered)).as_numpy_iterator()))
+    assert 45 < found < 55
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
