@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -76,33 +77,18 @@ def test_memory_and_handles_are_flat(victims, tmp_path):
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
 
-def test_scalars_leave_nothing_in_memory(tmp_path):
-    config = config_lib.make(K=1)
-    summaries = Summaries(workdirs.Workdir(tmp_path, config, None), config, (4, 4, 1), 0)
-
-    def write(steps):
-        for step in steps:
-            means = {f"metric_{i}": step / (i + 3) for i in range(25)}
-            summaries.epoch(step, means, ScheduleValues(1, 1.0, 1.0, 1e-3), 1 / step, None)
-
-    write(range(1, 51))
-    before = resident("self")
-    write(range(51, 601))
-    assert resident("self") - before < 2  # MiB; 6 if TensorFlow is given Python's numbers
-
-
-def test_schedules_leave_nothing_in_memory():
+def test_tensorflow_is_given_no_numbers_to_keep(tmp_path):
+    """It would keep every Python number, with a tensor of it, for ever."""
     config = config_lib.make(K=1, hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 16)
-
-    def schedule(epochs):
-        for epoch in epochs:
-            model.set_schedule(*config.schedule(epoch))
-
-    schedule(range(1_000))
-    before = resident("self")
-    schedule(range(8_000))
-    assert resident("self") - before < 2  # MiB; 5 if TensorFlow is given Python's numbers
+    summaries = Summaries(workdirs.Workdir(tmp_path, config, None), config, (4, 4, 1), 0)
+    step, number = int("123456"), float("0.123456")  # objects of their own
+    before = sys.getrefcount(step), sys.getrefcount(number)
+    schedule = ScheduleValues(1, number, number, number)
+    model.set_schedule(*schedule)
+    summaries.epoch(step, {"objective": number, "bound": number}, schedule, number, None)
+    del schedule
+    assert (sys.getrefcount(step), sys.getrefcount(number)) == before
 
 
 def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
