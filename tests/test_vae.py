@@ -55,18 +55,8 @@ CASES += [dict(bound="iwhvi", gradient=g, backward_samples=2) for g in ("reparam
 CASES += [dict(bound="diwhvi", tau_gate_bias=-2.0, gradient=g) for g in ("dreg", "gdreg")]
 
 
-def case(values):
-    """Other estimators under a hierarchical prior are long: rho's path is its own business."""
-    row = METHODS[values["bound"]]
-    default = values.get("gradient", row.gradients[0]) in (row.gradients[0], "gdreg", "iwae-dreg")
-    is_long = values.get("prior") == "hierarchical" and not default
-    return pytest.param(values, marks=[pytest.mark.long] if is_long else [])
-
-
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize(
-    "values", [*map(case, CASES)], ids=lambda v: "-".join(map(str, v.values()))
-)
+@pytest.mark.parametrize("values", CASES, ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
     sizes = dict(prior_dim=2, flow_hidden=(8,))
     if methods.row(values["bound"], values.get("posterior", "gaussian")).K.free:
