@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf import sampling
+from hvi_tf.errors import first_line
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
@@ -213,7 +214,7 @@ class _Checker:
                 f"{name}: no log_prob ({error}); bound={self._method.name!r} needs its density"
             ) from error
         except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise ValueError(
                 f"{name}: a {_describe(distribution)} cannot score values of shape "
                 f"{tuple(value.shape)} and {value.dtype.name} ({reason}); use one dtype throughout"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from absl import flags, logging
 
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 from hvi_tf.interrupts import Interrupted
 
 FLAGS = flags.FLAGS
@@ -66,7 +66,7 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
         _tell(f"out of memory ({error}); {_LESS}")
         sys.exit(2)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, which may not be here
             _tell(f"out of memory ({reason}); {_LESS}")
             sys.exit(2)

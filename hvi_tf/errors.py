@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line. It names the flag or file, quotes the offending value and
     says what would do.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, on one line; its type if it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
@@ -54,7 +54,7 @@ def sync(path: pathlib.Path) -> None:
 
 def write_error(path: pathlib.Path, error: BaseException) -> UserError:
     """The one line for a file that could not be written."""
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or ["unknown"])[0]
+    reason = getattr(error, "strerror", None) or first_line(error)
     return UserError(f"cannot write {path} ({reason}); free some space or name another folder")
 
 
@@ -108,7 +108,7 @@ def read_arrays(path: pathlib.Path, names: Collection[str] = ()) -> dict[str, np
                 with archive.open(member) as file:
                     arrays[name] = _read_array(file.read())
     except _DAMAGE as error:
-        reason = (str(error).strip("'\"").splitlines() or [type(error).__name__])[0]
+        reason = first_line(error).strip("'\"")
         raise ValueError(reason) from error
     return arrays
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from hvi_tf.data import preparation, splits
 from hvi_tf.data.omniglot import chardata
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 from hvi_tf.settings import DataConfig
 
 _PACKAGED_FILES = pathlib.Path(__file__).parent
@@ -161,7 +161,7 @@ def load(config: DataConfig) -> Dataset:
     except (tf.errors.OpError, ValueError, AssertionError) as error:
         raise UserError(
             f"{builder.data_dir}: the prepared data set is damaged "
-            f"({preparation.first_line(error)}); delete that folder and it will be prepared anew"
+            f"({first_line(error)}); delete that folder and it will be prepared anew"
         ) from error
     return Dataset(_flat(train), _flat(validation), _flat(test), train.shape[1:], digest)
 

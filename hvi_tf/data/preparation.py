@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from hvi_tf import files
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 from hvi_tf.settings import DataConfig
 
 
@@ -173,8 +173,3 @@ def _reachable(url: str, timeout: float = 0.8) -> bool:
     thread.start()
     thread.join(timeout)
     return answered.is_set()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, short enough for a message of one line."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from hvi_tf import config as config_lib
 from hvi_tf import distribution, files
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.state import TrainingState
 from hvi_tf.workdir import Workdir
@@ -199,7 +199,7 @@ class Checkpoints:
         except AssertionError:
             return "it lacks variables: another version of this package wrote it"
         except Exception as error:  # damaged bytes come to light in many ways
-            return (str(error).splitlines() or ["unknown"])[0][:120]
+            return first_line(error)[:120]
         if self._current_step != step:
             return f"it holds step {self._current_step}"
         return None

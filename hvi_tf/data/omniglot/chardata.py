@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from hvi_tf.errors import UserError
+from hvi_tf.errors import UserError, first_line
 
 URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
 ORIGINAL_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"
@@ -75,7 +75,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # whatever its parser makes of damaged bytes
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{path}: damaged or no MATLAB file ({reason}); fetch it again (md5 {md5(path)} now, "
             f"{ORIGINAL_MD5} in the original)"
