@@ -1,9 +1,9 @@
 """Which workers make up this job, as TF_CONFIG or Slurm tells; needs no TensorFlow to say it."""
 
 import dataclasses
-import json
 import os
 
+from hvi_tf import files
 from hvi_tf.errors import UserError
 
 STRATEGIES = ("one", "mirrored", "multiworker")
@@ -68,7 +68,7 @@ def member() -> Member:
 
 def _of_tf_config(text: str) -> Member:
     try:
-        config = json.loads(text)
+        config = files.parse_json(text)
         cluster, task = config["cluster"], config["task"]
         order = [
             (kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, [])))

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import pathlib
-import tokenize
+import shutil
 import zipfile
 from collections.abc import Collection
 from typing import Any
@@ -37,6 +37,40 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise write_error(path, error) from error
+
+
+def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
+    """Moves a folder, which is on the disk, to the place of another one.
+
+    Folders cannot be exchanged, but moved as a whole: where a kill comes between the two moves,
+    `restore_folder` brings back the old one.
+
+    Raises:
+        OSError: with the old one in its place.
+    """
+    old = _aside(path)
+    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+        sync(path.parent)
+    except OSError:
+        restore_folder(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(path: pathlib.Path) -> None:
+    """Brings back a folder that `replace_folder` has moved aside, if no other is in its place."""
+    old = _aside(path)
+    if old.exists() and not path.exists():
+        old.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _aside(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.old")
 
 
 def sync(path: pathlib.Path) -> None:
@@ -75,6 +109,16 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def read_json(path: pathlib.Path) -> Any:
+    """What `write_json` has written.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no JSON.
+    """
+    return parse_json(path.read_text())
+
+
 def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     """`write_atomically` of arrays by name, which `read_arrays` reads."""
     buffer = io.BytesIO()
@@ -107,17 +151,14 @@ def read_arrays(path: pathlib.Path, names: Collection[str] = ()) -> dict[str, np
                     raise ValueError(f"{name} is compressed, which np.savez does not")
                 with archive.open(member) as file:
                     arrays[name] = _read_array(file.read())
-    except _DAMAGE as error:
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever zipfile and NumPy make of damaged bytes
         reason = first_line(error).strip("'\"")
         raise ValueError(reason) from error
     return arrays
 
 
-# What zipfile and NumPy's reader of headers make of damaged bytes.
-_DAMAGE = (
-    *(zipfile.BadZipFile, EOFError, KeyError, NotImplementedError),
-    *(RuntimeError, tokenize.TokenError, ValueError),
-)
 # Of an array's header, in bytes; np.savez's have 118. A longer one nests deeper than is parsed.
 _MAX_HEADER = 1_000
 

@@ -5,6 +5,7 @@ Some cluster file systems have no such locks: there the file says who has the fo
 process that is gone has it no more.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -40,7 +41,9 @@ class Lock:
             # Not emptied by opening: until the lock is had it tells of its owner. A link would
             # lead to a file that is not ours to write.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-            self._file: IO[str] = os.fdopen(os.open(path / _NAME, flags, 0o644), "r+")
+            self._file: IO[str] = os.fdopen(
+                os.open(path / _NAME, flags, 0o644), "r+", errors="replace"
+            )
             self._folder = os.stat(path)
         except OSError as error:
             raise files.write_error(path, error) from error
@@ -73,7 +76,7 @@ class Lock:
 
     def _in_use(self, owner: str, hint: str = "") -> InUseError:
         try:
-            who = "process {pid} on {host}".format(**json.loads(owner))
+            who = "process {pid} on {host}".format(**files.parse_json(owner))
         except (ValueError, KeyError, TypeError):
             who = "another process"
         return InUseError(
@@ -98,8 +101,10 @@ class Lock:
     def close(self) -> None:
         """Gives the folder free for another process."""
         if not self._file.closed:
-            self._write("")
-            self._file.close()
+            with contextlib.suppress(OSError):  # the disk may be the reason to end
+                self._write("")
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def __enter__(self) -> "Lock":
         return self
@@ -127,7 +132,7 @@ def _began(pid: int) -> str:
 def _is_alive(owner: str) -> bool:
     """Whether the process that wrote this may still run; another machine's may."""
     try:
-        found = json.loads(owner)
+        found = files.parse_json(owner)
         host, pid, began = found["host"], int(found["pid"]), str(found["began"])
     except (ValueError, KeyError, TypeError):
         return False  # nobody's

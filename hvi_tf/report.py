@@ -9,7 +9,6 @@ the results, but not the trained models, to another folder.
 """
 
 import base64
-import json
 import pathlib
 import re
 import shlex
@@ -50,7 +49,7 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
         if not path.exists():
             continue
         try:
-            results = json.loads(path.read_text())
+            results = files.read_json(path)
             found.append(_section(entry, results, path.parent))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(

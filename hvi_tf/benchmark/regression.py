@@ -4,10 +4,10 @@ Ratios of times in the same rounds say something on another machine, or on the s
 slow hour; times do not.
 """
 
-import json
 import pathlib
 from typing import Any, NamedTuple
 
+from hvi_tf import files
 from hvi_tf.benchmark.peers.compare import OURS
 from hvi_tf.benchmark.tables import table
 from hvi_tf.errors import UserError
@@ -49,7 +49,7 @@ def read(path: pathlib.Path) -> Stored:
         UserError: if the file is missing or another one.
     """
     try:
-        found = json.loads(path.read_text())
+        found = files.read_json(path)
         when = found["provenance"]
         about = f"{when['date']}, commit {when['commit']}, {when['machine']['processor']}"
         return Stored(found["ratios"], about)

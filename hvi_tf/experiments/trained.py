@@ -115,7 +115,7 @@ def best_validation_bound(context: Context, settings: Settings) -> float:
         run = train(context, settings)
         best = max(r["value"] for r in learning_curve(run, ""))
         files.write_json(path, best)
-    return json.loads(path.read_text())
+    return files.read_json(path)
 
 
 def run_name(settings: Settings) -> str:

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from hvi_tf import files
 
@@ -29,8 +30,7 @@ def rewind(folder: pathlib.Path, step: int) -> None:
     temporary = folder / f".{_GATHERED}.{os.getpid()}.tmp"
     with tf.io.TFRecordWriter(str(temporary)) as gathered:
         seen = set()
-        for record in _records(found):
-            event = tf.compat.v1.Event.FromString(record)
+        for record, event in _events(found):
             key = event.step, *(value.tag for value in event.summary.value)
             if event.step <= step and key not in seen:
                 seen.add(key)
@@ -43,10 +43,12 @@ def rewind(folder: pathlib.Path, step: int) -> None:
             path.unlink()
 
 
-def _records(paths: list[pathlib.Path]) -> Iterator[bytes]:
+def _events(paths: list[pathlib.Path]) -> Iterator[tuple[bytes, tf.compat.v1.Event]]:
+    """Each event, as it was and parsed."""
     for path in paths:
         try:
-            yield from tf.data.TFRecordDataset(str(path)).as_numpy_iterator()
-        except tf.errors.DataLossError as error:
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                yield record, tf.compat.v1.Event.FromString(record)
+        except (tf.errors.DataLossError, DecodeError) as error:
             if "truncated" not in str(error):  # as a process that is killed leaves its last one
                 print(f"warning: {path} is damaged; its later events are lost", flush=True)

@@ -4,6 +4,8 @@ import json
 
 import tensorflow as tf
 
+from hvi_tf import files
+
 
 class TrainingState(tf.train.experimental.PythonState):
     """Saved in every checkpoint, so that a resumed run ends as an unbroken one would.
@@ -53,7 +55,7 @@ class TrainingState(tf.train.experimental.PythonState):
         Raises:
             ValueError: if it is something else.
         """
-        found = json.loads(text)
+        found = files.parse_json(text)
         try:
             self.best_step, self.not_finite = int(found["best_step"]), int(found["not_finite"])
             self.sums = {str(name): float(total) for name, total in found["sums"].items()}
