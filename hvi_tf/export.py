@@ -72,21 +72,15 @@ def export(model: VAE, path: pathlib.Path) -> None:
     """
     module = ExportedModel(model)
     signatures = {name: getattr(module, name) for name in SIGNATURES}
-    temporary, old = path.with_name(path.name + ".tmp"), path.with_name(path.name + ".old")
+    temporary = path.with_name(f"{path.name}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         tf.saved_model.save(module, str(temporary), signatures=signatures)
-        for part in temporary.rglob("*"):
+        for part in (temporary, *temporary.rglob("*")):
             files.sync(part)
-        shutil.rmtree(old, ignore_errors=True)
-        if path.exists():  # folders cannot be exchanged, but moved as a whole
-            path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old, ignore_errors=True)
+        files.replace_folder(temporary, path)
     except (tf.errors.OpError, OSError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
         raise files.write_error(path, error) from error
 
 

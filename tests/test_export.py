@@ -1,6 +1,7 @@
 """The SavedModel runs where only TensorFlow is installed."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds, sampling
 from hvi_tf import config as config_lib
+from hvi_tf.errors import UserError
 from hvi_tf.export import SIGNATURES, export
 from hvi_tf.models.vae import make_vae
 
@@ -58,6 +60,34 @@ def test_round_trip_in_a_fresh_process(bound, tmp_path):
     expected = bounds.outer_log_weights(densities)
     assert np.shape(loaded["log_weights"]) == (7, 5)
     np.testing.assert_allclose(loaded["log_weights"], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("fails", ["save", "rename"])
+def test_an_export_that_fails_leaves_the_old_one(fails, tmp_path, monkeypatch):
+    config = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2)
+    model = make_vae(config, 12)
+    path = tmp_path / "saved_model"
+    export(model, path)
+    before = {p.relative_to(path): p.stat().st_mtime_ns for p in path.rglob("*")}
+    save, rename = tf.saved_model.save, pathlib.Path.rename
+
+    def half_saved(*arguments, **keywords):
+        save(*arguments, **keywords)
+        raise OSError(28, "No space left on device")
+
+    def not_renamed(self, target):
+        if target == path and self.name.endswith(".tmp"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    if fails == "save":
+        monkeypatch.setattr(tf.saved_model, "save", half_saved)
+    else:
+        monkeypatch.setattr(pathlib.Path, "rename", not_renamed)
+    with pytest.raises(UserError, match=r"cannot write .*saved_model"):
+        export(model, path)
+    assert {p.relative_to(path): p.stat().st_mtime_ns for p in path.rglob("*")} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
 
 
 def test_exporting_again_replaces_the_old_one(tmp_path):
