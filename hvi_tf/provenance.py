@@ -9,21 +9,31 @@ import subprocess
 from typing import Any
 
 from hvi_tf import machine
+from hvi_tf.settings import DataConfig
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
 
-# Of the data sets that this process has loaded.
+# Of the data sets that what is measured has come from so far.
 _data: dict[str, dict[str, str]] = {}
 
 
-def saw(dataset: str, digests: dict[str, str]) -> None:
-    """Notes that this process works with these data.
+def begin() -> None:
+    """What is measured from here on has seen no data yet."""
+    _data.clear()
+
+
+def saw(data: DataConfig, digests: dict[str, str]) -> None:
+    """Notes what is worked with.
 
     Args:
-        dataset: its name.
-        digests: of its splits.
+        data: which data set and split.
+        digests: of the pixels of its parts.
     """
-    _data[dataset] = digests
+    _data[_name(data)] = digests
+
+
+def _name(data: DataConfig) -> str:
+    return f"{data.dataset}, split {data.split}"
 
 
 def provenance() -> str:
@@ -34,11 +44,15 @@ def provenance() -> str:
     )
 
 
-def record() -> dict[str, Any]:
-    """The same with versions and the date, for JSON.
+def record(data: DataConfig | None = None) -> dict[str, Any]:
+    """The same with versions, the date and the digests of the data, for JSON.
 
     The commit is that of this process' first call: what is imported by then is what runs.
+
+    Args:
+        data: the only ones to be told of; None tells of all since `begin`.
     """
+    names = _data if data is None else [_name(data)]
     return {
         "commit": commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -48,7 +62,7 @@ def record() -> dict[str, Any]:
             "memory_gib": machine.memory_gib(),
         },
         "versions": {"python": platform.python_version(), **_versions()},
-        "data": dict(_data),
+        "data": {name: _data[name] for name in names if name in _data},
     }
 
 

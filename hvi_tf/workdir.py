@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 import sys
@@ -133,7 +132,7 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         UserError: if it holds another run or one on other data, is in use, or cannot be written.
     """
     if not writes:
-        check_same_data(path)
+        check_same_data(path, config)
         return open_existing(path, writes=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -150,17 +149,18 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         config = reconcile(path, config)
         _check_checkpoints(path, config)
         origins = _origins(path)
-        now = {**provenance.record(), "flags": sys.argv[1:]}
-        check_same_data(path)
+        now = {**provenance.record(config.data), "flags": sys.argv[1:]}
+        check_same_data(path, config)
         if not origins or _undated(origins[-1]) != _undated(now):
             origins = [*origins[:1], *origins[1:][2 - MAX_ORIGINS :], now]  # the first, the last
-        stored = {**json.loads(config.to_json()), PROVENANCE: origins}
+        stored = {**dataclasses.asdict(config), PROVENANCE: origins}
         files.write_json(path / "config.json", stored)
-        _remove_leftovers(path)
+        workdir = Workdir(path, config, lock)
+        _remove_leftovers(workdir)
+        return workdir
     except BaseException:
         lock.close()
         raise
-    return Workdir(path, config, lock)
 
 
 def _check_checkpoints(path: pathlib.Path, config: Config) -> None:
@@ -169,20 +169,20 @@ def _check_checkpoints(path: pathlib.Path, config: Config) -> None:
         return
     for manifest in (path / "checkpoints").glob("ckpt-*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            if files.parse_json(manifest.read_text())["run"] != identity_digest(config):
+            if files.read_json(manifest)["run"] != identity_digest(config):
                 raise UserError(
                     f"--workdir={path}: config.json is missing, and the checkpoints are of a run "
                     "with other flags; repeat those, or name another --workdir"
                 )
 
 
-def check_same_data(path: pathlib.Path) -> None:
-    """Compares the data that this process has loaded with those that the run began with.
+def check_same_data(path: pathlib.Path, config: Config) -> None:
+    """Compares a run's data, as this process has loaded them, with those that it began with.
 
     Raises:
         UserError: if they are others, though they have the same name.
     """
-    now = provenance.record()["data"]
+    now = provenance.record(config.data)["data"]
     for origin in _origins(path)[:1]:
         for name, digests in origin["data"].items():
             for split, digest in digests.items():
@@ -204,7 +204,7 @@ def _origins(path: pathlib.Path) -> list[dict[str, Any]]:
     file = path / "config.json"
     if not file.exists():
         return []
-    found = files.parse_json(file.read_text()).get(PROVENANCE, [])
+    found = files.read_json(file).get(PROVENANCE, [])
     if not (isinstance(found, list) and all(map(_is_origin, found))):
         raise UserError(f"--workdir={path}: cannot read {PROVENANCE} in {file}; take it out")
     return found
@@ -212,22 +212,23 @@ def _origins(path: pathlib.Path) -> list[dict[str, Any]]:
 
 def _is_origin(value: Any) -> bool:
     data = value.get("data") if isinstance(value, dict) else None
-    return isinstance(data, dict) and all(isinstance(digests, dict) for digests in data.values())
+    if not (isinstance(data, dict) and all(isinstance(d, dict) for d in data.values())):
+        return False
+    return all(isinstance(digest, str) for digests in data.values() for digest in digests.values())
 
 
 def _undated(origin: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in origin.items() if name != "date"}
 
 
-def _remove_leftovers(path: pathlib.Path) -> None:
+def _remove_leftovers(workdir: Workdir) -> None:
     """What processes that were killed left unfinished, now that this one has the folder."""
-    exported, old = path / "saved_model", path / "saved_model.old"
-    if old.exists() and not exported.exists():  # killed between the two renamings of an export
-        old.rename(exported)
     own = ("checkpoints", "best", "tensorboard", "evaluation", "nonfinite")
-    patterns = (".*.tmp", *(f"{folder}/.*.tmp" for folder in own), "saved_model.tmp", old.name)
+    patterns = (".*.tmp", *(f"{folder}/.*.tmp" for folder in own), "saved_model.tmp")
+    with contextlib.suppress(OSError):
+        files.restore_folder(workdir.saved_model)
     for pattern in patterns:
-        for left in path.glob(pattern):
+        for left in workdir.path.glob(pattern):
             with contextlib.suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -245,7 +246,11 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     config = _read_config(path)
     if config is None:
         raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
-    return Workdir(path, config, Lock(path) if writes else None)
+    if not writes:
+        return Workdir(path, config, None)
+    workdir = Workdir(path, config, Lock(path))
+    _remove_leftovers(workdir)
+    return workdir
 
 
 def _read_config(path: pathlib.Path) -> Config | None:

@@ -85,14 +85,25 @@ def test_a_link_in_a_strangers_folder_leads_nowhere(tmp_path):
     assert mine.read_text() == "keep"
 
 
-@pytest.mark.parametrize("provenance", [3, {}, [3], [{}], [{"data": 3}], [{"data": {"mnist": 3}}]])
+@pytest.mark.parametrize(
+    "provenance",
+    [
+        3,
+        {},
+        [3],
+        [{}],
+        [{"data": 3}],
+        [{"data": {"mnist": 3}}],
+        [{"data": {"mnist, split sobolev": {"train": 3}}}],
+    ],
+)
 def test_a_strangers_provenance_is_one_line(tmp_path, provenance):
     stored = json.loads(CONFIG.to_json()) | {"provenance": provenance}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match="cannot read provenance"):
         workdirs.create_or_open(tmp_path, CONFIG)
     with pytest.raises(UserError, match="cannot read provenance"):
-        workdirs.check_same_data(tmp_path)
+        workdirs.check_same_data(tmp_path, CONFIG)
 
 
 def test_names_are_readable():

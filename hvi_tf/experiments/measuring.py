@@ -54,6 +54,7 @@ def measure_cells(
 
 def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -> None:
     print(title, flush=True)
+    provenance.begin()
     started = time.monotonic()
     rows = experiment.measure(cell, context)
     seconds = time.monotonic() - started
@@ -151,8 +152,8 @@ def as_text(results: dict[str, Any]) -> str:
 def _finished(folder: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
     """What was measured of a cell, if it was with these settings."""
     try:
-        found = json.loads((folder / "rows.json").read_text())
-        stored, asked = found["settings"], json.loads(json.dumps(cell.settings))
+        found = files.read_json(folder / "rows.json")
+        stored, asked = found["settings"], files.parse_json(json.dumps(cell.settings))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

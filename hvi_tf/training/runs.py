@@ -38,17 +38,17 @@ def with_data(config: Config) -> tuple[Config, Dataset]:
         UserError: if the data cannot be had, or cannot be trained on as configured.
     """
     config = config_lib.resolve_jit(config, devices.has_gpu())
-    data = _load(config.data)
+    data, digests = _load(config.data)
+    provenance.saw(config.data, digests)
     config = config_lib.with_digest(config, data.digest)
     loop.check_data(config, data)
     return config, data
 
 
 @functools.lru_cache(maxsize=2)  # an experiment trains one model after another
-def _load(config: DataConfig) -> Dataset:
+def _load(config: DataConfig) -> tuple[Dataset, dict[str, str]]:
     data = datasets.load(config)
-    provenance.saw(f"{config.dataset}, split {config.split}", data.digests())
-    return data
+    return data, data.digests()
 
 
 def train(

@@ -14,8 +14,9 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
+from hvi_tf.settings import DataConfig
 from hvi_tf.training import determinism
-from tests.faults.test_nonfinite import CONFIG, DATA
+from tests.faults.tiny import CONFIG, DATA
 
 
 def test_ten_steps_twice_are_the_same():
@@ -50,7 +51,8 @@ def test_a_training_that_breaks_off_is_not_called_the_same():
 def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi"])
     monkeypatch.setattr(provenance, "_data", {})
-    provenance.saw("mnist, split sobolev", DATA.digests())
+    provenance.saw(CONFIG.data, DATA.digests())
+    provenance.saw(DataConfig(dataset="omniglot"), {"train": "of another run"})
     for _ in range(2):  # which is told once
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]
