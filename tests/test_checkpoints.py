@@ -139,6 +139,42 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, mon
         assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 1
 
 
+def test_a_damaged_best_is_taken_from_the_others_or_told(workdir):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound in (-5.0, -3.0, -4.0):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    (workdir.best / "ckpt-2.index").write_bytes(b"")
+    told = []
+    again = make_vae(CONFIG, 12)
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert int(again.optimizer.iterations) == 2
+    assert len(told) == 2  # the checkpoint, and that there is no other one beside it
+    (workdir.checkpoints / "ckpt-2.index").unlink()
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
+    assert "using the latest checkpoint, of step 3, instead of the best" in told[-1]
+
+
+def test_a_checkpoint_without_its_digests_is_damaged(workdir):
+    """Whoever puts another one in its place would leave them out."""
+    trained(workdir, saves=2)
+    (workdir.checkpoints / "ckpt-2.json").unlink()
+    told = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_latest() == 1
+    assert "ckpt-2.json is missing" in told[0]
+
+
+def test_what_a_run_goes_on_from_is_not_written_again(workdir, monkeypatch):
+    """The only one there is might be lost on the way."""
+    trained(workdir, saves=1)
+    monkeypatch.setattr(os, "replace", lambda *a: pytest.fail("written"))
+    checkpoints = Checkpoints(make_vae(CONFIG, 12), workdir)
+    checkpoints.restore_latest()
+    checkpoints.save()
+
+
 def test_the_best_replaces_one_of_a_later_step(workdir):
     """Of a run that was begun anew, or that computes otherwise than before it was killed."""
     model = trained(workdir, saves=3)

@@ -1,6 +1,5 @@
 """Checkpoints: the last few to resume from, some to keep, and the best one to evaluate."""
 
-import json
 import os
 import pathlib
 import re
@@ -50,6 +49,7 @@ class Checkpoints:
         self._keep, self._regular = keep, regular
         self._run = config_lib.identity_digest(workdir.config)
         self._step = model.optimizer.iterations
+        self._restored: int | None = None  # the step from which the run goes on
         self.state = TrainingState()
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
         # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
@@ -63,6 +63,8 @@ class Checkpoints:
 
     def save(self) -> None:
         """Saves the current step."""
+        if self._current_step == self._restored:
+            return  # as it is there, sound
         newest = self._workdir.config.training.keep_checkpoints
 
         def stays(steps: list[int]) -> set[int]:
@@ -87,7 +89,8 @@ class Checkpoints:
         Raises:
             UserError: if there are checkpoints but all are damaged.
         """
-        step = self._restore(self._workdir.checkpoints) or 0
+        self._restored = self._restore(self._workdir.checkpoints)
+        step = self._restored or 0
         distribution.check_same("checkpoints, of steps", step)
         return step
 
@@ -117,17 +120,29 @@ class Checkpoints:
         Raises:
             UserError: if there is none.
         """
-        step = None
         try:
             step = self._restore(self._workdir.best)
         except UserError as error:
-            self._warn(f"warning: {error}; using the latest checkpoint instead")
+            self._warn(f"warning: {error}")
+            step = self._best_of_the_others()
         step = step or self.restore_latest()
         if not step:
             raise UserError(
                 f"--workdir={self._workdir.path}: no checkpoint yet; train it first (--mode=train)"
             )
         return step
+
+    def _best_of_the_others(self) -> int | None:
+        """The best checkpoint where it may lie once more, among those to resume from."""
+        latest = self.restore_latest()  # which knows what the best step is
+        best = self.state.best_step
+        try:
+            if self._restore(self._workdir.checkpoints, lambda step: step == best):
+                return best
+        except UserError as error:
+            self._warn(f"warning: {error}")
+        self._warn(f"warning: using the latest checkpoint, of step {latest}, instead of the best")
+        return None
 
     @property
     def _current_step(self) -> int:
@@ -191,9 +206,11 @@ class Checkpoints:
         """Restores a checkpoint; what is wrong with it if that cannot be done."""
         try:
             self._verify(prefix, step)
-            reader = tf.train.load_checkpoint(str(prefix))
+            of_version_01 = not tf.train.load_checkpoint(str(prefix)).has_tensor(_STATE)
+            if not (of_version_01 or _manifest(prefix).exists()):
+                return f"{_manifest(prefix).name} is missing"
             self.state.restored = False
-            known = self._checkpoint if reader.has_tensor(_STATE) else self._without_state
+            known = self._without_state if of_version_01 else self._checkpoint
             status = known.read(str(prefix)).expect_partial()
             status.assert_existing_objects_matched()
         except AssertionError:
@@ -207,13 +224,12 @@ class Checkpoints:
     def _verify(self, prefix: pathlib.Path, step: int) -> None:
         """Raises `ValueError` if the files are not those that were written under this name.
 
-        Those of version 0.1, or of a process that was killed at the last moment, are not known;
-        TensorFlow's own checksums hold for them.
+        Those of version 0.1 are not known; TensorFlow's own checksums hold for them.
         """
         manifest = _manifest(prefix)
         if not manifest.exists():
             return
-        about = json.loads(manifest.read_text())
+        about = files.read_json(manifest)
         if about["step"] != step:
             raise ValueError(f"its {manifest.name} is that of step {about['step']}")
         if about["run"] != self._run:

@@ -18,6 +18,7 @@ from hvi_tf.models.vae import VAE
 from hvi_tf.progress import Progress
 from hvi_tf.startup import StartUp
 from hvi_tf.svi_scores import RefinedScores
+from hvi_tf.training import recovery
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.recovery import Recovery
 from hvi_tf.training.steps import StepMetrics, StepRunner
@@ -178,7 +179,7 @@ class Trainer:
         if self._shows_images(step):
             summaries.images(step, self._model, self._validation)
         stopping = distribution.any_worker(stop.requested)
-        due = self._is_due(step, self._config.training.checkpoint_every)
+        due = self._is_due(step, self._config.training.checkpoint_every) or self._is_kept(step)
         if due or stopping or self._is_exhausted(step):
             self._checkpoints.save()
         shown = {} if scores is None else {"validation": scores.log_likelihood}
@@ -233,7 +234,8 @@ class Trainer:
 
     def _is_regular(self, step: int) -> bool:
         """Whether a run that nobody interrupts has a checkpoint of a step, its last one aside."""
-        return step % (self._config.training.checkpoint_every * self._per_epoch) == 0
+        every = self._config.training.checkpoint_every * self._per_epoch
+        return step % every == 0 or self._is_kept(step)
 
     def _shown(self) -> dict[str, float]:
         """What the progress line tells of the training."""
@@ -257,9 +259,8 @@ class Trainer:
         bound = scores.log_likelihood
         if not math.isfinite(bound) and self._config.training.on_nonfinite == "stop":
             raise UserError(
-                f"after step {step}: the validation bound is {bound}; training stopped and "
-                f"the checkpoints in {self._workdir.checkpoints} are from before; try a smaller "
-                "--learning_rate or a warm-up"
+                f"after step {step}: the validation bound is {bound}; "
+                f"{recovery.what_now(self._workdir)}"
             )
         if math.isfinite(bound):
             self._checkpoints.save_if_best(bound)

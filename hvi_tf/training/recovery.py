@@ -14,6 +14,14 @@ from hvi_tf.workdir import Workdir
 MAX_IN_EPOCH = 10  # after which no policy goes on
 
 
+def what_now(workdir: Workdir) -> str:
+    """What a training leaves that is stopped, and what to try."""
+    kept = "no checkpoint yet"
+    if workdir.checkpoints.exists():
+        kept = f"the checkpoints in {workdir.checkpoints} are from before"
+    return f"training stopped, {kept}; try a smaller --learning_rate or a warm-up"
+
+
 class Recovery:
     """Stops a training, skips the step, or rolls back to the last checkpoint.
 
@@ -60,13 +68,7 @@ class Recovery:
         if policy == "stop" or too_many or (policy == "skip" and finding.of_weights):
             count = f"; {state.not_finite} such steps in this epoch" * too_many
             other = "" if policy == "rollback" else " or --on_nonfinite=rollback"
-            kept = "no checkpoint yet"
-            if self._workdir.checkpoints.exists():
-                kept = f"the checkpoints in {self._workdir.checkpoints} are from before"
-            raise UserError(
-                f"{what}{count}; training stopped, {kept}; try a smaller --learning_rate or a "
-                f"warm-up{other}"
-            )
+            raise UserError(f"{what}{count}; {what_now(self._workdir)}{other}")
         done = "skipped"
         if policy == "rollback":
             found = self._checkpoints.roll_back()
