@@ -1,9 +1,8 @@
-"""A training step that is not finite: which term, of which images, and how to see it again.
+"""A training step that is not finite: which term, of which images, and what shows it again.
 
-    python -m hvi_tf.training.nonfinite runs/NAME/nonfinite/step_120.npz
-
-draws what that step drew, with the weights that it had, and prints what is not finite. A
-step is a pure function of its weights, its images and its seed; these are what is dumped.
+A step is a pure function of its weights, its images and its seed; these are what is dumped.
+Where it is its update that has spoiled the weights, those of before are gone, and the dump has
+the spoiled ones.
 """
 
 import pathlib
@@ -11,18 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from absl import app
 
-from hvi_tf import command_line, distribution, files, seeds
+from hvi_tf import distribution, files, seeds
 from hvi_tf.bounds import LogDensities
-from hvi_tf.config import Config
 from hvi_tf.errors import UserError
-from hvi_tf.models.vae import VAE, make_vae
+from hvi_tf.models.vae import VAE
 from hvi_tf.training.schedules import ScheduleValues
-from hvi_tf.workdir import Workdir, open_existing
+from hvi_tf.workdir import Workdir
 
 MAX_DUMPS = 5  # of a run: each holds all weights
-_LISTED = 20  # images in the JSON file
+LISTED = 20  # images in the JSON file
 
 # What is drawn and scored first comes first, for it spoils what comes later: (term, which
 # of its draws of psi). What psi_0 spoils is not the fault of psi_1:K.
@@ -53,17 +50,16 @@ class Finding(NamedTuple):
     term: str  # a field of LogDensities, or a metric
     value: float
     images: np.ndarray  # positions in the batch; none where the term is of all images
-
     of_weights: bool = False  # that the step itself has spoiled
 
     def __str__(self) -> str:
         return f"{self.term} is {self.value}"
 
 
-def first_term(densities: LogDensities) -> Finding | None:
+def first_term(found: LogDensities) -> Finding | None:
     """The first term that is not finite, in the order in which one spoils the next."""
     for name, draws in _ORDER:
-        values = getattr(densities, name).numpy()[draws]
+        values = getattr(found, name).numpy()[draws]
         bad = ~np.isfinite(values)
         if bad.any():
             images = np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))
@@ -80,16 +76,22 @@ def examine(model: VAE, step: Step, metrics: dict[str, float]) -> Finding:
         metrics: what it reported.
     """
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-    if bad == ["weight_norm"]:
-        weights = model.weights_by_name
-        spoiled = [name for name, v in weights.items() if not np.isfinite(v.numpy()).all()]
-        term = f"the weight {spoiled[0]}" if spoiled else "weight_norm"
-        return Finding(term, metrics["weight_norm"], np.zeros(0, int), of_weights=True)
-    found = first_term(_densities(model, step))
-    return found or Finding(bad[0], metrics[bad[0]], np.zeros(0, int))
+    other = Finding(bad[0], metrics[bad[0]], np.zeros(0, int), of_weights=bad == ["weight_norm"])
+    return first_weight(model) or first_term(densities(model, step)) or other
 
 
-def _densities(model: VAE, step: Step) -> LogDensities:
+def first_weight(model: VAE) -> Finding | None:
+    """The first weight that is not finite: no step begins with one, so an update has made it."""
+    for name, variable in model.weights_by_name.items():
+        values = variable.numpy()
+        if not np.isfinite(values).all():
+            value = float(values[~np.isfinite(values)][0])
+            return Finding(f"the weight {name}", value, np.zeros(0, int), of_weights=True)
+    return None
+
+
+def densities(model: VAE, step: Step) -> LogDensities:
+    """What a step drew, drawn again."""
     seed = seeds.fold(model.seed, seeds.Purpose.TRAIN, step.number - 1)
     return model.first_densities(step.x, seed, step.schedule.K)
 
@@ -119,7 +121,7 @@ def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None
         "step": step.number,
         "term": finding.term,
         "value": str(finding.value),
-        "training_images": step.rows[finding.images][:_LISTED].tolist(),
+        "training_images": step.rows[finding.images][:LISTED].tolist(),
         "images_in_all": len(finding.images),
         "seed": model.seed,
         "schedule": step.schedule._asdict(),
@@ -128,51 +130,3 @@ def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None
     weights = {f"weight/{name}": v.numpy() for name, v in model.weights_by_name.items()}
     arrays = {"x": step.x.numpy(), "rows": step.rows, "number": step.number}
     files.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)
-
-
-def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
-    """Draws again what a dumped step drew.
-
-    Args:
-        path: of the npz file, in its run's workdir.
-
-    Raises:
-        UserError: if it is no dump of the run that it lies in.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; name nonfinite/step_N.npz of a run's workdir")
-    run = open_existing(path.absolute().parent.parent, writes=False)
-    try:
-        arrays = files.read_arrays(path)
-        x, rows = tf.constant(arrays["x"]), arrays["rows"]
-        K, *rest = arrays["schedule"].tolist()
-        step = Step(int(arrays["number"]), x, rows, ScheduleValues(int(K), *rest))
-        model = make_vae(run.config, x.shape[1])
-        for name, variable in model.weights_by_name.items():
-            variable.assign(arrays[f"weight/{name}"])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path}: no dump of this run ({error}); name nonfinite/step_N.npz") from (
-            error
-        )
-    return run.config, step, first_term(_densities(model, step))
-
-
-def main(argv: list[str]) -> None:
-    """Prints what is not finite in a dumped step."""
-
-    def command() -> None:
-        if len(argv) != 2:
-            raise UserError("name one dump: python -m hvi_tf.training.nonfinite STEP.npz")
-        config, step, found = replay(pathlib.Path(argv[1]))
-        print(f"step {step.number} of --bound={config.method.bound}, {len(step.rows)} images")
-        if found is None:
-            print("all densities are finite; it was a gradient, or the weights after the update")
-        else:
-            images = step.rows[found.images].tolist()
-            print(f"{found} for {len(images)} training image(s): {images[:_LISTED]}")
-
-    command_line.run(command, lambda: " ".join(["python -m hvi_tf.training.nonfinite", *argv[1:]]))
-
-
-if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.flags_parser(__doc__))

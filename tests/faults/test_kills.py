@@ -10,7 +10,7 @@ import pytest
 
 from hvi_tf.interrupts import Interrupted
 from tests.faults import count, record, traces
-from tests.faults.test_nonfinite import Run
+from tests.faults.tiny import Run, in_step
 from tests.faults.victims import SIZES
 
 # K changes after three epochs, checkpoints are two apart, and training ends early.
@@ -23,26 +23,34 @@ RUN = (
 )
 
 
-def present(workdir, pattern):
-    return lambda: any(workdir.glob(pattern))
+def present(pattern):
+    return lambda folder: any((folder / "run").glob(pattern))
 
 
-def moments(workdir, rng, seconds):
-    """Endlessly, (what is waited for, for how long to wait then)."""
-    watched = {
-        "checkpoint": "checkpoints/.ckpt-*/*",
-        "best": "best/.ckpt-*/*",
-        "manifest": "checkpoints/.ckpt-*.json*.tmp",
-        "metrics": "metrics.jsonl",
-        "gathering": "tensorboard/.events*.tmp",
-        "evaluation": "evaluation/.*.tmp",
-        "export": "saved_model.tmp*",
-    }
+def said(text):
+    return lambda folder: (folder / "log").exists() and text in (folder / "log").read_text()
+
+
+# What is waited for, by what tells that it has begun; in the order of a run, more or less.
+WATCHED = {
+    "metrics": present("metrics.jsonl"),
+    "change of K": said("epoch 3/30"),
+    "checkpoint": present("checkpoints/.ckpt-*/*"),
+    "best": present("best/.ckpt-*/*"),
+    "manifest": present("checkpoints/.ckpt-*.json*.tmp"),
+    "gathering": present("tensorboard/.events*.tmp"),
+    "early stop": said("training ends early"),
+    "export": present("saved_model.tmp*"),
+    "evaluation": present("evaluation/.*.tmp"),
+}
+
+
+def moments(rng, seconds):
+    """Endlessly, (what is waited for, whether it is there, for how long to wait then)."""
     while True:
         yield "any", None, rng.uniform(0.0, seconds)
-        for name, pattern in watched.items():
-            yield name, present(workdir, pattern), rng.uniform(0.0, 0.03)
-            # Within the training, where K changes and where it ends early.
+        for name, condition in WATCHED.items():
+            yield name, condition, rng.uniform(0.0, 0.03)
             yield "any", None, rng.uniform(0.3, 1.0) * seconds
 
 
@@ -61,21 +69,24 @@ def killed(victims, folder, seconds, kills, where, seed=0):
     """Kills runs so many times, counted in `where`; yields the workdir of each that ended."""
     rng = random.Random(seed)
     workdir = folder / "run"
-    chosen = moments(workdir, rng, seconds)
+    chosen = moments(rng, seconds)
+    name, condition, delay = next(chosen)
     while where.total() < kills:
         shutil.rmtree(workdir, ignore_errors=True)
         status = None
         while status != 0:
+            (folder / "log").unlink(missing_ok=True)  # which tells of the run before
             victim = victims.start(*RUN, f"--workdir={workdir}", log=folder / "log")
             if where.total() < kills:
-                name, condition, delay = next(chosen)
-                if condition is None or victim.wait_for(condition):
+                if condition is None or victim.wait_for(lambda: condition(folder)):  # noqa: B023
                     time.sleep(delay)
                 victim.kill()
             status, out = victim.wait()
             assert status in (0, -signal.SIGKILL), out
             if status:
                 where[name] += 1
+            if status or condition is None:  # else another run has to come to that
+                name, condition, delay = next(chosen)
         yield workdir
 
 
@@ -87,7 +98,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken,
     for workdir in killed(victims, tmp_path, seconds, count(20, 200), where):
         traces.assert_equal(traces.of(workdir), expected)
         ended += 1
-    assert len(where) > count(2, 6)
+    assert {*where} == {"any", *WATCHED}
     record("kills", kills=where.total(), where=dict(where), runs=ended)
 
 
@@ -101,7 +112,7 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
 ):
     workdir = tmp_path / "run"
     victim = victims.start(*RUN, f"--workdir={workdir}", log=tmp_path / "log")
-    assert victim.wait_for(present(workdir, "metrics.jsonl"))
+    assert victim.wait_for((workdir / "metrics.jsonl").exists)
     victim.kill(number)
     found, out = victim.wait()
     assert found == status, out
@@ -113,20 +124,19 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
     traces.assert_equal(traces.of(workdir), unbroken[0])
 
 
-def in_step(number, act):
-    """A run's `spoil` that acts at the beginning of a step (from 1), once it is trained so far."""
+@pytest.mark.usefixtures("eager")
+def test_a_second_signal_does_not_wait(tmp_path):
+    """Nor does one before the first step, for which nothing has to be saved."""
 
-    def spoil(model):
-        ascend = model._ascend
+    def signals():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
-        def ascended(*arguments):
-            if model.optimizer.iterations == number - 1:
-                act()
-            return ascend(*arguments)
-
-        model._ascend = ascended
-
-    return spoil
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path, in_step(6, signals)).train(steps_per_call=1)
+    assert [p.name for p in (tmp_path / "checkpoints").glob("*.index")] == ["ckpt-4.index"]
+    with pytest.raises(KeyboardInterrupt):
+        Run(tmp_path / "early", lambda model: signal.raise_signal(signal.SIGINT)).train()
 
 
 @pytest.mark.usefixtures("eager")

@@ -16,9 +16,16 @@ from hvi_tf.training import loop
 from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.training.summaries import Summaries
 from tests.faults import count, record, traces
+from tests.faults.tiny import Run
 from tests.faults.victims import SIZES
 
 RUN = (*SIZES, "--bound=vae", "--batch_size=20", "--eval_images=20", "--eval_M=3")  # 6 steps each
+# With all that a run does again and again: schedules, validation, checkpoints.
+LONG_RUN = (
+    *(*SIZES, "--bound=iwhvi", "--K=2", "--K_schedule=0:1,50:2", "--batch_size=20"),
+    *("--outer_warmup_epochs=1000", "--eval_every=5", "--checkpoint_every=20"),
+    *("--eval_images=20", "--eval_M=3", "--eval_K=2", "--steps_per_call=6"),
+)
 
 
 def resident(pid):
@@ -34,23 +41,22 @@ def handles(pid):
 @pytest.mark.long
 def test_memory_and_handles_are_flat(victims, tmp_path):
     steps = count(6_000, 100_000)
-    every = steps // 6 // 20
     workdir = tmp_path / "run"
     victim = victims.start(
-        *(*RUN, f"--workdir={workdir}", f"--epochs={steps // 6 + 1}", f"--max_steps={steps}"),
-        *("--steps_per_call=6", f"--checkpoint_every={every}", f"--eval_every={every}"),
+        *(*LONG_RUN, f"--workdir={workdir}", f"--epochs={steps // 6 + 1}"),
+        f"--max_steps={steps}",
         log=tmp_path / "log",
     )
     assert victim.wait_for((workdir / "checkpoints").exists, seconds=600)
-    memory, files, seen = [], [], 0
+    memory, files, due = [], [], 0
 
     def newest():
         return max(
             (int(p.stem[5:]) for p in (workdir / "checkpoints").glob("ckpt-*.json")), default=0
         )
 
-    while victim.wait_for(lambda: newest() > seen, seconds=600):  # noqa: B023
-        seen = newest()
+    while victim.wait_for(lambda: newest() >= due, seconds=600):  # noqa: B023
+        due = newest() + steps // 40
         try:
             memory.append(resident(victim.pid))
             files.append(handles(victim.pid))
@@ -92,13 +98,18 @@ def test_tensorflow_is_given_no_numbers_to_keep(tmp_path):
 
 
 def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
-    from tests.faults.test_nonfinite import Run
-
     monkeypatch.setattr(loop, "MAX_EPOCHS_TOLD", 3)
     Run(tmp_path).train(epochs=8)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [12, 24, 32]  # every third epoch, and the last
     assert len(re.findall(r"^epoch ", capsys.readouterr().out, re.M)) == 3
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_checkpoint_that_is_to_be_kept_is_also_made(tmp_path):
+    Run(tmp_path).train(epochs=7, checkpoint_every=2, keep_every=3, keep_checkpoints=1)
+    found = sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").glob("*.index"))
+    assert found == [12, 24, 28]  # of four steps an epoch: of the third, the sixth and the last
 
 
 @pytest.mark.long

@@ -1,6 +1,7 @@
 """A step that is not finite is found at once, told by its term and its images, and survived."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -9,20 +10,18 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import config as config_lib
+from hvi_tf import files
 from hvi_tf import workdir as workdirs
 from hvi_tf.bounds import LogDensities
 from hvi_tf.data import pipeline
-from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
+from hvi_tf.models import metrics
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training import loop, nonfinite, recovery
+from hvi_tf.training import loop, nonfinite, recovery, replay
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.schedules import ScheduleValues
-
-IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
-DATA = Dataset(IMAGES[:40], IMAGES[40:50], IMAGES[50:], (4, 4, 1))  # 4 steps an epoch
-COMMON = dict(bound="iwhvi", K=2, hidden=(8, 8), latent_dim=3, aux_dim=2, batch_size=10)
-CONFIG = config_lib.make(**COMMON, epochs=3, steps_per_call=3, jit_compile="off")
+from tests.faults import tiny
+from tests.faults.tiny import COMMON, CONFIG, DATA, IMAGES, Run
 
 
 def spoil_steps(model, steps):
@@ -32,6 +31,19 @@ def spoil_steps(model, steps):
     def spoiled(x, *rest):
         bad = tf.reduce_any(tf.equal(model.optimizer.iterations + 1, list(steps)))
         return ascend(tf.where(bad, float("nan"), x), *rest)
+
+    model._ascend = spoiled
+
+
+def spoil_gradient(model, step):
+    """Makes one gradient of a step (from 1) no number; the loss is one."""
+    ascend = model._ascend
+
+    def spoiled(*arguments):
+        reported, ascent = ascend(*arguments)
+        factor = tf.where(tf.equal(model.optimizer.iterations + 1, step), float("nan"), 1.0)
+        ascent = ascent._replace(theta=[factor * ascent.theta[0], *ascent.theta[1:]])
+        return reported | metrics.gradient_norms(ascent), ascent
 
     model._ascend = spoiled
 
@@ -47,32 +59,6 @@ def spoil_update(model, step):
         weight.assign(tf.where(bad, float("nan"), weight))
 
     model.climb = spoiled
-
-
-class Run:
-    """A training in a folder; the same object goes on with it."""
-
-    def __init__(self, folder, spoil=lambda model: None):
-        self.folder, self._spoil = folder, spoil
-
-    def train(self, **values):
-        config = config_lib.make(**{**config_lib.flatten(CONFIG), **values})
-        self.model = make_vae(config, 16)
-        self._spoil(self.model)
-        workdir = workdirs.create_or_open(self.folder, config)
-        try:
-            return loop.train(config, self.model, DATA, workdir)
-        finally:
-            workdir.close()
-
-    @property
-    def weights(self):
-        return [v.numpy() for v in [*self.model.variables, *self.model.optimizer.variables]]
-
-    @property
-    def about(self):
-        (path,) = (self.folder / "nonfinite").glob("step_*.json")
-        return json.loads(path.read_text())
 
 
 def assert_same(one, other):
@@ -118,29 +104,52 @@ def test_skip_leaves_the_weights_and_goes_on_behind_the_step(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("eager")
-def test_rollback_takes_the_weights_of_the_last_checkpoint(tmp_path, capsys, monkeypatch):
-    run, taken = Run(tmp_path, lambda model: spoil_steps(model, [7])), []
+@pytest.mark.parametrize(("spoiled", "back_to"), [(7, 4), (2, 0)])
+def test_rollback_takes_the_state_of_the_last_checkpoint(
+    spoiled, back_to, tmp_path, capsys, monkeypatch
+):
+    """Or of the start; the optimizer's moments are part of it, the number of the step is not."""
+    run, taken = Run(tmp_path / "run", lambda model: spoil_steps(model, [spoiled])), []
     roll_back = Checkpoints.roll_back
+
+    def state(model):
+        steps = model.optimizer.iterations
+        variables = [*model.variables, *model.optimizer.variables]
+        return [v.numpy() for v in variables if v is not steps]
 
     def rolled_back(self):
         found = roll_back(self)
-        taken.extend(v.numpy() for v in run.model.variables)
+        taken.extend(state(run.model))
         return found
 
     monkeypatch.setattr(Checkpoints, "roll_back", rolled_back)
     assert run.train(on_nonfinite="rollback").steps == 12
-    assert "going on with the weights of step 4" in capsys.readouterr().out
+    assert f"going on with the weights of step {back_to}" in capsys.readouterr().out
     assert int(run.model.optimizer.iterations) == 12
-    saved = Run(tmp_path / "saved")
-    saved.train(max_steps=4)
-    assert_same(taken, [v.numpy() for v in saved.model.variables])
+    saved = make_vae(CONFIG, 16)
+    if back_to:
+        before = Run(tmp_path / "saved")
+        before.train(max_steps=back_to)
+        saved = before.model
+    assert len(taken) > len(saved.variables)
+    assert_same(taken, state(saved))
 
 
 @pytest.mark.usefixtures("eager")
-def test_rollback_before_the_first_epoch_goes_back_to_the_start(tmp_path, capsys):
-    run = Run(tmp_path, lambda model: spoil_steps(model, [2]))
-    assert run.train(on_nonfinite="rollback").steps == 12
-    assert "going on with the weights of step 0" in capsys.readouterr().out
+@pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
+def test_a_gradient_that_is_none_moves_nothing_though_the_loss_is_finite(policy, tmp_path, capsys):
+    run = Run(tmp_path, lambda model: spoil_gradient(model, 6))
+    found = r"step 6: gradient_norm_theta is nan; dumped as"
+    if policy == "stop":
+        with pytest.raises(UserError, match=found):
+            run.train()
+        assert int(run.model.optimizer.iterations) == 5
+    else:
+        assert run.train(on_nonfinite=policy).steps == 12
+        assert re.search(found, capsys.readouterr().out)
+    assert all(np.isfinite(w).all() for w in run.weights)
+    _, _, shown = replay.replay(tmp_path / "nonfinite" / "step_6.npz")
+    assert shown is None  # of what the dump has, nothing is at fault
 
 
 @pytest.mark.usefixtures("eager")
@@ -185,6 +194,9 @@ def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
             run.train(on_nonfinite=policy)
     assert run.train(on_nonfinite="rollback").steps == 12
     assert all(np.isfinite(w).all() for w in run.weights)
+    _, _, shown = replay.replay(tmp_path / "nonfinite" / "step_6.npz")
+    assert shown.of_weights
+    assert shown.term == run.about["term"]
 
 
 @pytest.mark.usefixtures("eager")
@@ -202,7 +214,7 @@ def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
     run = Run(tmp_path)
     train = (DATA.train > 127).astype(np.float32)
     train[7] = np.nan
-    monkeypatch.setattr(sys.modules[__name__], "DATA", DATA._replace(train=train))
+    monkeypatch.setattr(tiny, "DATA", DATA._replace(train=train))
     monkeypatch.setitem(pipeline._OBSERVATIONS, "bernoulli", lambda images, seed: images)
     with pytest.raises(UserError, match=r"step \d+: \w+ is (nan|inf|-inf); dumped as"):
         run.train()
@@ -211,11 +223,11 @@ def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
     assert about["images_in_all"] == 1
     (path,) = (tmp_path / "nonfinite").glob("step_*.npz")
     assert path.stat().st_size < 100_000
-    config, step, found = nonfinite.replay(path)
+    config, step, found = replay.replay(path)
     assert found.term == about["term"]
     assert step.rows[found.images].tolist() == [7]
     assert config.method.bound == "iwhvi"
-    command = [sys.executable, "-m", "hvi_tf.training.nonfinite", str(path)]
+    command = [sys.executable, "-m", "hvi_tf.training.replay", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr
     assert f"{about['term']} is {about['value']} for 1 training image(s): [7]" in told.stdout
@@ -223,14 +235,37 @@ def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
 
 def test_a_dump_of_something_else_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"step_3\.npz: no such file; name nonfinite/step_N"):
-        nonfinite.replay(tmp_path / "nonfinite" / "step_3.npz")
+        replay.replay(tmp_path / "nonfinite" / "step_3.npz")
     workdirs.create_or_open(tmp_path, CONFIG).close()
     (tmp_path / "nonfinite").mkdir()
     for content in (b"", b"PK\x03\x04", b"x" * 100):
         path = tmp_path / "nonfinite" / "step_3.npz"
         path.write_bytes(content)
         with pytest.raises(UserError, match="no dump of this run"):
-            nonfinite.replay(path)
+            replay.replay(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(dict(x=np.zeros((3, 16))), dict(x=np.zeros(16, np.float32)), dict(rows=np.arange(2))),
+        *(dict(rows=np.zeros(3)), dict(number=0), dict(number=1e30), dict(number="a")),
+        *(dict(schedule=np.array([-5.0, 1.0, 1.0, 0.1])), dict(schedule=np.zeros(2))),
+        dict(schedule=np.full(4, np.nan)),
+    ],
+)
+def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
+    workdirs.create_or_open(tmp_path, CONFIG).close()
+    (tmp_path / "nonfinite").mkdir()
+    path = tmp_path / "nonfinite" / "step_3.npz"
+    x = np.zeros((3, 16), np.float32)
+    right = dict(x=x, rows=np.arange(3), number=3, schedule=np.array([2.0, 1.0, 1.0, 0.1]))
+    weights = {f"weight/{n}": v.numpy() for n, v in make_vae(CONFIG, 16).weights_by_name.items()}
+    files.write_arrays(path, right | weights)
+    replay.replay(path)
+    files.write_arrays(path, right | wrong | weights)
+    with pytest.raises(UserError, match="no dump of this run"):
+        replay.replay(path)
 
 
 def test_a_dump_that_cannot_be_written_hides_nothing(tmp_path):
@@ -265,10 +300,10 @@ def test_the_term_at_fault_is_named_and_not_what_it_spoils(network, bound, term)
     model = make_vae(config, 16)
     x = tf.constant((IMAGES[:6] > 127).astype(np.float32))
     step = nonfinite.Step(1, x, np.arange(6), ScheduleValues(counts.get("K", 0), 1.0, 1.0, 0.1))
-    assert nonfinite.first_term(nonfinite._densities(model, step)) is None
+    assert nonfinite.first_term(nonfinite.densities(model, step)) is None
     for weight in model.networks[network].variables:
         weight.assign(tf.fill(weight.shape, float("nan")))
-    assert nonfinite.first_term(nonfinite._densities(model, step)).term == term
+    assert nonfinite.first_term(nonfinite.densities(model, step)).term == term
 
 
 def test_the_first_term_is_the_one_that_spoils_the_others():
@@ -302,5 +337,5 @@ def test_a_replayed_step_draws_what_the_training_drew(jit_compile):
     metrics = model.train_step(x)  # step 1, at the first weights
     fresh = make_vae(config, 16)
     step = nonfinite.Step(1, x, np.arange(10), config.schedule(0))
-    densities = nonfinite._densities(fresh, step)
+    densities = nonfinite.densities(fresh, step)
     np.testing.assert_allclose(metrics["log_tau"], np.mean(densities.log_tau), rtol=1e-5)

@@ -1,0 +1,91 @@
+"""Sees a training step again that was not finite.
+
+    python -m hvi_tf.training.replay runs/NAME/nonfinite/step_120.npz
+
+draws what that step drew, with the weights that are in its dump, and prints what is not finite.
+"""
+
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+from absl import app
+
+from hvi_tf import command_line, files
+from hvi_tf.config import Config
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import VAE, make_vae
+from hvi_tf.settings import MAX_COUNT
+from hvi_tf.training import nonfinite
+from hvi_tf.training.nonfinite import LISTED, Finding, Step
+from hvi_tf.training.schedules import ScheduleValues
+from hvi_tf.workdir import open_existing
+
+
+def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
+    """Draws again what a dumped step drew.
+
+    Args:
+        path: of the npz file, in its run's workdir.
+
+    Returns:
+        The run's configuration, the step, and what is not finite in it, if anything.
+
+    Raises:
+        UserError: if it is no dump of the run that it lies in.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; name nonfinite/step_N.npz of a run's workdir")
+    config = open_existing(path.absolute().parent.parent, writes=False).config
+    try:
+        arrays = files.read_arrays(path)
+        step = _step(arrays)
+        model = make_vae(config, step.x.shape[1])
+        _take_weights(model, arrays)
+    except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{path}: no dump of this run ({error}); name nonfinite/step_N.npz") from (
+            error
+        )
+    found = nonfinite.first_weight(model) or nonfinite.first_term(nonfinite.densities(model, step))
+    return config, step, found
+
+
+def _step(arrays: dict[str, np.ndarray]) -> Step:
+    """Raises `ValueError` if the arrays are none that a step can be drawn from."""
+    x, rows, number = arrays["x"], arrays["rows"], int(arrays["number"])
+    K, *rest = arrays["schedule"].tolist()
+    if x.dtype != np.float32 or x.ndim != 2 or not x.size:
+        raise ValueError(f"images of shape {x.shape} and {x.dtype}")
+    if rows.dtype.kind != "i" or rows.shape != x.shape[:1]:
+        raise ValueError(f"{rows.shape} numbers of {len(x)} images")
+    if not (0 < number < 2**31 and 0 <= K <= MAX_COUNT):
+        raise ValueError(f"step {number} of K={K}")
+    return Step(number, tf.constant(x), rows, ScheduleValues(int(K), *rest))
+
+
+def _take_weights(model: VAE, arrays: dict[str, np.ndarray]) -> None:
+    for name, variable in model.weights_by_name.items():
+        variable.assign(arrays[f"weight/{name}"])
+
+
+def main(argv: list[str]) -> None:
+    """Prints what is not finite in a dumped step."""
+
+    def command() -> None:
+        if len(argv) != 2:
+            raise UserError("name one dump: python -m hvi_tf.training.replay STEP.npz")
+        config, step, found = replay(pathlib.Path(argv[1]))
+        print(f"step {step.number} of --bound={config.method.bound}, {len(step.rows)} images")
+        if found is None:
+            print("all densities and weights are finite; it was a gradient")
+        elif found.of_weights:
+            print(f"{found}: the update of this step has spoiled it")
+        else:
+            images = step.rows[found.images].tolist()
+            print(f"{found} for {len(images)} training image(s): {images[:LISTED]}")
+
+    command_line.run(command, lambda: " ".join(["python -m hvi_tf.training.replay", *argv[1:]]))
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=command_line.flags_parser(__doc__))
