@@ -1,8 +1,7 @@
 """What the modes of the command line do, once their flags are known to be good."""
 
-import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from hvi_tf import config as config_lib
 from hvi_tf import devices, distribution, pictures
@@ -14,34 +13,11 @@ from hvi_tf.evaluation import evaluate, summary
 from hvi_tf.export import export
 from hvi_tf.models.vae import make_vae
 from hvi_tf.startup import StartUp
+from hvi_tf.task import Task
 from hvi_tf.training import determinism, fit_tau, runs
 from hvi_tf.training.loop import TrainingResult
 from hvi_tf.training.runs import Run
 from hvi_tf.workdir import Workdir
-
-
-class Task(NamedTuple):
-    """What is asked for.
-
-    Attributes:
-        mode: train, fit_tau, evaluate, export or sample.
-        config: of the run; for fit_tau that of the run whose model is kept.
-        path: of the workdir.
-        run: in it, if there has to be one.
-        given: the settings that the command line names.
-        saved_model: to be scored in the place of the checkpoint.
-        device_report: whether to tell what is computed on what.
-        check_determinism: whether to do ten steps twice, and nothing else.
-    """
-
-    mode: str
-    config: Config
-    path: pathlib.Path
-    run: Workdir | None
-    given: dict[str, Any]
-    saved_model: pathlib.Path | None = None
-    device_report: bool = False
-    check_determinism: bool = False
 
 
 def run(task: Task, start_up: StartUp) -> None:
@@ -70,7 +46,7 @@ def _run(task: Task, start_up: StartUp) -> None:
         print(f"Data: {described}", flush=True)
     start_up.lap("data")
     if task.run is not None:
-        workdirs.check_same_data(task.run.path)
+        workdirs.check_same_data(task.run.path, config)
     if task.device_report:
         print(devices.report(config, distribution.current()), flush=True)
     task = task._replace(config=config)
@@ -124,7 +100,9 @@ def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None
 
 def _export(run: Run) -> None:
     if distribution.is_chief():
+        run.workdir.check()
         export(run.model, run.workdir.saved_model)
+        run.workdir.check()  # or it lies where the folder has been
 
 
 def _evaluate(run: Run, start_up: StartUp) -> None:

@@ -23,6 +23,7 @@ from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
 from hvi_tf.settings import DeviceConfig, SavedModelConfig
 from hvi_tf.startup import StartUp
+from hvi_tf.task import Task
 from hvi_tf.workdir import Workdir
 
 FLAGS = flags.FLAGS
@@ -144,29 +145,23 @@ def _workdir_path() -> pathlib.Path:
     return path
 
 
-def _task(mode: str, writes: bool) -> dict[str, Any]:
-    """The fields of `commands.Task`, which TensorFlow would come with."""
+def _task(mode: str, writes: bool) -> Task:
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
     given = _flag_values(only_given=True)
     asked = _of_command(SavedModelConfig)
     validation.check_saved_model(asked, mode, FLAGS.strategy, given)
-    task = dict(
-        mode=mode,
-        given=given,
-        device_report=FLAGS.device_report,
-        check_determinism=FLAGS.check_determinism,
-    )
+    switches = dict(device_report=FLAGS.device_report, check_determinism=FLAGS.check_determinism)
     if mode == "train":
         config = config_lib.make(**_flag_values())
         datasets.check(config.data)
         path = _workdir_path() if FLAGS.workdir else workdirs.new_path(config)
         if FLAGS.check_determinism:
-            return dict(**task, config=config, path=path, run=None)
+            return Task(mode, config, path, None, given, **switches)
         if writes:
             workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
         FLAGS.workdir = str(path)  # for the command that goes on with it
-        return dict(**task, config=workdirs.reconcile(path, config), path=path, run=None)
+        return Task(mode, workdirs.reconcile(path, config), path, None, given, **switches)
     if FLAGS.check_determinism:
         raise UserError(f"--check_determinism: for --mode=train, not --mode={mode}")
     if not FLAGS.workdir:
@@ -174,7 +169,7 @@ def _task(mode: str, writes: bool) -> dict[str, Any]:
     run = workdirs.open_existing(_workdir_path(), writes)
     saved_model = saved_models.find(asked, run.path) if asked.saved_model else None
     config = run.config if mode == "fit_tau" else _config_of_run(run)
-    return dict(**task, config=config, path=run.path, run=run, saved_model=saved_model)
+    return Task(mode, config, run.path, run, given, saved_model, **switches)
 
 
 def _run(mode: str) -> None:
@@ -193,7 +188,7 @@ def _run(mode: str) -> None:
     with distribution.scope(FLAGS.strategy, FLAGS.replicas):
         if distribution.describe():
             print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
-        commands.run(commands.Task(**task), start_up)
+        commands.run(task, start_up)
         distribution.barrier()  # or the others would be gone while the chief still writes
 
 

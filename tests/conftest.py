@@ -1,3 +1,4 @@
+import contextlib
 import os
 import pathlib
 import random
@@ -33,6 +34,22 @@ def eager():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """A context in which a signal asks every loop to stop, and one does."""
+    from hvi_tf.interrupts import Interrupted, StopRequest
+
+    @contextlib.contextmanager
+    def context():
+        with monkeypatch.context() as patch:
+            patch.setattr(StopRequest, "requested", True, raising=False)
+            patch.setattr(StopRequest, "__init__", lambda self: None)
+            with pytest.raises(Interrupted):
+                yield
+
+    return context
 
 
 @pytest.fixture(scope="session")

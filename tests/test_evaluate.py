@@ -1,21 +1,22 @@
 """Evaluation on disk: resumable, per image, and independent of how many images."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from hvi_tf import commands, files, log_likelihood, seeds
 from hvi_tf import config as config_lib
-from hvi_tf import log_likelihood, seeds
 from hvi_tf import workdir as workdirs
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, evaluate, tolerance
 from hvi_tf.evaluation import summary as summaries
-from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
+from hvi_tf.training.runs import Run
 from tests.analytic import LinearGaussian
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)
@@ -100,17 +101,13 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     assert len(summaries.score_rows(multiples)) == 5
 
 
-def test_an_interrupted_refinement_goes_on_where_it_was(run, monkeypatch):
+def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
     few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
     unbroken = run(**few)
     whole = saved_scores(unbroken).copy()
     next(run.workdir.evaluation.glob("test_bsvi*.npz")).unlink()
-    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
-    monkeypatch.setattr(StopRequest, "signal", None, raising=False)
-    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
-    with pytest.raises(Interrupted):
+    with interrupted():
         run(**few)
-    monkeypatch.undo()
     np.testing.assert_array_equal(saved_scores(run(**few)), whole)
 
 
@@ -221,18 +218,52 @@ def test_scores_do_not_depend_on_how_many_images_are_scored(run):
     np.testing.assert_array_equal(few, many[:100])
 
 
-def test_interrupted_and_continued_equals_unbroken(run, monkeypatch):
+def test_interrupted_and_continued_equals_unbroken(run, interrupted):
     unbroken = saved_scores(run()).copy()
-    (run.workdir.evaluation / "test_M3_K2.npz").unlink()
-    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
-    monkeypatch.setattr(StopRequest, "signal", None, raising=False)
-    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
-    with pytest.raises(Interrupted):
+    path = run.workdir.evaluation / "test_M3_K2.npz"
+    path.unlink()
+    with interrupted():
         run()
-    with np.load(run.workdir.evaluation / "test_M3_K2.npz", allow_pickle=False) as file:
-        assert 0 < len(file["log_likelihood"]) < 700
-    monkeypatch.undo()
+    arrays = files.read_arrays(path)
+    assert 0 < len(arrays["log_likelihood"]) < 700
+    arrays["log_likelihood"][0] = unbroken[0] = -1234.5  # which nobody scores again
+    files.write_arrays(path, arrays)
     np.testing.assert_array_equal(saved_scores(run()), unbroken)
+
+
+def test_an_interruption_in_the_last_batch_is_one_too(run, interrupted):
+    """Another job, or another command, may be next."""
+    with interrupted():
+        run(eval_images=1)
+    assert run(eval_images=1)["images"] == 1
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_an_export_to_where_the_workdir_has_been_is_told(run, when, monkeypatch):
+    path, save = run.workdir.path, tf.saved_model.save
+
+    def save_elsewhere(*arguments, **keywords):
+        if when == "while":
+            path.rename(path.with_name("elsewhere"))
+        save(*arguments, **keywords)
+
+    monkeypatch.setattr(tf.saved_model, "save", save_elsewhere)
+    if when == "before":
+        path.rename(path.with_name("elsewhere"))
+    with pytest.raises(UserError, match=r"has gone|was replaced"):
+        commands._export(Run(settings(), DATA, run.model, run.workdir, 1, None))
+    assert run.workdir.saved_model.exists() == (when == "while")
+
+
+def test_scores_are_not_written_where_the_workdir_has_been(run):
+    elsewhere = run.workdir.path.rename(run.workdir.path.with_name("elsewhere"))
+    run.workdir.evaluation.mkdir(parents=True)
+    with pytest.raises(UserError, match="was replaced while it was in use"):
+        run(eval_images=10)
+    assert not list(run.workdir.evaluation.iterdir())
+    shutil.rmtree(run.workdir.path)
+    elsewhere.rename(run.workdir.path)
+    assert run(eval_images=10)["images"] == 10
 
 
 def test_another_checkpoint_is_scored_anew(run):

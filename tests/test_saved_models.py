@@ -17,7 +17,6 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.evaluation import summary as summaries
 from hvi_tf.export import export
-from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import Plan
 from hvi_tf.models.vae import make_vae
 from hvi_tf.settings import SavedModelConfig
@@ -97,16 +96,12 @@ def test_the_summary_says_what_was_scored(hierarchical, capsys):
     assert other["log_likelihood"] != summary["log_likelihood"]
 
 
-def test_an_interrupted_score_goes_on_and_another_model_has_another(hierarchical, monkeypatch):
+def test_an_interrupted_score_goes_on_and_another_model_has_another(hierarchical, interrupted):
     whole = hierarchical.by_saved_model()
     expected = scores(whole).copy()
     os.remove(whole["scores"])
-    monkeypatch.setattr(StopRequest, "requested", True, raising=False)
-    monkeypatch.setattr(StopRequest, "signal", None, raising=False)
-    monkeypatch.setattr(StopRequest, "__init__", lambda self: None)
-    with pytest.raises(Interrupted):
+    with interrupted():
         hierarchical.by_saved_model()
-    monkeypatch.undo()
     np.testing.assert_array_equal(scores(hierarchical.by_saved_model()), expected)
 
     bias = hierarchical.model.decoder.later_layers[-1].bias
@@ -320,6 +315,11 @@ def test_the_digest_is_of_every_byte_and_name(outside):
 def test_flags_that_contradict_it(asked, mode, strategy, given, message):
     with pytest.raises(UserError, match=message):
         validation.check_saved_model(SavedModelConfig(*asked), mode, strategy, given)
+
+
+def test_a_name_that_no_file_has_is_refused():
+    with pytest.raises(UserError, match="without a NUL"):
+        validation.check_saved_model(SavedModelConfig("a\0b"), "evaluate", "one", {})
 
 
 def test_no_configuration_names_or_trusts_one():

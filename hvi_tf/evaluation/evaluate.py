@@ -165,6 +165,7 @@ def _job(
     job = Job(
         title="evaluation " + " ".join(f"{n}={c}" for n, c in _shown_counts(config).items() if c),
         path=scores_path(workdir, config),
+        check=workdir.check,
         identity=_identity(config, step) | {"estimator": name} | found.identity,
         names=found.names,
         purpose=seeds.Purpose.EVALUATE,
@@ -274,6 +275,7 @@ def _evaluate_by_annealing(
     real_job = Job(
         title=f"annealing, {e.eval_split}",
         path=workdir.evaluation / f"{e.eval_split}_{name}.npz",
+        check=workdir.check,
         identity=identity,
         names=AnnealedScores._fields,
         purpose=seeds.Purpose.ANNEAL,
@@ -340,6 +342,7 @@ def evaluate_saved_model(
     job = Job(
         title=f"evaluation of the SavedModel M={M} K={K}",
         path=workdir.evaluation / f"{name}.npz",
+        check=workdir.check,
         identity={"saved_model": digest, "plan": plan._asdict(), "K": K, "seed": seed},
         names=saved_models.SCORES,
         purpose=seeds.Purpose.EVALUATE,

@@ -25,6 +25,7 @@ class Job(NamedTuple):
     Attributes:
         title: of the progress line.
         path: of the scores, an npz file.
+        check: called before anything is written there; raises `UserError` if the folder has gone.
         identity: what the scores are a function of; scores of another identity are dropped.
         names: of the scores; the first is shown as it goes, and must be finite.
         purpose: of the seeds, that no other job's draws share.
@@ -35,6 +36,7 @@ class Job(NamedTuple):
 
     title: str
     path: pathlib.Path
+    check: Callable[[], None]
     identity: dict[str, Any]
     names: tuple[str, ...]
     purpose: seeds.Purpose
@@ -89,7 +91,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
             if last or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 saved = time.monotonic()
                 _save(job, scores, seconds + saved - started)
-            if stopping and done < num_images:
+            if stopping:  # also at the end: another job may be next
                 progress.close(**mean)
                 distribution.barrier()  # nobody leaves before the chief has saved
                 raise Interrupted(stop.signal)
@@ -141,6 +143,7 @@ def _save(job: Job, scores: Scores, seconds: float) -> None:
         return
     identity = json.dumps(job.identity | {"names": list(job.names)})
     arrays: dict[str, Any] = {"identity": identity, "seconds": seconds, **scores}
+    job.check()
     try:
         job.path.parent.mkdir(exist_ok=True)
     except OSError as error:
