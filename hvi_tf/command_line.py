@@ -1,6 +1,7 @@
 """What the commands share: how flags are parsed, and how a mistake or a Ctrl-C ends them."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -52,6 +53,7 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
         logging.set_verbosity(logging.WARNING)  # TFDS narrates at INFO
     try:
         command()
+        sys.stdout.flush()  # here, where it is still told if that fails
     except UserError as error:
         _tell(str(error))
         sys.exit(2)
@@ -62,6 +64,9 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
             print(f"\nInterrupted; {kept}. To go on:\n  {same_command()}", flush=True)
         number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
         sys.exit(128 + number)
+    except OSError as error:  # of a disk, or of a pipe whose reader has gone
+        _tell(str(error))
+        sys.exit(2)
     except MemoryError as error:
         _tell(f"out of memory ({error}); {_LESS}")
         sys.exit(2)
@@ -72,6 +77,16 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
             sys.exit(2)
         _tell(f"a defect of this program ({type(error).__name__}: {reason}); --debug shows where")
         sys.exit(1)
+    finally:
+        _let_go_of_stdout()
+
+
+def _let_go_of_stdout() -> None:
+    """What nobody reads goes nowhere, or Python would try again at its end, and exit with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 _LESS = "give a smaller --batch_size, --K, --M or --L, or smaller networks"

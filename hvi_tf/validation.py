@@ -111,10 +111,6 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
         if field.metadata["low"] is not None and not left_out:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_number(field, number)
-        elif field.type in (bool, str) and not isinstance(value, field.type):
-            # No flag can be so, but a file's setting can.
-            noun = "true or false" if field.type is bool else "a text"
-            raise UserError(f"--{field.name}={value}: must be {noun}")
     for name in TUPLES:
         if not values[name]:
             raise UserError(f"--{name}=: give at least one layer, such as 300,300")
@@ -274,6 +270,7 @@ def check_saved_model(
                 "--trust_saved_model: of which --saved_model? name it, or leave this out"
             )
         return
+    check_text("saved_model", asked.saved_model)
     if mode != "evaluate":
         raise UserError(f"{flag}: for --mode=evaluate, not --mode={mode}; leave it out")
     if strategy != "one":

@@ -55,14 +55,18 @@ class Cell(NamedTuple):
 
 
 def main(argv: list[str]) -> int:
-    """Runs what is left of a sweep; returns the exit status."""
-    split = argv.index("--") if "--" in argv else len(argv)
-    arguments = _parser().parse_args(argv[:split])
+    """Runs what is left of a sweep; returns the exit status, 2 for what the user can mend."""
     try:
-        cells = make_cells(arguments.grid, arguments.out, argv[split + 1 :])
-    except ValueError as error:
+        return _sweep(argv)
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _sweep(argv: list[str]) -> int:
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments = _parser().parse_args(argv[:split])
+    cells = make_cells(arguments.grid, arguments.out, argv[split + 1 :])
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.cell is not None:
         return run_here([cells[arguments.cell]], jobs=1)
@@ -84,7 +88,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--out", required=True, type=pathlib.Path, help="folder of the cells")
     add("--jobs", default=1, type=int, help="cells at a time; of an array, if above 1")
     add("--slurm", action="store_true", help="submit a job array instead of running here")
-    add("--sbatch", default="", help="options for sbatch, such as '--time=2:00:00 --gpus=1'")
+    add(
+        "--sbatch",
+        default=[],
+        type=shlex.split,
+        help="options for sbatch, such as '--time=2:00:00 --gpus=1'",
+    )
     add("--cell", type=int, help=argparse.SUPPRESS)  # what a task of the array runs
     return parser
 
@@ -175,7 +184,7 @@ def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -
     command = ["sbatch", f"--array={array}", "--job-name=hvi_tf-sweep", "--requeue"]
     folder = str(out).replace("%", "%%")  # or sbatch would put the job's number there, or such
     command += ["--signal=B:TERM@120", f"--output={folder}/array-%a.log"]
-    command += [*shlex.split(arguments.sbatch), str(script)]
+    command += [*arguments.sbatch, str(script)]
     try:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:

@@ -120,6 +120,13 @@ def load_error(tmp_path, **values):
     return str(error.value)
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "omniglot"])
+@pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "x" * 300])
+def test_a_folder_that_cannot_be_looked_into_is_named(dataset, folder, tmp_path):
+    message = load_error(tmp_path, dataset=dataset, manual_dir=folder)
+    assert f"--manual_dir={folder}" in message
+
+
 def test_a_truncated_file_is_named_with_both_digests(tmp_path):
     file = copy_packaged(tmp_path / "files")
     file.write_bytes(file.read_bytes()[:1000])

@@ -126,6 +126,16 @@ def test_a_grid_that_is_none_is_quoted(grid, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: --grid")
 
 
+@pytest.mark.parametrize("out", ["file/sweep", "a\0b", "x" * 300])
+def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    assert sweep.main(["--grid=K=1", f"--out={out}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
 def test_no_value_reaches_a_shell_or_another_folder(tmp_path, monkeypatch):
     """In the array's script, and in the names of folders."""
     nasty = "$(touch x)/../'; rm -rf *"

@@ -150,9 +150,15 @@ def load(config: DataConfig) -> Dataset:
     """
     check(config)
     source = SOURCES[config.dataset]
-    builder, digest = source.open(config)
     import tensorflow as tf
 
+    try:
+        builder, digest = source.open(config)
+    except (OSError, RuntimeError) as error:  # closed folders, names too long, homes of nobody
+        named = [f"--{n}={getattr(config, n)}" for n in ("data_dir", "manual_dir")]
+        raise UserError(
+            f"{' or '.join(named)}: cannot be looked into ({first_line(error)}); name another"
+        ) from error
     try:
         num_images = builder.info.splits[source.train].num_examples
         held_out = source.splits[config.split].held_out(num_images, config.split_seed)

@@ -138,6 +138,11 @@ def test_slurm_is_given_the_arguments_as_they_were(clone):
         assert told["cwd"] == str(clone.path)
 
 
+def test_slurm_gives_the_job_two_minutes_to_save(clone):
+    script = (clone.path / "launch" / "slurm.sbatch").read_text().splitlines()
+    assert {"#SBATCH --signal=TERM@120", "#SBATCH --requeue"} <= {*script}
+
+
 def test_slurm_does_not_run_in_another_folder(clone):
     job = ("bash", clone.path / "launch" / "slurm.sbatch", "--workdir=run")
     assert not clone.run(*job, SLURM_SUBMIT_DIR=f"{clone.path}/none", status=1)
@@ -175,13 +180,10 @@ def test_an_array_is_given_its_values_as_they_were(clone):
         log = f"{folder}/array-".replace("%", "%%") + "%a.log"  # as sbatch writes a %
         indices = ",".join(map(str, range(len(values))))
         assert told["argv"][:1] == [f"--array={indices}"]
-        assert (
-            told["argv"][-6:]
-            == [
-                *("--signal=B:TERM@120", f"--output={log}", "--time=1:00", "--comment=two words"),
-                *("--exclude=$(touch", "canary)", f"{folder}/array.sbatch"),
-            ][-6:]
-        )
+        assert told["argv"][-7:] == [
+            *("--signal=B:TERM@120", f"--output={log}", "--time=1:00", "--comment=two words"),
+            *("--exclude=$(touch", "canary)", f"{folder}/array.sbatch"),
+        ]
         for index in (number, -1 % len(values)):  # the tasks, as Slurm runs a copy of the script
             script = clone.path.parent / "slurm_script"
             shutil.copy(folder / "array.sbatch", script)

@@ -8,25 +8,27 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import re
 import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import tensorflow as tf
-from absl.testing import flagsaver
 
-from hvi_tf import command_line, locks
 from hvi_tf import config as config_lib
+from hvi_tf import files, locks
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
-from hvi_tf.interrupts import Interrupted
+from hvi_tf.export import export
 from hvi_tf.locks import Lock
 from hvi_tf.training import event_files
 from hvi_tf.training.summaries import Summaries
 from tests.faults import traces
+from tests.faults.tiny import Run
 from tests.faults.victims import SIZES
 
 RUN = (
@@ -91,10 +93,51 @@ def fill(path):
 def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(victims, unbroken, small_disk, tmp_path):
     log = tmp_path.parent / "log"
     victim = begun(victims, small_disk / "run", log)
+    victim.kill(signal.SIGSTOP)
     fill(small_disk / "ballast")
+    victim.kill(signal.SIGCONT)
     assert_one_line(victim, "cannot write", "free some space")
     (small_disk / "ballast").unlink()
     assert_goes_on(victims, small_disk / "run", unbroken, log)
+
+
+@pytest.mark.usefixtures("eager")
+def test_what_is_renamed_is_on_the_disk_and_so_is_its_name(tmp_path, monkeypatch):
+    """A machine that goes down leaves no empty file under a name that promises a whole one."""
+    on_disk, renamed, unnamed = set(), [], set()  # inodes; targets; folders with new names
+    fsync = os.fsync
+
+    def synced(descriptor):
+        fsync(descriptor)
+        on_disk.add(os.fstat(descriptor).st_ino)
+        unnamed.discard(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def recorded(rename):
+        def moved(source, target):
+            parts = [pathlib.Path(source), *pathlib.Path(source).rglob("*")]
+            assert {part.stat().st_ino for part in parts} <= on_disk, source
+            rename(source, target)
+            renamed.append(pathlib.Path(target).name)
+            unnamed.add(str(pathlib.Path(target).parent.resolve()))
+
+        return moved
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, recorded(getattr(os, name)))
+    run = Run(tmp_path)
+    run.train(max_steps=4)
+    run.train(max_steps=8)  # which gathers the events
+    export(run.model, tmp_path / "saved_model")
+    assert not unnamed
+    export(run.model, tmp_path / "saved_model")
+    assert not unnamed
+    files.write_arrays(tmp_path / "scores.npz", {"score": np.zeros(3)})
+    assert {"config.json", "ckpt-8.index", "ckpt-8.json", "saved_model", "scores.npz"} <= {*renamed}
+    assert any("tfevents" in name for name in renamed)
+    assert not unnamed
+    appended = [tmp_path / "metrics.jsonl", *(tmp_path / "tensorboard").iterdir()]
+    assert {path.stat().st_ino for path in appended} <= on_disk
 
 
 @pytest.mark.long
@@ -113,9 +156,11 @@ def test_a_file_that_is_cut_short_is_never_taken_for_whole(victims, unbroken, tm
 def test_a_disk_that_becomes_read_only(victims, unbroken, tmp_path):
     workdir = tmp_path / "run"
     victim = begun(victims, workdir, tmp_path / "log")
+    victim.kill(signal.SIGSTOP)
     mount("--bind", workdir, workdir)
     try:
         mount("-o", "remount,bind,ro", workdir)
+        victim.kill(signal.SIGCONT)
         assert_one_line(victim, "cannot write")
     finally:
         subprocess.run(["umount", "--lazy", workdir], check=True)
@@ -268,24 +313,40 @@ def test_damaged_events_are_told(tmp_path, capsys, damage, warns):
     assert 45 < found < 55
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interruption_ends_as_a_shell_tells_it_though_nobody_reads(
-    monkeypatch, capsys, number, status
-):
-    """As after Ctrl-C, which also ends the `tee` that the output went to."""
+def test_records_that_are_no_events_are_told(tmp_path, capsys):
+    path = tmp_path / "events.out.tfevents.1.vm"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(b"\xff" * 20)
+    event_files.rewind(tmp_path, 100)
+    assert "is damaged; its later events are lost" in capsys.readouterr().out
 
-    def stop():
-        monkeypatch.setattr("builtins.print", broken)
-        raise Interrupted(number)
 
-    def broken(*arguments, **keywords):
-        raise BrokenPipeError
-
-    with flagsaver.flagsaver():
-        command_line.FLAGS(["hvi_tf.main"])
-        with pytest.raises(SystemExit) as end:
-            command_line.run(stop, lambda: "the same")
-    assert end.value.code == status
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        ("print('x')", 2, "error: [Errno 32] Broken pipe\n"),  # as of `... | head -1`
+        ("stop(15)", 143, ""),  # as after Ctrl-C, which also ends the `tee` of the output
+        ("stop(2)", 130, ""),
+    ],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuffered):
+    script = (
+        "import sys\n"
+        "from hvi_tf import command_line, interrupts\n"
+        "def stop(number):\n"
+        "    raise interrupts.Interrupted(number)\n"
+        "command_line.FLAGS(['hvi_tf.main'])\n"
+        "sys.stdin.read()\n"
+        f"command_line.run(lambda: {command}, lambda: 'the same')\n"
+    )
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    process = subprocess.Popen([sys.executable, "-c", script], env=environment, text=True, **pipes)
+    process.stdout.close()
+    process.stdin.close()
+    assert process.stderr.read() == told
+    assert process.wait(timeout=60) == status
 
 
 def holder(folder):
@@ -333,9 +394,20 @@ def test_a_lock_of_another_machine_or_of_a_pid_given_anew(tmp_path, monkeypatch)
     ours = {**locks._identity(), "pid": os.getppid(), "began": "1"}  # alive, but since later
     (tmp_path / ".lock").write_text(json.dumps(ours))
     Lock(tmp_path).close()
-    for garbage in ("", "{", "[]", '{"host": 1}'):
-        (tmp_path / ".lock").write_text(garbage)
+    for garbage in (b"", b"{", b"[]", b'{"host": 1}', b"\xff\xfe", b"[" * 100_000):
+        (tmp_path / ".lock").write_bytes(garbage)
         Lock(tmp_path).close()
+
+
+def test_a_disk_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch):
+    lock = Lock(tmp_path)
+
+    def fails(owner):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(lock, "_write", fails)
+    lock.close()
+    Lock(tmp_path).close()
 
 
 @pytest.mark.long
@@ -354,6 +426,10 @@ def test_what_a_killed_process_left_unfinished_is_removed(stopped):
     assert not [path for path in left if path.exists()]
     assert (stopped / "saved_model").exists()
     # Killed between the two renamings of an export.
-    (stopped / "saved_model").rename(stopped / "saved_model.old")
-    workdirs.create_or_open(stopped, config).close()
-    assert (stopped / "saved_model" / "saved_model.pb").exists()
+    for open_again in (
+        lambda: workdirs.create_or_open(stopped, config),
+        lambda: workdirs.open_existing(stopped),
+    ):
+        (stopped / "saved_model").rename(stopped / "saved_model.old")
+        open_again().close()
+        assert (stopped / "saved_model" / "saved_model.pb").exists()
