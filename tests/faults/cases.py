@@ -1,4 +1,4 @@
-"""How many cases the property tests of this folder try.
+"""How many cases the property tests of this folder try, and what a case needs.
 
 Each test has a share of one total: 1,500 in the suite, where the cases are the same ones every
 time, and 100,000 in the long form, where they are drawn anew. A case that fails is printed with
@@ -6,16 +6,22 @@ a line that reproduces it.
 """
 
 import collections
+import contextlib
 import functools
+import os
+import pathlib
+import tempfile
+import tracemalloc
 
 from hypothesis import HealthCheck, settings
 
+from hvi_tf.errors import UserError
 from tests.faults import count
 
 # Some spaces are exhausted before the share of their test.
 SHORT, LONG = 1_500, 103_000
 
-SHARES: dict[str, float] = {}  # of each test; `test_input` holds their sum to be 1
+SHARES: dict[str, float] = {}  # of each test; `test_reliability` holds their sum to be 1
 TRIED: collections.Counter = collections.Counter()  # the cases of each test in this process
 
 
@@ -44,3 +50,33 @@ def share(part):
         return profile(test)
 
     return decorate
+
+
+@contextlib.contextmanager
+def folder():
+    """An empty folder that this process is in; function-scoped fixtures are not made per case."""
+    before = pathlib.Path.cwd()
+    with tempfile.TemporaryDirectory() as path:
+        os.chdir(path)
+        try:
+            yield pathlib.Path(path)
+        finally:
+            os.chdir(before)
+
+
+def outcome(function, *arguments, refusals=(UserError, ValueError)):
+    """What it returns, or else the message of its refusal."""
+    try:
+        return function(*arguments), None
+    except refusals as error:
+        return None, str(error)
+
+
+@contextlib.contextmanager
+def peak_memory():
+    """Gives a function that tells the most memory, in bytes, that was had inside."""
+    tracemalloc.start()
+    try:
+        yield lambda: tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -2,8 +2,9 @@
 
 `python -m tests.faults.random_configurations --count=10000 --seed=0 --processes=2` tries so
 many and prints how many were trained, refused or crashed; `--log=FILE` keeps what was found,
-and another start with the same file goes on from there. A configuration is a pure function of
-the seed and its number: `--only=NUMBER` runs that one alone, with its traceback.
+and another start at the same commit with the same file goes on from there. A configuration is
+a pure function of the seed and its number: `--only=NUMBER` runs that one alone, with its
+traceback.
 
 Every configuration ends in one of three ways. It is refused, by one clear line; or it is
 trained, that is three steps on images that may be all black or all white, and scored once; or
@@ -29,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from hvi_tf import config as config_lib
+from hvi_tf import provenance
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
 
@@ -334,10 +336,10 @@ def supervise(seed, numbers, found):
 
 def try_all(count, seed, processes, log=None):
     """Runs configurations 0 to count - 1 and prints what came of it; counts the outcomes."""
-    told = {}
+    told, commit = {}, provenance.commit()
     if log and log.exists():
-        told = {t["number"]: t for t in map(json.loads, log.read_text().splitlines())}
-        told = {number: t for number, t in told.items() if number < count}
+        known = map(json.loads, log.read_text().splitlines())
+        told = {t["number"]: t for t in known if t["commit"] == commit and t["number"] < count}
     missing = [number for number in range(count) if number not in told]
     began = time.monotonic()
     file = log.open("a") if log else None
@@ -345,7 +347,7 @@ def try_all(count, seed, processes, log=None):
     def found(line):
         told[line["number"]] = line
         if file:
-            print(json.dumps(line), file=file, flush=True)
+            print(json.dumps({"commit": commit, **line}), file=file, flush=True)
         if line["outcome"] == "crashed":
             print(f"crashed: {line['said']}\n  {reproduce(seed, line['number'])}", flush=True)
         if len(told) % 100 == 0:

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import config as config_lib
+from hvi_tf import files
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, preparation, splits
@@ -59,17 +60,18 @@ STRANGE = [[], {}, "x", "../../x", "", True, None, -1, 1.5, 10**30, ["x"], [[1]]
 def test_a_setting_is_of_its_kind_or_refused(name):
     """Nothing else gets to where it is used, a path among others."""
     (field,) = (f for f in config_lib.fields() if f.name == name)
-    wanted = (float, int) if config_lib.kind(field) is float else config_lib.kind(field)
+    kind = config_lib.kind(field)
+    wanted = (float, int) if kind is float else (kind,)
     for value in STRANGE:
         config = json.loads(config_lib.make(**SETTINGS).to_json())
         (section,) = (s for s in config.values() if name in s)
         section[name] = value
         try:
             found = config_lib.flatten(Config.from_json(json.dumps(config)))[name]
-        except (UserError, TypeError):
+        except UserError:
             continue
-        assert isinstance(found, wanted) or (found is None and field.default is None), value
-        if wanted is tuple:
+        assert type(found) in wanted or (found is None and field.default is None), value
+        if kind is tuple:
             assert all(type(number) is int for number in found)
 
 
@@ -106,6 +108,17 @@ def variants(value):
 CODE = b"cos\nsystem\n(S'touch canary'\ntR."  # what a pickle of a command looks like
 
 
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """The workdir of a run with one checkpoint."""
+    with contextlib.closing(
+        workdirs.create_or_open(tmp_path / "run", config_lib.make(**SETTINGS))
+    ) as workdir:
+        Checkpoints(make_vae(workdir.config, 12), workdir).save()
+        monkeypatch.chdir(workdir.path)
+        yield workdir
+
+
 @pytest.mark.parametrize(
     "replaced",
     [
@@ -119,44 +132,71 @@ CODE = b"cos\nsystem\n(S'touch canary'\ntR."  # what a pickle of a command looks
     ],
     ids=["strings", "a string", "complex", "int8", "another shape", "empty", "variant"],
 )
-def test_a_checkpoint_of_other_objects_is_damaged(replaced, tmp_path, monkeypatch):
-    config = config_lib.make(**SETTINGS)
-    workdir = workdirs.create_or_open(tmp_path / "run", config)
-    Checkpoints(make_vae(config, 12), workdir).save()
-    prefix = str(workdir.checkpoints / "ckpt-0")
-    rewrite(prefix, lambda name, value: value if "OBJECT_GRAPH" in name else replaced(value))
-    assert_damaged(config, workdir, monkeypatch)
+def test_a_checkpoint_of_other_objects_is_damaged(replaced, saved):
+    rewrite(saved, lambda name, value: value if "OBJECT_GRAPH" in name else replaced(value))
+    assert_damaged(saved)
 
 
 @pytest.mark.parametrize("graph", [b"", CODE, b"\xff" * 1000, b"\x0a\x04\x0a\x02\x10\x00" * 1000])
-def test_a_checkpoint_of_another_graph_of_objects_is_damaged(graph, tmp_path, monkeypatch):
-    config = config_lib.make(**SETTINGS)
-    workdir = workdirs.create_or_open(tmp_path / "run", config)
-    Checkpoints(make_vae(config, 12), workdir).save()
+def test_a_checkpoint_of_another_graph_of_objects_is_damaged(graph, saved):
+    rewrite(saved, lambda name, value: tf.constant(graph) if "OBJECT_GRAPH" in name else value)
+    assert_damaged(saved)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        *("", "null", "[]", "{}", '{"best_step": 1}', CODE.decode()),
+        '{"best_step": 1e999, "not_finite": 0, "sums": {}, "steps": 0}',
+        '{"best_step": 1, "not_finite": 0, "sums": [], "steps": 0}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_a_checkpoint_of_another_state_is_damaged(state, saved):
+    rewrite(saved, lambda name, value: tf.constant(state) if "py_state" in name else value)
+    assert_damaged(saved)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("", "null", "[]", "{}", '{"step": 0}', '{"step": 0, "run": "RUN"}', CODE.decode()),
+        '{"step": 0, "run": "RUN", "sha256": 3}',
+        '{"step": 0, "run": "RUN", "sha256": {"ckpt-0.index": 3}}',
+        '{"step": 0, "run": "RUN", "sha256": {"../../../../etc/passwd": "0"}}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_digests_that_are_none_make_a_checkpoint_damaged(manifest, saved):
+    run = config_lib.identity_digest(saved.config)
+    (saved.checkpoints / "ckpt-0.json").write_text(manifest.replace("RUN", run))
+    assert_damaged(saved)
+
+
+def rewrite(workdir, replace):
+    """Replaces tensors of the checkpoint, and tells of its new digests as whoever does so would."""
     prefix = str(workdir.checkpoints / "ckpt-0")
-    rewrite(prefix, lambda name, value: tf.constant(graph) if "OBJECT_GRAPH" in name else value)
-    assert_damaged(config, workdir, monkeypatch)
-
-
-def rewrite(prefix, replace):
     reader = tf.train.load_checkpoint(prefix)
     names = sorted(reader.get_variable_to_shape_map())
     tensors = [replace(name, tf.constant(reader.get_tensor(name))) for name in names]
     tf.raw_ops.SaveV2(
         prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
     )
+    manifest = workdir.checkpoints / "ckpt-0.json"
+    about = files.read_json(manifest)
+    for name in about["sha256"]:
+        about["sha256"][name] = files.digest(workdir.checkpoints / name)
+    files.write_json(manifest, about)
 
 
-def assert_damaged(config, workdir, monkeypatch):
-    monkeypatch.chdir(workdir.path)
+def assert_damaged(workdir):
     told = []
     with pytest.raises(UserError, match="every checkpoint there is damaged") as error:
-        Checkpoints(make_vae(config, 12), workdir, warn=told.append).restore_latest()
+        Checkpoints(make_vae(workdir.config, 12), workdir, warn=told.append).restore_latest()
     (warning,) = told
     assert "is damaged (" in warning
     assert "\n" not in warning + str(error.value)
     assert not list(workdir.path.rglob("canary"))
-    workdir.close()
 
 
 def members(outside):

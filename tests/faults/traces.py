@@ -54,7 +54,9 @@ def assert_equal(one, other):
     assert one.keys() == other.keys()
     for name, value in one.items():
         if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(value, other[name], err_msg=name)
+            found = other[name]
+            np.testing.assert_array_equal(value, found, err_msg=name)  # which shows the numbers
+            assert (value.dtype, value.tobytes()) == (found.dtype, found.tobytes()), name
         else:
             assert value == other[name], name
 
