@@ -116,6 +116,8 @@ def expected_build():
             # The shared fixtures are imported by pytest, not by the file.
             deps = sorted({*deps, ":tests.conftest", ":tests.bazel_main"})
         lines = [f'    name = "{name}",', f'    srcs = ["{file}"],']
+        if name.startswith("tests") and not is_test:
+            lines.append("    testonly = True,")  # or it may depend on no test
         if is_test:
             lines = [
                 f'    name = "{name}",',
