@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from typing import TextIO
 
 from absl import flags, logging
 
@@ -78,15 +79,16 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
         _tell(f"a defect of this program ({type(error).__name__}: {reason}); --debug shows where")
         sys.exit(1)
     finally:
-        _let_go_of_stdout()
+        for stream in (sys.stdout, sys.stderr):
+            _let_go_of(stream)
 
 
-def _let_go_of_stdout() -> None:
+def _let_go_of(stream: TextIO) -> None:
     """What nobody reads goes nowhere, or Python would try again at its end, and exit with 120."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 _LESS = "give a smaller --batch_size, --K, --M or --L, or smaller networks"
@@ -94,6 +96,7 @@ _LESS = "give a smaller --batch_size, --K, --M or --L, or smaller networks"
 
 def _tell(line: str) -> None:
     """The one line for the exception that is being handled."""
-    if FLAGS.debug:
-        traceback.print_exc()
-    print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody may read this, too
+        if FLAGS.debug:
+            traceback.print_exc()
+        print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)

@@ -46,7 +46,7 @@ def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
     `restore_folder` brings back the old one.
 
     Raises:
-        OSError: with the old one in its place.
+        OSError: with the old one in its place, or, if only the disk is behind, the new one.
     """
     old = _aside(path)
     shutil.rmtree(old, ignore_errors=True)
@@ -54,10 +54,10 @@ def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
         if path.exists():
             path.rename(old)
         new.rename(path)
-        sync(path.parent)
     except OSError:
         restore_folder(path)
         raise
+    sync(path.parent)  # before the old one goes
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -238,7 +238,8 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
 
     Args:
         path: of the workdir.
-        writes: whether this process is the one that writes, and so has the lock.
+        writes: whether this process is the one that writes: it takes the lock, and removes what
+            a killed one has left unfinished.
 
     Raises:
         UserError: if there is no run, or it is in use.

@@ -122,9 +122,17 @@ def check_name(name: str) -> None:
         raise UserError(f"--dataset={name}: unknown; choose one of {', '.join(SOURCES)}")
 
 
+_FOLDERS = ("data_dir", "manual_dir")
+
+
 def check(config: DataConfig) -> None:
-    """Raises `UserError` unless the data set is known and has that split."""
+    """Raises `UserError` unless the data set is known and has that split, and folders can be."""
     check_name(config.dataset)
+    for name in _FOLDERS:
+        try:
+            pathlib.Path(getattr(config, name)).expanduser()
+        except RuntimeError as error:
+            raise UserError(f"--{name}={getattr(config, name)}: {error}; name another") from None
     source = SOURCES[config.dataset]
     if config.split not in source.splits:
         raise UserError(
@@ -154,10 +162,11 @@ def load(config: DataConfig) -> Dataset:
 
     try:
         builder, digest = source.open(config)
-    except (OSError, RuntimeError) as error:  # closed folders, names too long, homes of nobody
-        named = [f"--{n}={getattr(config, n)}" for n in ("data_dir", "manual_dir")]
+    except OSError as error:  # a closed folder, or a name that is too long
+        named = [f"--{n}={getattr(config, n)}" for n in _FOLDERS if getattr(config, n)]
         raise UserError(
-            f"{' or '.join(named)}: cannot be looked into ({first_line(error)}); name another"
+            f"{' or '.join(named) or 'the default --data_dir'}: cannot be looked into "
+            f"({first_line(error)}); name another"
         ) from error
     try:
         num_images = builder.info.splits[source.train].num_examples

@@ -30,7 +30,7 @@ _DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.")
 
 def trained(path: pathlib.Path) -> tuple[VAE, np.ndarray]:
     """The model of a run at its best checkpoint, and its validation images as observed."""
-    run = workdirs.open_existing(path)
+    run = workdirs.open_existing(path, writes=False)
     data = datasets.load(run.config.data)
     model = make_vae(run.config, data.test.shape[1])
     Checkpoints(model, run).restore_best()

@@ -75,10 +75,14 @@ def train(context: Context, settings: Settings) -> Run:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     path = context.runs / run_name(settings)
+    config, data = _with_data(context, settings, path)
+    return _train(config, data, make_vae(config, data.train.shape[1]), path)
+
+
+def _with_data(context: Context, settings: Settings, path: pathlib.Path) -> tuple[Config, Dataset]:
     config = config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
     # A run goes on as it began, with XLA or without, whatever this machine would choose.
-    config, data = runs.with_data(workdirs.reconcile(path, config))
-    return _train(config, data, make_vae(config, data.train.shape[1]), path)
+    return runs.with_data(workdirs.reconcile(path, config))
 
 
 def fit_tau(run: Run, epochs: int, K: int) -> Run:
@@ -110,8 +114,11 @@ def _open(path: pathlib.Path, config: Config) -> Workdir:
 
 def best_validation_bound(context: Context, settings: Settings) -> float:
     """That of the run of these settings, which is trained for it if need be."""
-    path = context.runs / run_name(settings) / "best_validation_bound.json"
-    if not path.exists():
+    folder = context.runs / run_name(settings)
+    path = folder / "best_validation_bound.json"
+    if path.exists():
+        _with_data(context, settings, folder)  # the cell comes from them all the same
+    else:
         run = train(context, settings)
         best = max(r["value"] for r in learning_curve(run, ""))
         files.write_json(path, best)

@@ -1,5 +1,6 @@
 """Checkpoints: the last few to resume from, some to keep, and the best one to evaluate."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -136,12 +137,11 @@ class Checkpoints:
         """The best checkpoint where it may lie once more, among those to resume from."""
         latest = self.restore_latest()  # which knows what the best step is
         best = self.state.best_step
-        try:
+        with contextlib.suppress(UserError):  # it is damaged, too, as has been told
             if self._restore(self._workdir.checkpoints, lambda step: step == best):
                 return best
-        except UserError as error:
-            self._warn(f"warning: {error}")
-        self._warn(f"warning: using the latest checkpoint, of step {latest}, instead of the best")
+        if latest:
+            self._warn(f"warning: using the latest checkpoint, of step {latest}, not the best one")
         return None
 
     @property
@@ -234,11 +234,11 @@ class Checkpoints:
             raise ValueError(f"its {manifest.name} is that of step {about['step']}")
         if about["run"] != self._run:
             raise ValueError("it is another run's")
-        for name, digest in about["sha256"].items():
-            file = prefix.with_name(os.path.basename(name))
+        for suffix in _SUFFIXES:
+            file = prefix.with_name(f"{prefix.name}{suffix}")
             if not file.exists():
                 raise ValueError(f"{file.name} is missing")
-            found = files.digest(file)
+            digest, found = about["sha256"][file.name], files.digest(file)
             if found != digest:
                 raise ValueError(f"{file.name} has SHA-256 {found[:8]}..., not {digest[:8]}...")
 

@@ -5,6 +5,7 @@ Where it is its update that has spoiled the weights, those of before are gone, a
 the spoiled ones.
 """
 
+import math
 import pathlib
 from typing import Any, NamedTuple
 
@@ -71,23 +72,28 @@ def examine(model: VAE, step: Step, metrics: dict[str, float]) -> Finding:
     """What it was about a step whose metrics are not all finite.
 
     Args:
-        model: with the weights of that step, which it did not change.
+        model: with the weights of that step, unless its update has spoiled them.
         step: the one to look into.
         metrics: what it reported.
     """
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-    other = Finding(bad[0], metrics[bad[0]], np.zeros(0, int), of_weights=bad == ["weight_norm"])
-    return first_weight(model) or first_term(densities(model, step)) or other
+    if bad == [_NORM]:
+        return of_weights(model)
+    other = Finding(bad[0], metrics[bad[0]], np.zeros(0, int))
+    return first_term(densities(model, step)) or other
 
 
-def first_weight(model: VAE) -> Finding | None:
-    """The first weight that is not finite: no step begins with one, so an update has made it."""
+_NORM = "weight_norm"  # the one metric of the weights after the step
+
+
+def of_weights(model: VAE) -> Finding:
+    """What it is about weights that an update has spoiled; their norm, if each is finite."""
     for name, variable in model.weights_by_name.items():
         values = variable.numpy()
         if not np.isfinite(values).all():
             value = float(values[~np.isfinite(values)][0])
             return Finding(f"the weight {name}", value, np.zeros(0, int), of_weights=True)
-    return None
+    return Finding(_NORM, math.inf, np.zeros(0, int), of_weights=True)
 
 
 def densities(model: VAE, step: Step) -> LogDensities:
@@ -129,4 +135,5 @@ def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None
     files.write_json(path.with_suffix(".json"), about)
     weights = {f"weight/{name}": v.numpy() for name, v in model.weights_by_name.items()}
     arrays = {"x": step.x.numpy(), "rows": step.rows, "number": step.number}
+    arrays["of_weights"] = finding.of_weights
     files.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)

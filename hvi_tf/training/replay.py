@@ -42,12 +42,14 @@ def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
         step = _step(arrays)
         model = make_vae(config, step.x.shape[1])
         _take_weights(model, arrays)
+        of_weights = bool(arrays["of_weights"])
     except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path}: no dump of this run ({error}); name nonfinite/step_N.npz") from (
             error
         )
-    found = nonfinite.first_weight(model) or nonfinite.first_term(nonfinite.densities(model, step))
-    return config, step, found
+    if of_weights:
+        return config, step, nonfinite.of_weights(model)
+    return config, step, nonfinite.first_term(nonfinite.densities(model, step))
 
 
 def _step(arrays: dict[str, np.ndarray]) -> Step:

@@ -339,7 +339,7 @@ def try_all(count, seed, processes, log=None):
     told, commit = {}, provenance.commit()
     if log and log.exists():
         known = map(json.loads, log.read_text().splitlines())
-        told = {t["number"]: t for t in known if t["commit"] == commit and t["number"] < count}
+        told = {t["number"]: t for t in known if t.get("commit") == commit and t["number"] < count}
     missing = [number for number in range(count) if number not in told]
     began = time.monotonic()
     file = log.open("a") if log else None

@@ -161,7 +161,7 @@ def test_a_checkpoint_of_another_state_is_damaged(state, saved):
     "manifest",
     [
         *("", "null", "[]", "{}", '{"step": 0}', '{"step": 0, "run": "RUN"}', CODE.decode()),
-        '{"step": 0, "run": "RUN", "sha256": 3}',
+        *('{"step": 0, "run": "RUN", "sha256": 3}', '{"step": 0, "run": "RUN", "sha256": {}}'),
         '{"step": 0, "run": "RUN", "sha256": {"ckpt-0.index": 3}}',
         '{"step": 0, "run": "RUN", "sha256": {"../../../../etc/passwd": "0"}}',
         pytest.param("[" * 100_000, id="deep"),

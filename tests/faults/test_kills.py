@@ -31,27 +31,22 @@ def said(text):
     return lambda folder: (folder / "log").exists() and text in (folder / "log").read_text()
 
 
-# What is waited for, by what tells that it has begun; in the order of a run, more or less.
+# What is waited for, by what tells that it has begun; in the order of a run, more or less. Events
+# are gathered when a run goes on, so that comes after a kill within the training.
 WATCHED = {
     "metrics": present("metrics.jsonl"),
     "change of K": said("epoch 3/30"),
+    "gathering": present("tensorboard/.events*.tmp"),
     "checkpoint": present("checkpoints/.ckpt-*/*"),
     "best": present("best/.ckpt-*/*"),
     "manifest": present("checkpoints/.ckpt-*.json*.tmp"),
-    "gathering": present("tensorboard/.events*.tmp"),
     "early stop": said("training ends early"),
     "export": present("saved_model.tmp*"),
     "evaluation": present("evaluation/.*.tmp"),
 }
-
-
-def moments(rng, seconds):
-    """Endlessly, (what is waited for, whether it is there, for how long to wait then)."""
-    while True:
-        yield "any", None, rng.uniform(0.0, seconds)
-        for name, condition in WATCHED.items():
-            yield name, condition, rng.uniform(0.0, 0.03)
-            yield "any", None, rng.uniform(0.3, 1.0) * seconds
+MOMENTS = [
+    moment for name in WATCHED for moment in ([name] if name == "gathering" else ["any", name])
+]
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +63,27 @@ def unbroken(victims, tmp_path_factory):
 def killed(victims, folder, seconds, kills, where, seed=0):
     """Kills runs so many times, counted in `where`; yields the workdir of each that ended."""
     rng = random.Random(seed)
-    workdir = folder / "run"
-    chosen = moments(rng, seconds)
-    name, condition, delay = next(chosen)
+    workdir, log = folder / "run", folder / "log"
+    moment = 0
     while where.total() < kills:
         shutil.rmtree(workdir, ignore_errors=True)
         status = None
         while status != 0:
-            (folder / "log").unlink(missing_ok=True)  # which tells of the run before
-            victim = victims.start(*RUN, f"--workdir={workdir}", log=folder / "log")
+            log.unlink(missing_ok=True)  # which tells of the run before
+            victim = victims.start(*RUN, f"--workdir={workdir}", log=log)
+            name = MOMENTS[moment % len(MOMENTS)]
             if where.total() < kills:
-                if condition is None or victim.wait_for(lambda: condition(folder)):  # noqa: B023
-                    time.sleep(delay)
+                if name == "any":
+                    time.sleep(rng.uniform(0.0, 1.0) * seconds)
+                elif victim.wait_for(lambda: WATCHED[name](folder)):  # noqa: B023
+                    time.sleep(rng.uniform(0.0, 0.03))
                 victim.kill()
             status, out = victim.wait()
             assert status in (0, -signal.SIGKILL), out
             if status:
                 where[name] += 1
-            if status or condition is None:  # else another run has to come to that
-                name, condition, delay = next(chosen)
+            # What was missed comes again, after what comes before it.
+            moment += 1 if status or name == "any" else -1
         yield workdir
 
 
@@ -98,7 +95,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken,
     for workdir in killed(victims, tmp_path, seconds, count(20, 200), where):
         traces.assert_equal(traces.of(workdir), expected)
         ended += 1
-    assert {*where} == {"any", *WATCHED}
+    assert len({"any", *WATCHED} - {*where}) <= count(2, 0)  # what takes milliseconds is missed
     record("kills", kills=where.total(), where=dict(where), runs=ended)
 
 
@@ -125,8 +122,12 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_second_signal_does_not_wait(tmp_path):
+def test_a_second_signal_does_not_wait(tmp_path, request):
     """Nor does one before the first step, for which nothing has to be saved."""
+
+    # Not ignored, as they are in what a shell has started in the background.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
     def signals():
         signal.raise_signal(signal.SIGINT)

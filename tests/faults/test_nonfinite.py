@@ -48,15 +48,15 @@ def spoil_gradient(model, step):
     model._ascend = spoiled
 
 
-def spoil_update(model, step):
-    """Makes the update of a step (from 1) leave a weight that is not a number."""
+def spoil_update(model, step, value=float("nan")):
+    """Makes the update of a step (from 1) leave a weight of this value."""
     climb = model.climb
 
     def spoiled(ascent):
         climb(ascent)
         weight = model.trainable_variables[3]
         bad = tf.equal(model.optimizer.iterations, step)
-        weight.assign(tf.where(bad, float("nan"), weight))
+        weight.assign(tf.where(bad, value, weight))
 
     model.climb = spoiled
 
@@ -200,6 +200,17 @@ def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
 
 
 @pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_weights_so_large_that_they_have_no_norm_are_spoiled(tmp_path, policy):
+    run = Run(tmp_path, lambda model: spoil_update(model, 6, 1e30))
+    with pytest.raises(UserError, match=r"step 6: weight_norm is inf; dumped"):
+        run.train(on_nonfinite=policy)
+    _, _, shown = replay.replay(tmp_path / "nonfinite" / "step_6.npz")
+    assert shown.of_weights
+    assert shown.term == "weight_norm"
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
 def test_no_policy_goes_on_for_ever(tmp_path, policy, monkeypatch):
     monkeypatch.setattr(recovery, "MAX_IN_EPOCH", 2)
@@ -251,7 +262,7 @@ def test_a_dump_of_something_else_is_one_line(tmp_path):
         *(dict(x=np.zeros((3, 16))), dict(x=np.zeros(16, np.float32)), dict(rows=np.arange(2))),
         *(dict(rows=np.zeros(3)), dict(number=0), dict(number=1e30), dict(number="a")),
         *(dict(schedule=np.array([-5.0, 1.0, 1.0, 0.1])), dict(schedule=np.zeros(2))),
-        dict(schedule=np.full(4, np.nan)),
+        *(dict(schedule=np.full(4, np.nan)), dict(of_weights=np.zeros(2))),
     ],
 )
 def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
@@ -260,6 +271,7 @@ def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
     path = tmp_path / "nonfinite" / "step_3.npz"
     x = np.zeros((3, 16), np.float32)
     right = dict(x=x, rows=np.arange(3), number=3, schedule=np.array([2.0, 1.0, 1.0, 0.1]))
+    right["of_weights"] = False
     weights = {f"weight/{n}": v.numpy() for n, v in make_vae(CONFIG, 16).weights_by_name.items()}
     files.write_arrays(path, right | weights)
     replay.replay(path)

@@ -330,7 +330,8 @@ def test_records_that_are_no_events_are_told(tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuffered):
+@pytest.mark.parametrize("both", [False, True], ids=["stdout", "stderr, too"])
+def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuffered, both):
     script = (
         "import sys\n"
         "from hvi_tf import command_line, interrupts\n"
@@ -344,8 +345,10 @@ def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuf
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
     process = subprocess.Popen([sys.executable, "-c", script], env=environment, text=True, **pipes)
     process.stdout.close()
+    if both:
+        process.stderr.close()
     process.stdin.close()
-    assert process.stderr.read() == told
+    assert both or process.stderr.read() == told
     assert process.wait(timeout=60) == status
 
 
