@@ -60,12 +60,15 @@ def run(command: Callable[[], None], same_command: Callable[[], str]) -> None:
         sys.exit(2)
     except (Interrupted, KeyboardInterrupt) as stop:
         # A second Ctrl-C does not wait for the checkpoint that the first one asked for.
-        kept = "nothing is lost" if isinstance(stop, Interrupted) else "the last checkpoint stays"
+        kept = "nothing is lost" if isinstance(stop, Interrupted) else "what has been saved stays"
         with contextlib.suppress(OSError):  # Ctrl-C may have ended what reads this, too
             print(f"\nInterrupted; {kept}. To go on:\n  {same_command()}", flush=True)
         number = stop.signal if isinstance(stop, Interrupted) else signal.SIGINT
         sys.exit(128 + number)
-    except OSError as error:  # of a disk, or of a pipe whose reader has gone
+    except BrokenPipeError:
+        _tell(f"whoever read the output has gone; to go on: {same_command()}")
+        sys.exit(2)
+    except OSError as error:  # of a disk
         _tell(str(error))
         sys.exit(2)
     except MemoryError as error:

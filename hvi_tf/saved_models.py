@@ -44,7 +44,7 @@ def find(asked: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
         path = (root / pathlib.Path(asked.saved_model).expanduser()).resolve()
         if not (path / "saved_model.pb").is_file():
             raise UserError(f"{flag}: no saved_model.pb in {path}; name a SavedModel's folder")
-        for file in _content(path):
+        for file in (path, *_content(path)):
             real = file.resolve()
             if not (asked.trust_saved_model or real.is_relative_to(root)):
                 raise UserError(

@@ -33,11 +33,13 @@ def table(
     took = duration(scores["seconds"])
     if scores["estimator"] == "saved_model":
         scored = f"SavedModel {scores['saved_model']} (SHA-256 {scores['sha256'][:12]}...)"
-        lies = []
+        lies = []  # another one than the run's own, perhaps
     else:
         scored = f"checkpoint of step {scores['step']}"
         is_best = (workdir.best / f"ckpt-{scores['step']}.index").exists()
         lies = [("checkpoint", str(workdir.best if is_best else workdir.checkpoints))]
+        if workdir.saved_model.exists():
+            lies.append(("SavedModel", str(workdir.saved_model)))
     rows += [
         (
             "images",
@@ -56,7 +58,6 @@ def table(
         )
     rows += [
         *lies,
-        *([("SavedModel", str(workdir.saved_model))] if workdir.saved_model.exists() else []),
         ("TensorBoard", str(workdir.tensorboard)),
         ("per-image scores", scores["scores"]),
     ]
