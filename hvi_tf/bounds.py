@@ -33,10 +33,27 @@ class LogDensities(NamedTuple):
     log_tau: tf.Tensor  # [K+1, M, B]         log tau(psi_mk|z_m,x)
 
 
+def log_sum_exp(values: tf.Tensor) -> tf.Tensor:
+    """Returns the log of the sum of exp over axis 0. `[N, ...] -> [...]`.
+
+    Where all entries are -inf, or one is +inf, the result is that infinity and its gradient
+    is 0. A draw outside the support of a density so has the weight 0, and no gradient.
+    """
+    largest = tf.stop_gradient(tf.reduce_max(values, axis=0))
+    infinite = tf.math.is_inf(largest)
+    finite_values = tf.where(infinite, tf.zeros_like(values), values)
+    return tf.where(infinite, largest, tf.reduce_logsumexp(finite_values, axis=0))
+
+
 def log_mean_exp(values: tf.Tensor) -> tf.Tensor:
-    """Log of the mean of exp over axis 0, stable for any finite input. `[N, ...] -> [...]`."""
+    """Returns the log of the mean of exp over axis 0, see `log_sum_exp`. `[N, ...] -> [...]`."""
     count = tf.cast(tf.shape(values)[0], values.dtype)
-    return tf.reduce_logsumexp(values, axis=0) - tf.math.log(count)
+    return log_sum_exp(values) - tf.math.log(count)
+
+
+def warmed_up(log_ratios: tf.Tensor, weight: float | tf.Tensor) -> tf.Tensor:
+    """Returns `weight * log_ratios`, and 0 for a weight of 0 even where a ratio is infinite."""
+    return tf.math.multiply_no_nan(log_ratios, as_weight(weight, log_ratios.dtype))
 
 
 def as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -47,8 +64,7 @@ def as_weight(value: float | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 def inner_log_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.Tensor:
     """Beta `[K+1, M, B]`: log q(z,psi_k|x) - log tau(psi_k|z,x), warmed up by `inner`."""
-    auxiliary = densities.log_q_psi - densities.log_tau
-    return densities.log_q_z + as_weight(inner, auxiliary.dtype) * auxiliary
+    return densities.log_q_z + warmed_up(densities.log_q_psi - densities.log_tau, inner)
 
 
 def log_marginal_upper(log_ratios: tf.Tensor) -> tf.Tensor:
@@ -87,7 +103,7 @@ def outer_log_weights(
     """Alpha `[M, B]`: log p(x|z_m) + c_out (P[m] - U[m]), the logs of the outer weights."""
     log_q = log_marginal_upper(inner_log_ratios(densities, inner))
     log_p = log_mean_exp(densities.log_prior)
-    return densities.log_likelihood + as_weight(outer, log_q.dtype) * (log_p - log_q)
+    return densities.log_likelihood + warmed_up(log_p - log_q, outer)
 
 
 def bound(
@@ -128,7 +144,7 @@ def generalized_iwae(log_weights: tf.Tensor, log_pi: tf.Tensor) -> tf.Tensor:
     Returns:
         `[...]`, nats.
     """
-    return tf.reduce_logsumexp(log_weights + _beside(log_pi, log_weights), axis=0)
+    return log_sum_exp(log_weights + _beside(log_pi, log_weights))
 
 
 def buffer_responsibilities(log_weights: tf.Tensor, log_pi: tf.Tensor) -> tf.Tensor:
@@ -143,14 +159,24 @@ def _beside(log_pi: tf.Tensor, log_weights: tf.Tensor) -> tf.Tensor:
 
 
 def normalised_weights(log_weights: tf.Tensor) -> tf.Tensor:
-    """Softmax over axis 0, without the transposes of tf.nn.softmax. `[N, ...] -> [N, ...]`."""
-    weights = tf.exp(log_weights - tf.reduce_max(log_weights, axis=0))
-    return weights / tf.reduce_sum(weights, axis=0)
+    """Returns the softmax over axis 0. `[N, ...] -> [N, ...]`.
+
+    All weights are 0 where the largest log weight is infinite: the bound has no gradient there.
+    """
+    # Not tf.nn.softmax, which transposes.
+    largest = tf.stop_gradient(tf.reduce_max(log_weights, axis=0))
+    nothing = tf.constant(-float("inf"), log_weights.dtype)
+    weights = tf.exp(tf.where(tf.math.is_inf(largest), nothing, log_weights - largest))
+    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=0))
 
 
 def effective_sample_size(log_weights: tf.Tensor) -> tf.Tensor:
-    """(sum w)^2 / sum w^2 over axis 0, between 1 and N. `[N, ...] -> [...]`."""
-    return 1.0 / tf.reduce_sum(tf.square(normalised_weights(log_weights)), axis=0)
+    """Returns (sum w)^2 / sum w^2 over axis 0, from 1 to N; 0 if all weights are 0.
+
+    `[N, ...] -> [...]`.
+    """
+    squares = tf.reduce_sum(tf.square(normalised_weights(log_weights)), axis=0)
+    return tf.math.reciprocal_no_nan(squares)
 
 
 def tau_path_factor(
@@ -216,5 +242,14 @@ def swap_ratios(densities: LogDensities, inner: float | tf.Tensor = 1.0) -> tf.T
     psi_1:K of its own.
     """
     warmed, full = inner_log_ratios(densities, inner), inner_log_ratios(densities)
-    log_r = warmed[0] - log_mean_exp(warmed) - (full[0] - log_mean_exp(full))
+    log_r = _log_weight_of_first(warmed) - _log_weight_of_first(full)
     return tf.exp(tf.minimum(log_r, _MAX_LOG_SWAP_RATIO))
+
+
+def _log_weight_of_first(log_weights: tf.Tensor) -> tf.Tensor:
+    """Log of the first of the normalized weights; 0 where it is infinite. `[N, ...] -> [...]`."""
+    infinite = tf.math.is_inf(log_weights[0])
+    finite_weights = tf.where(infinite, tf.zeros_like(log_weights), log_weights)
+    count = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
+    log_weight = log_weights[0] - log_sum_exp(finite_weights)
+    return tf.where(infinite, tf.zeros_like(log_weight), log_weight)

@@ -1,22 +1,27 @@
 """Checks of a user's own model, with errors that name the argument and the shapes.
 
-The model is traced once with few draws, nothing is computed. M=2, K=3 and L=5, so that an
-axis that is missing or in the wrong place shows.
+The model is traced once with few draws. M, K and L differ from one another and from the sizes
+of x, so a missing or misplaced axis shows. Then one draw is computed, to see that no density of
+an observation depends on another observation.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf import sampling
+from hvi_tf.bounds import LogDensities
 from hvi_tf.errors import first_line
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
-from hvi_tf.sampling import Model
+from hvi_tf.sampling import LatentSample, Model
 
-_M, _K, _L = 2, 3, 5
+_COUNTS = (2, 3, 5, 7, 11, 13, 17, 19)
+# The callable that each of the log-densities is from.
+_SOURCES = LogDensities("likelihood(z)", "prior", "conditional(psi, x)", "mixing(x)", "tau(z, x)")
 _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event (tfd.Independent)?"
 
 
@@ -57,7 +62,7 @@ def call(name: str, function: Callable, *arguments: Any) -> Any:
 
 
 def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None = None) -> None:
-    """Traces every callable that the row needs and compares shapes.
+    """Traces every callable that the row needs, compares shapes, and computes one draw.
 
     Args:
         model: the callables.
@@ -67,8 +72,9 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
             reparameterized.
 
     Raises:
-        ValueError: if a callable is missing, a shape is wrong, a draw is not reparameterized
-            or the estimator does not apply to the row.
+        ValueError: if a callable is missing, a shape is wrong, a draw is not reparameterized,
+            the estimator does not apply to the row, or a density of one observation depends
+            on another observation.
         TypeError: if a distribution has no `sample` or `log_prob` where one is needed.
     """
     if gradient is not None and gradient not in method.gradients:
@@ -77,6 +83,37 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
         )
     checker = _Checker(model, method, x, gradient)
     tf.function(checker.run, autograph=False).get_concrete_function()
+    if tf.executing_eagerly() and x.shape[0] > 1:
+        _check_rows(model, method, x)
+
+
+def _check_rows(model: Model, method: Method, x: tf.Tensor) -> None:
+    """Computes one draw with and without its first observation replaced by the second.
+
+    Raises:
+        ValueError: if a density of any other observation changes.
+    """
+    sample = sampling.draw(model, method, x, K=1, M=1, L=1, seed=tf.constant([0, 0]))
+    sample = sample._replace(log_q_z=None)  # evaluated at z, as the replaced one
+    before = sampling.log_densities(model, method, x, sample)
+    axes = LatentSample(z=1, psi_0=1, psi=2, zeta=2)
+    replaced = LatentSample(*(_first_replaced(v, a) for v, a in zip(sample, axes, strict=True)))
+    after = sampling.log_densities(model, method, _first_replaced(x, 0), replaced)
+    for name, was, now in zip(_SOURCES, before, after, strict=True):
+        was, now = was.numpy()[..., 1:], now.numpy()[..., 1:]
+        if not np.allclose(was, now, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"{name}: the log_prob of an observation depends on another observation (or is "
+                f"random); {_EVENT_HINT}"
+            )
+
+
+def _first_replaced(values: tf.Tensor | None, axis: int | None) -> tf.Tensor | None:
+    """The values with index 0 of an axis replaced by index 1."""
+    if values is None:
+        return None
+    indices = tf.concat([[1], tf.range(1, tf.shape(values)[axis])], axis=0)
+    return tf.gather(values, indices, axis=axis)
 
 
 class _Checker:
@@ -86,8 +123,11 @@ class _Checker:
         self._model, self._method, self._x, self._gradient = model, method, x, gradient
         self._seed = tf.constant([0, 0])
         self._B = x.shape[0]
+        self._M, self._K, self._L = [n for n in _COUNTS if n not in x.shape.as_list()][:3]
 
     def run(self) -> None:
+        # A copy: a bijector that caches its inverse at x would keep a tensor of this graph.
+        self._x = tf.identity(self._x)
         B, model, x = self._B, self._model, self._x
         z = self._check_hierarchical() if self._method.hierarchical else self._check_explicit()
         if isinstance(model.prior, Hierarchy):
@@ -96,8 +136,8 @@ class _Checker:
             name, prior = self._method.name, _describe(model.prior)
             raise ValueError(f"prior: bound={name!r} is for a Hierarchy, got {prior}")
         else:
-            self._log_prob("prior", model.prior, z, [_M, B])
-        self._log_prob("likelihood(z)", self._call("likelihood", z), x, [_M, B])
+            self._log_prob("prior", model.prior, z, [self._M, B])
+        self._log_prob("likelihood(z)", self._call("likelihood", z), x, [self._M, B])
 
     def _check_explicit(self) -> tf.Tensor:
         q = self._call("conditional", None, self._x)
@@ -108,60 +148,48 @@ class _Checker:
             )
         name = "conditional(None, x)"
         self._reparameterized(name, q, "phi")
-        z = self._draw(name, q, _M, [_M, self._B, None])
+        z = self._draw(name, q, self._M, [self._M, self._B, None])
         if not hasattr(q, "experimental_sample_and_log_prob"):
             raise TypeError(f"{name}: neither a TFP distribution nor hvi.Callables")
         try:
-            _, log_q_z = q.experimental_sample_and_log_prob(_M, seed=self._seed)
+            _, log_q_z = q.experimental_sample_and_log_prob(self._M, seed=self._seed)
         except NotImplementedError as error:
             raise TypeError(
                 f"{name}: no log_prob ({error}); bound={self._method.name!r} needs its density"
             ) from error
-        self._expect(f"{name}.log_prob(z)", log_q_z, [_M, self._B])
-        inner = q
-        while hasattr(inner, "distribution") and not isinstance(inner, tfd.TransformedDistribution):
-            inner = inner.distribution  # Independent and others of its kind
-        if self._gradient in ("stl", "iwae-dreg") and isinstance(
-            inner, tfd.TransformedDistribution
-        ):
-            # It knows the density of its own draws from their noise, by a cached bijector.
-            raise ValueError(
-                f"{name}: the density of a {_describe(q)} does not depend on its own draws, so "
-                f"gradient={self._gradient!r} would be wrong; use gradient='reparameterized', or "
-                "tfd.Independent(tfd.Normal(...), 1) for a diagonal Gaussian"
-            )
+        self._expect(f"{name}.log_prob(z)", log_q_z, [self._M, self._B])
         return z
 
     def _check_hierarchical(self) -> tf.Tensor:
         B, row = self._B, self._method
         mixing = self._call("mixing", self._x)
         self._reparameterized("mixing(x)", mixing, "phi")
-        psi_0 = self._draw("mixing(x)", mixing, _M, [_M, B, None])
+        psi_0 = self._draw("mixing(x)", mixing, self._M, [self._M, B, None])
         q = self._call("conditional", psi_0, self._x)
         self._reparameterized("conditional(psi, x)", q, "phi")
-        z = self._draw("conditional(psi, x)", q, (), [_M, B, None])
-        psi = psi_0[tf.newaxis] + tf.zeros([_K, 1, 1, 1], psi_0.dtype)
+        z = self._draw("conditional(psi, x)", q, (), [self._M, B, None])
+        psi = psi_0[tf.newaxis] + tf.zeros([self._K, 1, 1, 1], psi_0.dtype)
         self._log_prob(
-            "conditional(psi, x)", self._call("conditional", psi, self._x), z, [_K, _M, B]
+            "conditional(psi, x)", self._call("conditional", psi, self._x), z, [self._K, self._M, B]
         )
         if row.inverse == "mixing":
             return z
-        self._log_prob("mixing(x)", mixing, psi_0, [_M, B])
+        self._log_prob("mixing(x)", mixing, psi, [self._K, self._M, B])
         if row.inverse == "tau":
             tau = self._call("tau", z, self._x)
             self._reparameterized("tau(z, x)", tau, "eta")
-            drawn = self._draw("tau(z, x)", tau, _K, [_K, _M, B, None])
+            drawn = self._draw("tau(z, x)", tau, self._K, [self._K, self._M, B, None])
             if drawn.shape[-1] != psi_0.shape[-1]:
                 raise ValueError(
                     f"tau(z, x): draws psi of event shape {drawn.shape[3:]}, but mixing(x) draws "
                     f"psi of event shape {psi_0.shape[2:]}"
                 )
-            self._log_prob("tau(z, x)", tau, drawn, [_K, _M, B])
+            self._log_prob("tau(z, x)", tau, drawn, [self._K, self._M, B])
         return z
 
     def _check_prior(self, prior: Hierarchy, z: tf.Tensor) -> None:
-        B, shape = self._B, [_L, _M, self._B]
-        zeta = sampling.draw_unconditional_zeta(prior, _L, [_M, B], self._seed)
+        B, shape = self._B, [self._L, self._M, self._B]
+        zeta = sampling.draw_unconditional_zeta(prior, self._L, [self._M, B], self._seed)
         self._expect("prior.mixing: draws", zeta, [*shape, None])
         if self._method.zeta == "prior":
             self._reparameterized("prior.mixing", prior.mixing, "theta")
@@ -172,7 +200,7 @@ class _Checker:
                 )
             rho = prior.inverse(z)
             self._reparameterized("prior.inverse(z)", rho, "rho")
-            drawn = self._draw("prior.inverse(z)", rho, _L, [*shape, None])
+            drawn = self._draw("prior.inverse(z)", rho, self._L, [*shape, None])
             if drawn.shape[-1] != zeta.shape[-1]:
                 raise ValueError(
                     f"prior.inverse(z): draws zeta of event shape {drawn.shape[3:]}, but "

@@ -7,6 +7,8 @@ import math
 
 import tensorflow as tf
 
+from hvi_tf import bounds
+
 # Below this KL(tau||q(psi)), in nats, tau proposes what q(psi|x) would have proposed.
 COLLAPSED_NATS = 0.05
 # Above this shape the variance of the weights' mean is infinite for all practical purposes.
@@ -25,11 +27,15 @@ def kl_tau_posterior(log_ratios: tf.Tensor) -> tf.Tensor:
         log_ratios: beta `[K, ...]` of draws from tau, without the psi that generated z.
 
     Returns:
-        `[...]`, nats.
+        `[...]`, nats; +inf if tau draws where q(psi|z,x) is 0.
     """
-    count = tf.cast(tf.shape(log_ratios)[0], log_ratios.dtype)
-    lower = tf.reduce_logsumexp(log_ratios, axis=0) - tf.math.log(count)
-    return lower - tf.reduce_mean(log_ratios, axis=0)
+    return gain_over_one_draw(bounds.log_mean_exp(log_ratios), tf.reduce_mean(log_ratios, axis=0))
+
+
+def gain_over_one_draw(lower: tf.Tensor, mean_log_ratio: tf.Tensor) -> tf.Tensor:
+    """Returns L_K - L_1, and +inf where L_1 is -inf, even if L_K is too. `[...]`, nats."""
+    nowhere = tf.math.is_inf(mean_log_ratio)
+    return tf.where(nowhere, tf.abs(mean_log_ratio), lower - mean_log_ratio)
 
 
 def tail_length(count: int) -> int:

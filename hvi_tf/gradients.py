@@ -119,6 +119,7 @@ def value_and_gradients(
         *(model, method, x, variables),
         **dict(K=K, M=M, L=L, seed=seed, inner=inner, outer=outer),
         backward_samples=backward_samples,
+        estimators=[estimator],
     )
     return objective, ESTIMATORS[estimator](tape, objective, variables)
 
@@ -136,13 +137,16 @@ def record(
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
     backward_samples: int = 0,
+    estimators: Sequence[str] = ("reparameterized",),
 ) -> tuple[tf.GradientTape, Objective]:
-    """Draws once on a tape, from which any of `ESTIMATORS` can be read; see above."""
+    """Draws once on a tape, from which each of `estimators` can be read; see above."""
     per_z = sampling.psi_per_z(method, K, M) if method.hierarchical else 0
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
         model = sampling.prepared(model, x)
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
+        if any(name in _AT_Z for name in estimators):
+            sample = sample._replace(log_q_z=None)
         kept = None
         if 0 < backward_samples < max(per_z, M):
             with tape.stop_recording():
@@ -255,6 +259,9 @@ ESTIMATORS: dict[str, Estimator] = {
     "dreg-biased": dreg_biased,
     "gdreg": doubly_reparameterized,
 }
+# These follow the derivative of an explicit log q(z|x) at z. A distribution may compute the
+# density of its own draws from their noise, which has none.
+_AT_Z = ("stl", "iwae-dreg")
 
 
 def _gradient(tape: tf.GradientTape, objective: Objective, sources: Any) -> Any:

@@ -10,6 +10,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from hvi_tf import bounds
+
 # Node distance of the trapezoid rule. Its error falls as exp(-pi^2/distance) and so is
 # below float64's.
 _NODE_DISTANCE = 0.27
@@ -54,7 +56,9 @@ def jackknife(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
     """
     weights = coefficients(log_ratios.shape[0] - 1, order)
     averages = subset_averages(log_ratios, order)
-    return tf.cast(tf.tensordot(weights, averages, 1), log_ratios.dtype)
+    infinite = tf.math.is_inf(averages)  # and so for every j: the weights have both signs
+    estimate = tf.tensordot(weights, tf.where(infinite, tf.zeros_like(averages), averages), 1)
+    return tf.cast(tf.where(infinite[0], averages[0], estimate), log_ratios.dtype)
 
 
 def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
@@ -82,8 +86,10 @@ def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
     """
     beta = tf.cast(log_ratios, tf.float64)
     K = beta.shape[0] - 1
-    full = tf.reduce_logsumexp(beta, axis=0)
-    beta = beta - full  # weights w_k = exp(beta_k) that sum to 1
+    full = bounds.log_sum_exp(beta)
+    infinite = tf.math.is_inf(full)
+    # Weights w_k = exp(beta_k) that sum to 1.
+    beta = tf.where(infinite, tf.zeros_like(beta), beta - full)
     sizes = tf.constant([K + 1 - j for j in range(order + 1)], tf.float64)
     shift = tf.reshape(tf.math.log(sizes), [-1, *[1] * (beta.shape.rank - 1)])
     if order == 0:

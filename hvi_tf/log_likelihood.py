@@ -200,7 +200,7 @@ def _score_m_chunk(
     )
     return scores._replace(
         kl_tau_mixing=kl_sum / plan.K,
-        kl_tau_posterior=lower - beta_sum / plan.K,
+        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, beta_sum / plan.K),
         kl_mixing_posterior=lower - log_q_z_given_other,
     )
 

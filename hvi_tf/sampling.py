@@ -58,6 +58,10 @@ class LatentSample(NamedTuple):
     zeta: tf.Tensor | None = None  # [L, M, B, Dzeta]; None if the prior is explicit
     log_q_z: tf.Tensor | None = None  # [M, B], of an explicit q(z|x), known from the draw
 
+    def copy(self) -> "LatentSample":
+        """Returns the same values in other tensors."""
+        return LatentSample(*(None if part is None else tf.identity(part) for part in self))
+
 
 def draw(
     model: Model,
@@ -175,6 +179,9 @@ def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSamp
     Returns:
         The arrays of `LogDensities`, deterministic given `sample`.
     """
+    # TFP's bijectors cache the inverse of each tensor, under a tape or not, and of their own
+    # draws. A density of a cached inverse has no gradient for the draw: evaluate at copies.
+    x, sample = tf.identity(x), sample.copy()
     z, psi_0, psi = sample.z, sample.psi_0, sample.psi
     log_likelihood = model.likelihood(z).log_prob(x)
     log_p = log_prior(model, method, z, sample.zeta)

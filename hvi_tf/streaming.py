@@ -36,8 +36,9 @@ class Streamed(NamedTuple):
         return self.log_largest + tf.math.log(self.total / count)
 
     def effective_sample_size(self) -> tf.Tensor:
-        """As `bounds.effective_sample_size` of all weights."""
-        return tf.square(self.total) / self.squares
+        """Returns `bounds.effective_sample_size` of all weights."""
+        found = tf.math.divide_no_nan(tf.square(self.total), self.squares)
+        return tf.where(tf.math.is_inf(self.log_largest), tf.zeros_like(found), found)
 
 
 def no_largest(count: int, like: tf.Tensor) -> tf.Tensor:

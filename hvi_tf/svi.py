@@ -82,7 +82,7 @@ class Point(NamedTuple):
 
     def log_weight(self, kl_weight: float | tf.Tensor = 1.0) -> tf.Tensor:
         """Log w; with a KL weight below 1 no weight of any bound."""
-        return self.log_likelihood + bounds.as_weight(kl_weight, self.z.dtype) * self.log_ratio
+        return self.log_likelihood + bounds.warmed_up(self.log_ratio, kl_weight)
 
 
 class Refined(NamedTuple):

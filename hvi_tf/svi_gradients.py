@@ -103,9 +103,7 @@ def _joint_gradient(
         zeta = None if points.zeta is None else points.zeta[i][:, tf.newaxis]
         with tf.GradientTape() as tape:
             log_p = bounds.log_mean_exp(sampling.log_prior(model, row, z, zeta))
-            log_joint = (
-                model.likelihood(z).log_prob(x) + bounds.as_weight(kl_weight, r.dtype) * log_p
-            )
+            log_joint = model.likelihood(z).log_prob(x) + bounds.warmed_up(log_p, kl_weight)
             value = tf.reduce_mean(r[i] * log_joint[0])
         total = [t + g for t, g in zip(total, tape.gradient(value, list(theta)), strict=True)]
     return total

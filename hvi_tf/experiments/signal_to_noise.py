@@ -99,7 +99,7 @@ def make_moments(
         for count in backward_samples:
             tape, objective = gradients.record(
                 *(model, method, x, variables),
-                **dict(K=K, M=M, seed=seed, backward_samples=count),
+                **dict(K=K, M=M, seed=seed, backward_samples=count, estimators=estimators),
             )
             for name in estimators:
                 ascent = getattr(gradients.ESTIMATORS[name](tape, objective, variables), group)
