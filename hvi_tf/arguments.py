@@ -1,0 +1,88 @@
+"""Counts and seeds as users pass them: one rule for every public function."""
+
+import operator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# TensorFlow's shapes and seeds are int32.
+MAX_COUNT = 2**31 - 1
+
+
+def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
+    """Returns a whole number of any integer type as an int.
+
+    Args:
+        name: of the argument, for the message.
+        value: an int, a NumPy integer, or an integer scalar tensor with a static value.
+        lowest: smallest value allowed.
+        highest: largest value allowed.
+
+    Raises:
+        ValueError: for a boolean, a fraction, another type or a number out of range.
+    """
+    if tf.is_tensor(value):
+        static = tf.get_static_value(value)
+        value = value if static is None else static
+    try:
+        # Python counts with booleans.
+        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except (TypeError, AttributeError):
+        number = None
+    if number is None or not lowest <= number <= highest:
+        upper = f" and at most {highest}" if number is not None and number > highest else ""
+        raise ValueError(f"{name}={shown(value)}: must be a whole number, at least {lowest}{upper}")
+    return number
+
+
+def count_or_tensor(name: str, value: Any, lowest: int) -> int | tf.Tensor:
+    """Returns `count`, or an integer scalar tensor unchanged whose value is not static."""
+    if (
+        tf.is_tensor(value)
+        and tf.get_static_value(value) is None
+        and value.dtype.is_integer
+        and value.shape.rank in (0, None)
+    ):
+        return value
+    return count(name, value, lowest)
+
+
+def seed(value: Any) -> int:
+    """Returns the seed from which every draw is folded, from 0 to 2^31 - 1.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    return count("seed", value, 0)
+
+
+def stateless_seed(value: Any) -> tf.Tensor:
+    """Returns the int32 `[2]` seed of TensorFlow's stateless random functions.
+
+    An int64 seed would draw other numbers than an int32 seed of the same value.
+
+    Raises:
+        ValueError: unless the value is a pair of whole numbers in the range of int32.
+    """
+    hint = "must be two whole numbers in the range of int32, such as tf.constant([0, 1])"
+    try:
+        pair = tf.convert_to_tensor(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"seed={shown(value)}: {hint}") from error
+    fits = pair.dtype.is_integer and pair.shape.is_compatible_with([2])
+    static = tf.get_static_value(pair) if fits else None
+    if not fits or (static is not None and np.any(static != static.astype(np.int32))):
+        raise ValueError(f"seed={shown(value)}: {hint}")
+    return tf.cast(pair, tf.int32)
+
+
+def shown(value: Any) -> str:
+    """Returns a value as a message quotes it: on one line and at most 80 characters."""
+    if tf.is_tensor(value):
+        return f"<a {value.dtype.name} tensor of shape {value.shape}>"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python prints no integer of more than 4300 digits.
+        text = f"<a large {type(value).__name__}>"
+    return text if len(text) <= 80 else f"{text[:77]}..."
