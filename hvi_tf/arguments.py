@@ -1,8 +1,11 @@
-"""Counts and seeds as users pass them: one rule for every public function."""
+"""Numbers and optimizers as users pass them: one rule for every public function."""
 
+import numbers
 import operator
+from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,18 +25,16 @@ def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
     Raises:
         ValueError: for a boolean, a fraction, another type or a number out of range.
     """
-    if tf.is_tensor(value):
-        static = tf.get_static_value(value)
-        value = value if static is None else static
+    value = _static(value)
     try:
         # Python counts with booleans.
-        number = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except (TypeError, AttributeError):
-        number = None
-    if number is None or not lowest <= number <= highest:
-        upper = f" and at most {highest}" if number is not None and number > highest else ""
+        whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
+    except TypeError:
+        whole = None
+    if whole is None or not lowest <= whole <= highest:
+        upper = f" and at most {highest}" if whole is not None and whole > highest else ""
         raise ValueError(f"{name}={shown(value)}: must be a whole number, at least {lowest}{upper}")
-    return number
+    return whole
 
 
 def count_or_tensor(name: str, value: Any, lowest: int) -> int | tf.Tensor:
@@ -46,6 +47,33 @@ def count_or_tensor(name: str, value: Any, lowest: int) -> int | tf.Tensor:
     ):
         return value
     return count(name, value, lowest)
+
+
+def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> float:
+    """Returns a real number of any type as a float.
+
+    Args:
+        name: of the argument, for the message.
+        value: a number, or a scalar tensor with a static value.
+        rule: that the number has to obey, in words.
+        holds: whether a number obeys it.
+
+    Raises:
+        ValueError: for a boolean, another type or a number that breaks the rule.
+    """
+    static = _static(value)
+    is_number = isinstance(static, numbers.Real) and not isinstance(static, bool)
+    if not is_number or not holds(float(static)):
+        raise ValueError(f"{name}={shown(value)}: must be a number, {rule}")
+    return float(static)
+
+
+def _static(value: Any) -> Any:
+    """Returns the scalar in a tensor or an array; the value itself if there is none."""
+    if tf.is_tensor(value):
+        static = tf.get_static_value(value)
+        value = value if static is None else static
+    return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
 
 
 def seed(value: Any) -> int:
@@ -75,6 +103,27 @@ def stateless_seed(value: Any) -> tf.Tensor:
     if not fits or (static is not None and np.any(static != static.astype(np.int32))):
         raise ValueError(f"seed={shown(value)}: {hint}")
     return tf.cast(pair, tf.int32)
+
+
+def optimizer(value: Any) -> keras.optimizers.Optimizer:
+    """Returns the Keras 3 optimizer that is passed, as itself, a class, a name or a config.
+
+    Raises:
+        TypeError: for anything else, such as an optimizer of tf_keras.
+    """
+    made = value
+    try:
+        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
+            made = value()
+        return keras.optimizers.get(made)
+    except (TypeError, ValueError) as error:
+        kind = value if isinstance(value, type) else type(value)
+        old = kind.__module__.startswith("tf_keras")
+        raise TypeError(
+            f"optimizer={shown(value)}: must be an optimizer of Keras 3"
+            + (", this one is of tf_keras (Keras 2)" if old else "")
+            + "; pass keras.optimizers.Adam(1e-3), its class or a name such as 'adam'"
+        ) from error
 
 
 def shown(value: Any) -> str:

@@ -250,6 +250,5 @@ def _log_weight_of_first(log_weights: tf.Tensor) -> tf.Tensor:
     """Log of the first of the normalized weights; 0 where it is infinite. `[N, ...] -> [...]`."""
     infinite = tf.math.is_inf(log_weights[0])
     finite_weights = tf.where(infinite, tf.zeros_like(log_weights), log_weights)
-    count = tf.cast(tf.shape(log_weights)[0], log_weights.dtype)
     log_weight = log_weights[0] - log_sum_exp(finite_weights)
     return tf.where(infinite, tf.zeros_like(log_weight), log_weight)

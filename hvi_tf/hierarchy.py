@@ -6,6 +6,7 @@ information of z and psi. Every function returns one value per draw of z; a boun
 their mean, whose standard error the draws tell.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds
+from hvi_tf import arguments, bounds
 
 Posterior = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -58,11 +59,6 @@ def inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
     if q.inverse is None:
         raise ValueError("inverse=None: this bound needs an inverse model tau(psi|z)")
     return q.inverse(z)
-
-
-def _check_count(name: str, count: int | tf.Tensor, lowest: int) -> None:
-    if isinstance(count, int) and count < lowest:
-        raise ValueError(f"{name}={count}: must be at least {lowest}")
 
 
 def _score(name: str, distribution: tfd.Distribution, z: tf.Tensor, lead: tf.Tensor) -> tf.Tensor:
@@ -114,7 +110,8 @@ def log_density_upper(
     Raises:
         ValueError: if K is negative, a shape is wrong or there is no inverse.
     """
-    _check_count("K", K, 0)
+    K = arguments.count_or_tensor("K", K, lowest=0)
+    seed = arguments.stateless_seed(seed)
     psi = tf.concat([psi_0[tf.newaxis], _propose(q, z, psi_0, K, seed)], axis=0)
     return bounds.log_marginal_upper(log_ratios(q, z, psi))
 
@@ -149,7 +146,8 @@ def log_density_lower(
     Raises:
         ValueError: if K is not positive, a shape is wrong or there is no inverse.
     """
-    _check_count("K or L", K, 1)
+    K = arguments.count_or_tensor("K", K, lowest=1)
+    seed = arguments.stateless_seed(seed)
     return bounds.log_marginal_lower(log_ratios(q, z, inverse(q, z).sample(K, seed=seed)))
 
 
@@ -157,9 +155,9 @@ def kl_upper(
     q: Hierarchy | tfd.Distribution,
     p: Hierarchy | tfd.Distribution,
     *,
-    n: int,
-    K: int = 0,
-    L: int = 1,
+    n: int | tf.Tensor,
+    K: int | tf.Tensor = 0,
+    L: int | tf.Tensor = 1,
     seed: tf.Tensor,
 ) -> tf.Tensor:
     """At least KL(q(z) || p(z)) in expectation (Sobolev & Vetrov 2019, eq 4).
@@ -178,7 +176,10 @@ def kl_upper(
     Raises:
         ValueError: if a count is too small, a shape is wrong or an inverse is missing.
     """
-    _check_count("n", n, 1)
+    n = arguments.count_or_tensor("n", n, lowest=1)
+    K = arguments.count_or_tensor("K", K, lowest=0)
+    L = arguments.count_or_tensor("L", L, lowest=1)
+    seed = arguments.stateless_seed(seed)
     z_seed, psi_seed, zeta_seed = tf.unstack(tf.random.split(seed, 3))
     if isinstance(q, Hierarchy):
         z, psi_0 = sample(q, n, z_seed)
@@ -195,9 +196,9 @@ def kl_lower(
     q: Hierarchy | tfd.Distribution,
     p: Hierarchy | tfd.Distribution,
     *,
-    n: int,
-    K: int = 1,
-    L: int = 0,
+    n: int | tf.Tensor,
+    K: int | tf.Tensor = 1,
+    L: int | tf.Tensor = 0,
     posterior: Posterior | None = None,
     seed: tf.Tensor,
 ) -> tf.Tensor:
@@ -220,7 +221,10 @@ def kl_lower(
         ValueError: if p is a hierarchy and `posterior` is None, a count is too small, a
             shape is wrong or an inverse is missing.
     """
-    _check_count("n", n, 1)
+    n = arguments.count_or_tensor("n", n, lowest=1)
+    K = arguments.count_or_tensor("K", K, lowest=1)
+    L = arguments.count_or_tensor("L", L, lowest=0)
+    seed = arguments.stateless_seed(seed)
     z_seed, psi_seed, zeta_0_seed, zeta_seed = tf.unstack(tf.random.split(seed, 4))
     if isinstance(q, Hierarchy):
         z, _ = sample(q, n, z_seed)
@@ -239,7 +243,9 @@ def kl_lower(
     return log_q - log_density_upper(p, z, zeta_0, K=L, seed=zeta_seed)
 
 
-def mutual_information(q: Hierarchy, *, n: int, K: int, seed: tf.Tensor) -> Sandwich:
+def mutual_information(
+    q: Hierarchy, *, n: int | tf.Tensor, K: int | tf.Tensor, seed: tf.Tensor
+) -> Sandwich:
     """Encloses I(z; psi) = E log q(z|psi) - log q(z), in nats.
 
     The lower end subtracts U_K, the upper end L_K, on the same draws of z; both tighten
@@ -254,8 +260,9 @@ def mutual_information(q: Hierarchy, *, n: int, K: int, seed: tf.Tensor) -> Sand
     Returns:
         Arrays `[n, ...]`, one value per draw.
     """
-    _check_count("n", n, 1)
-    _check_count("K", K, 1)
+    n = arguments.count_or_tensor("n", n, lowest=1)
+    K = arguments.count_or_tensor("K", K, lowest=1)
+    seed = arguments.stateless_seed(seed)
     draw_seed, psi_seed = tf.unstack(tf.random.split(seed, 2))
     z, psi_0 = sample(q, n, draw_seed)
     log_q_z = _score("conditional(psi)", q.conditional(psi_0), z, z)
@@ -282,10 +289,18 @@ def hmc_posterior(
         num_steps: steps of each chain.
         step_size: first step size in the unconstrained space.
         leapfrog_steps: gradient evaluations per step.
+
+    Raises:
+        ValueError: if a count is not positive, or the step size is not.
     """
+    num_steps = arguments.count("num_steps", num_steps, lowest=1)
+    leapfrog_steps = arguments.count("leapfrog_steps", leapfrog_steps, lowest=1)
+    step_size = arguments.number(
+        "step_size", step_size, "finite and above 0", lambda size: 0 < size < math.inf
+    )
 
     def posterior(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        start_seed, chain_seed = tf.unstack(tf.random.split(seed, 2))
+        start_seed, chain_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
         chains = tf.shape(z)[:-1]
         start = tfd.BatchBroadcast(q.mixing, to_shape=chains) if q.inverse is None else q.inverse(z)
         bijector = q.mixing.experimental_default_event_space_bijector()

@@ -10,7 +10,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import arguments, bounds
 
 # Node distance of the trapezoid rule. Its error falls as exp(-pi^2/distance) and so is
 # below float64's.
@@ -27,8 +27,8 @@ def coefficients(K: int, order: int) -> np.ndarray:
     Raises:
         ValueError: unless 0 <= order <= K.
     """
-    if not 0 <= order <= K:
-        raise ValueError(f"order={order}: must be from 0 to K={K}")
+    K = arguments.count("K", K, lowest=0)
+    order = arguments.count("order", order, lowest=0, highest=K)
     return np.array(
         [
             (-1.0) ** j
@@ -86,6 +86,7 @@ def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
     """
     beta = tf.cast(log_ratios, tf.float64)
     K = beta.shape[0] - 1
+    order = arguments.count("order", order, lowest=0, highest=K)
     full = bounds.log_sum_exp(beta)
     infinite = tf.math.is_inf(full)
     # Weights w_k = exp(beta_k) that sum to 1.
@@ -140,6 +141,9 @@ def sampled_subset_averages(
     """
     beta = tf.cast(log_ratios, tf.float64)
     K = beta.shape[0] - 1
+    order = arguments.count("order", order, lowest=0, highest=K)
+    subsets = arguments.count("subsets", subsets, lowest=1)
+    seed = arguments.stateless_seed(seed)
     noise = tf.random.stateless_uniform([subsets, K], seed)
     orders = tf.argsort(noise, axis=1)
     totals = tf.zeros_like(beta[: order + 1])

@@ -642,11 +642,36 @@ def test_counts_are_checked():
         inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
     )
     p, seed = standard_normal(2), tf.constant([0, 1])
-    with pytest.raises(ValueError, match="K=-1: must be at least 0"):
-        hierarchy.kl_upper(q, p, n=5, K=-1, seed=seed)
-    with pytest.raises(ValueError, match="K or L=0: must be at least 1"):
-        hierarchy.kl_lower(q, p, n=5, K=0, seed=seed)
-    with pytest.raises(ValueError, match="n=0: must be at least 1"):
-        hierarchy.kl_upper(q, p, n=0, seed=seed)
-    with pytest.raises(ValueError, match="K=0: must be at least 1"):
+    mistakes = [
+        (hierarchy.kl_upper, dict(K=-1), "K=-1: .* at least 0"),
+        (hierarchy.kl_upper, dict(n=0), "n=0: .* at least 1"),
+        (hierarchy.kl_upper, dict(n=True), "n=True: .* a whole number"),
+        (hierarchy.kl_upper, dict(seed=3), "seed=3: .* two whole numbers"),
+        (hierarchy.kl_upper, dict(seed=None), "seed=None: "),
+        (hierarchy.kl_lower, dict(K=np.int64(0)), r"K=np.int64\(0\): .* at least 1"),
+        (hierarchy.kl_lower, dict(L=1.5), "L=1.5: .* a whole number"),
+        (hierarchy.kl_lower, dict(n=tf.constant(0)), "n=.*: .* at least 1"),
+    ]
+    for bound, given, message in mistakes:
+        with pytest.raises(ValueError, match=message):
+            bound(q, p, **(dict(n=5, seed=seed) | given))
+    with pytest.raises(ValueError, match=r"K=0: .* at least 1"):
         hierarchy.mutual_information(q, n=5, K=0, seed=seed)
+    for given in (dict(num_steps=0), dict(leapfrog_steps=1.5), dict(step_size=0.0)):
+        with pytest.raises(ValueError, match=f"{next(iter(given))}="):
+            hierarchy.hmc_posterior(q, **given)
+
+
+def test_a_seed_draws_alike_in_every_integer_type():
+    q = hierarchy.Hierarchy(
+        mixing=standard_normal(2),
+        conditional=lambda psi: normal(psi, tf.ones_like(psi)),
+        inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
+    )
+    seeds = ([0, 1], np.array([0, 1]), tf.constant([0, 1], tf.int64), tf.constant([0, 1]))
+    found = [
+        hierarchy.kl_upper(q, standard_normal(2), n=np.int64(5), K=tf.constant(2), seed=seed)
+        for seed in seeds
+    ]
+    for values in found[:-1]:
+        np.testing.assert_array_equal(values, found[-1])
