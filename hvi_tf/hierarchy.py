@@ -90,6 +90,18 @@ def log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
     return joint - _score("inverse(z)", inverse(q, z), psi, psi)
 
 
+def _checked_log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
+    """Returns `log_ratios`; a misplaced axis is an error even where it has the size of K.
+
+    Where another axis has as many rows as K, psi gets rows that are left out of the result.
+    """
+    K, others = psi.shape[0], [size for size in psi.shape[1:] if size != 1]
+    if K is None:
+        return log_ratios(q, z, psi)
+    extra = next(n for n in range(len(others) + 1) if K + n not in others)
+    return log_ratios(q, z, tf.concat([psi, *[psi[:1]] * extra], axis=0))[:K]
+
+
 def log_density_upper(
     q: Hierarchy, z: tf.Tensor, psi_0: tf.Tensor, *, K: int | tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
@@ -113,7 +125,7 @@ def log_density_upper(
     K = arguments.count_or_tensor("K", K, lowest=0)
     seed = arguments.stateless_seed(seed)
     psi = tf.concat([psi_0[tf.newaxis], _propose(q, z, psi_0, K, seed)], axis=0)
-    return bounds.log_marginal_upper(log_ratios(q, z, psi))
+    return bounds.log_marginal_upper(_checked_log_ratios(q, z, psi))
 
 
 def _propose(
@@ -148,7 +160,8 @@ def log_density_lower(
     """
     K = arguments.count_or_tensor("K", K, lowest=1)
     seed = arguments.stateless_seed(seed)
-    return bounds.log_marginal_lower(log_ratios(q, z, inverse(q, z).sample(K, seed=seed)))
+    psi = inverse(q, z).sample(K, seed=seed)
+    return bounds.log_marginal_lower(_checked_log_ratios(q, z, psi))
 
 
 def kl_upper(
@@ -267,7 +280,7 @@ def mutual_information(
     z, psi_0 = sample(q, n, draw_seed)
     log_q_z = _score("conditional(psi)", q.conditional(psi_0), z, z)
     psi = _propose(q, z, psi_0, K, psi_seed)
-    beta = log_ratios(q, z, tf.concat([psi_0[tf.newaxis], psi], axis=0))
+    beta = _checked_log_ratios(q, z, tf.concat([psi_0[tf.newaxis], psi], axis=0))
     return Sandwich(
         lower=log_q_z - bounds.log_marginal_upper(beta),
         upper=log_q_z - bounds.log_marginal_lower(beta[1:]),

@@ -16,6 +16,7 @@ import scipy.stats
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
+import hvi_tf as hvi
 from hvi_tf import bounds, hierarchy
 from hvi_tf.hierarchy import Hierarchy
 from tests.analytic import (
@@ -633,6 +634,27 @@ def test_wrong_shapes_are_named(case):
     )._replace(**parts)
     with pytest.raises(ValueError, match=message):
         hierarchy.kl_upper(q, p, n=5, K=2, seed=tf.constant([0, 1]))
+
+
+@pytest.mark.parametrize("K", [1, 4])
+def test_a_misplaced_axis_shows_where_n_is_the_number_of_psi(K):
+    """psi[..., 0] - z is [K+1, n] minus [n, 1]: of the wanted shape where K + 1 = n."""
+    q = hierarchy.Hierarchy(
+        mixing=standard_normal(1),
+        conditional=lambda psi: hvi.Callables(
+            lambda z: -0.5 * (psi[..., 0] - z) ** 2,
+            lambda shape, seed: (
+                psi + tf.random.stateless_normal(tf.shape(psi), seed, 0, 1, "double")
+            ),
+        ),
+        inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
+    )
+    for bound in (hierarchy.kl_upper, hierarchy.kl_lower):
+        counts = dict(n=5, K=K) if bound is hierarchy.kl_upper else dict(n=4, K=K)
+        with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+            bound(q, standard_normal(1), **counts, seed=tf.constant([0, 1]))
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
+        hierarchy.mutual_information(q, n=5, K=K, seed=tf.constant([0, 1]))
 
 
 def test_counts_are_checked():
