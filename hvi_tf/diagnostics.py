@@ -39,8 +39,11 @@ def gain_over_one_draw(lower: tf.Tensor, mean_log_ratio: tf.Tensor) -> tf.Tensor
 
 
 def tail_length(count: int) -> int:
-    """How many of `count` weights make the tail of `pareto_k`; 0 if too few to tell."""
-    length = min(count // 5, int(3 * math.sqrt(count)))
+    """Returns how many of `count` weights make the tail of `pareto_k`; 0 if too few.
+
+    Vehtari et al. 2024: ceil(min(S / 5, 3 sqrt(S))) of S weights.
+    """
+    length = math.ceil(min(count / 5, 3 * math.sqrt(count)))
     return length if length >= MIN_TAIL else 0
 
 
@@ -59,7 +62,8 @@ def pareto_k(largest: tf.Tensor) -> tf.Tensor:
     """
     logs = tf.cast(largest, tf.float64)
     weights = tf.exp(logs - logs[0])
-    excess = (weights - weights[-1])[-2::-1]  # increasing
+    # Increasing. exp may round equal logs differently, which would make an excess negative.
+    excess = tf.maximum(weights - weights[-1], 0.0)[-2::-1]
     n = excess.shape[0]
     scale = tf.maximum(excess[-1], 1e-300)
     quartile = tf.maximum(excess[int(n / 4 + 0.5) - 1], 1e-300)
