@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import hierarchy, log_likelihood, methods, sampling, seeds, svi_scores
+from hvi_tf import arguments, hierarchy, log_likelihood, methods, sampling, seeds, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.models import architecture, distributions, likelihoods, networks
@@ -37,8 +37,9 @@ class Autoencoder(keras.Model):
         super().__init__(name="vae")
         self.method = methods.row(method_config.bound, method_config.posterior)
         self.method_config, self.model_config = method_config, model_config
-        self.x_dim, self.seed = x_dim, seed
-        self._build_networks(seeds.initializer_seeds(seed))
+        self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
+        self.seed = arguments.seed(seed)
+        self._build_networks(seeds.initializer_seeds(self.seed))
         self.built = True
 
     def _build_networks(self, rng: np.random.Generator) -> None:
@@ -192,7 +193,8 @@ class Autoencoder(keras.Model):
     # Pictures.
 
     def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """A draw of z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
+        """Draws z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
+        seed = arguments.stateless_seed(seed)
         return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
@@ -200,15 +202,16 @@ class Autoencoder(keras.Model):
         return self.likelihood(z).mean()
 
     def reconstruct(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        """An image of a draw from q(z|x), see `picture`: `[B, Dx] -> [B, Dx]`."""
-        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
+        """Returns an image of a draw from q(z|x), see `picture`: `[B, Dx] -> [B, Dx]`."""
+        z_seed, x_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
         return self.picture(self.encode(x, z_seed), x_seed)
 
     def sample_images(
         self, n: int | tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
     ) -> tf.Tensor:
-        """Images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
-        z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
+        """Returns images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
+        n = arguments.count_or_tensor("n", n, lowest=1)
+        z_seed, x_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
         prior = self.prior
         if isinstance(prior, Hierarchy):
             z, _ = hierarchy.sample(prior, n, z_seed)

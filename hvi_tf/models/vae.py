@@ -8,7 +8,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import gradients, log_likelihood, noise, sampling, seeds, svi_gradients, svi_scores
+from hvi_tf import (
+    arguments,
+    gradients,
+    log_likelihood,
+    noise,
+    sampling,
+    seeds,
+    svi_gradients,
+    svi_scores,
+)
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
@@ -33,7 +42,7 @@ class VAE(Autoencoder):
             is that of validation, and of training until `set_schedule`.
         model_config: which networks, and their sizes.
         x_dim: pixels of an observation.
-        seed: the run's seed; also of the initial weights.
+        seed: the run's seed, from 0 to 2^31 - 1; also of the initial weights.
         frozen: whether only the inverse models tau and rho are trained.
     """
 
@@ -56,7 +65,7 @@ class VAE(Autoencoder):
 
     def compile(  # type: ignore[override]
         self,
-        optimizer: keras.optimizers.Optimizer,
+        optimizer: keras.optimizers.Optimizer | type | str,
         gradient: str = "reparameterized",
         jit_compile: bool = False,
         kl_annealing_start: float = 1.0,
@@ -65,12 +74,13 @@ class VAE(Autoencoder):
         """Chooses the optimizer, the gradient estimator and XLA for the heavy part.
 
         Args:
-            optimizer: of all networks.
+            optimizer: of all networks; of Keras 3, or its class or name.
             gradient: a key of `gradients.ESTIMATORS` that the row takes.
             jit_compile: whether to use XLA for the forward and backward pass.
             kl_annealing_start: weight of log p(z) - log q(z|x) at step 0.
             kl_annealing_steps: after which that weight, having risen linearly, is 1.
         """
+        optimizer = arguments.optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
         self.estimator = gradient
