@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hvi_tf import bounds, diagnostics, jackknife, svi
+    from hvi_tf.ascent import FitDiverged, FitInterrupted
     from hvi_tf.callables import Callables
     from hvi_tf.gradients import ParameterGroups, value_and_gradients
     from hvi_tf.hierarchy import (
@@ -34,6 +35,8 @@ __all__ = [
     "SVI",
     "Callables",
     "Evidence",
+    "FitDiverged",
+    "FitInterrupted",
     "Hierarchy",
     "LatentSample",
     "LocalModel",
@@ -62,6 +65,8 @@ _HOME_OF = {
     "SVI": "svi",
     "Callables": "callables",
     "Evidence": "inference",
+    "FitDiverged": "ascent",
+    "FitInterrupted": "ascent",
     "Hierarchy": "hierarchy",
     "LatentSample": "sampling",
     "LocalModel": "svi",

@@ -5,9 +5,11 @@ of x, so a missing or misplaced axis shows. Then one draw is computed, to see th
 an observation depends on another observation.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -15,6 +17,7 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import sampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.errors import first_line
+from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
 from hvi_tf.sampling import LatentSample, Model
@@ -23,6 +26,10 @@ _COUNTS = (2, 3, 5, 7, 11, 13, 17, 19)
 # The callable that each of the log-densities is from.
 _SOURCES = LogDensities("likelihood(z)", "prior", "conditional(psi, x)", "mixing(x)", "tau(z, x)")
 _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event (tfd.Independent)?"
+
+_TERMINAL_CODE = re.compile(r"\x1b\[\d+m")
+# TensorFlow's messages about dtypes that differ; `dtype=float32` of a tensor's repr is none.
+_OF_DTYPES = re.compile(r"(type|be an?|is an?) '?(float|double|half|bfloat|int)")
 
 
 def observations(x: Any) -> tf.Tensor:
@@ -43,8 +50,58 @@ def observations(x: Any) -> tf.Tensor:
     return tensor
 
 
+def is_eager(name: str) -> None:
+    """Raises RuntimeError inside a tf.function, where there are no values to return."""
+    if not tf.executing_eagerly():
+        raise RuntimeError(f"{name}: called inside a tf.function; call it outside")
+
+
+def can_run(name: str) -> None:
+    """Raises RuntimeError where a function that masks by -inf cannot run and return values."""
+    is_eager(name)
+    try:
+        tf.math.log(tf.zeros([]))
+    except tf.errors.InvalidArgumentError as error:
+        raise RuntimeError(
+            f"{name}: tf.debugging.enable_check_numerics refuses the -inf that masks draws; call "
+            "tf.debugging.disable_check_numerics() first"
+        ) from error
+
+
+def flat_variables(variables: ParameterGroups) -> list:
+    """Returns the variables of all groups.
+
+    Raises:
+        TypeError: unless the groups are lists of variables.
+        ValueError: if a variable is listed twice, or there is none.
+    """
+    flat: dict[int, str] = {}
+    for name, group in zip(ParameterGroups._fields, variables, strict=False):
+        if not (isinstance(variables, ParameterGroups) and isinstance(group, list | tuple)):
+            raise TypeError(f"variables: {name} is no list in hvi.ParameterGroups({name}=[...])")
+        for i, variable in enumerate(group):
+            place = f"{name}[{i}]"
+            if not isinstance(variable, tf.Variable | keras.Variable):
+                raise TypeError(
+                    f"variables: {place} is a {type(variable).__name__}, wanted a tf.Variable or "
+                    "a keras.Variable; of a layer list its trainable_variables"
+                )
+            held = variable.value if isinstance(variable, keras.Variable) else variable
+            if not (held.dtype.is_floating and held.trainable):
+                raise ValueError(
+                    f"variables: {place} ({variable.name}, {held.dtype.name}) must be trainable "
+                    "and of a floating dtype"
+                )
+            if id(held) in flat:
+                raise ValueError(f"variables: {place} is {flat[id(held)]}; list it once")
+            flat[id(held)] = place
+    if not flat:
+        raise ValueError("variables: no group holds a variable; there is nothing to fit")
+    return [v for group in variables for v in group]
+
+
 def call(name: str, function: Callable, *arguments: Any) -> Any:
-    """What a user's function returns.
+    """Returns the result of a user's function.
 
     Raises:
         ValueError: naming the function and its arguments, if these do not fit it or each other.
@@ -55,10 +112,16 @@ def call(name: str, function: Callable, *arguments: Any) -> Any:
         given = ", ".join(
             "None" if a is None else f"{a.dtype.name} {tuple(a.shape)}" for a in arguments
         )
-        hint = "use one dtype throughout"
+        reason = " ".join(_TERMINAL_CODE.sub("", str(error)).split())
+        hint = (
+            "use one dtype throughout"
+            if _OF_DTYPES.search(reason)
+            else "it must take any number of leading axes; put tf.reshape before and after a Keras "
+            "layer of fixed rank"
+        )
         if arguments[0] is None:
-            hint += ", and psi=None only with an explicit q(z|x), that is bound='vae' or 'iwae'"
-        raise ValueError(f"{name}: failed on arguments {given} ({error}); {hint}") from error
+            hint += "; psi=None is only for an explicit q(z|x), that is bound='vae' or 'iwae'"
+        raise ValueError(f"{name}: failed on arguments {given} ({reason}); {hint}") from error
 
 
 def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None = None) -> None:
@@ -118,6 +181,8 @@ def _first_replaced(values: tf.Tensor | None, axis: int | None) -> tf.Tensor | N
 
 class _Checker:
     """One pass through a model."""
+
+    _first_density: tuple[str, tf.DType] | None = None
 
     def __init__(self, model: Model, method: Method, x: tf.Tensor, gradient: str | None) -> None:
         self._model, self._method, self._x, self._gradient = model, method, x, gradient
@@ -256,6 +321,13 @@ class _Checker:
                 f"{name}: shape {tuple(found.shape)}, wanted ({shown}) for x of shape "
                 f"{tuple(self._x.shape)}; {_EVENT_HINT}"
             )
+        if "log_prob" in name:
+            first, dtype = self._first_density = self._first_density or (name, found.dtype)
+            if found.dtype != dtype:
+                raise ValueError(
+                    f"{name}: {found.dtype.name}, but {first} is {dtype.name}; use one dtype "
+                    "throughout"
+                )
 
     def _reparameterized(self, name: str, distribution: Any, group: str) -> None:
         kind = getattr(distribution, "reparameterization_type", None)

@@ -7,7 +7,6 @@ hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10
 print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,18 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import checks, gradients, log_likelihood, methods, sampling, seeds, svi_scores
+from hvi_tf import (
+    arguments,
+    checks,
+    diagnostics,
+    gradients,
+    log_likelihood,
+    methods,
+    sampling,
+    seeds,
+    svi_scores,
+)
+from hvi_tf.ascent import Ascent
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
@@ -32,19 +42,40 @@ class Evidence(NamedTuple):
         mean: `[B]`, nats; in expectation at most log p(x) of each observation.
         standard_error: `[B]`, nats, over the replicates.
         replicates: `[R, B]`, nats.
-        diagnostics: means over the replicates, `[B]` each; see `ImageScores`.
+        diagnostics: means over the replicates, `[B]` each; see `ImageScores`. NaN where
+            there is nothing to measure, such as a tail of few draws.
+        draws: over which each replicate takes its weights: M of z, or the k+1 proposals.
     """
 
     mean: np.ndarray
     standard_error: np.ndarray
     replicates: np.ndarray
     diagnostics: dict[str, np.ndarray]
+    draws: int = 1
 
     def __str__(self) -> str:
-        return "\n".join(
-            f"log p(x[{i}]) >= {mean:.3f} +- {error:.3f} nats"
-            for i, (mean, error) in enumerate(zip(self.mean, self.standard_error, strict=True))
-        )
+        return "\n".join(self._line(i) for i in range(len(self.mean)))
+
+    def _line(self, i: int) -> str:
+        lost = int(np.sum(np.isneginf(self.replicates[:, i])))
+        if lost:
+            return (
+                f"log p(x[{i}]) >= -inf nats: in {lost} of {len(self.replicates)} replicates no "
+                "draw has a positive density"
+            )
+        line = f"log p(x[{i}]) >= {self.mean[i]:.3f} +- {self.standard_error[i]:.3f} nats"
+        size = self.diagnostics.get("ess_outer", self.diagnostics.get("ess_buffer"))
+        if self.draws > 1 and size is not None:
+            line += f"; effective sample size {size[i]:.1f} of {self.draws}"
+        k = self.diagnostics.get("pareto_k_outer", np.full(len(self.mean), np.nan))[i]
+        if np.isfinite(k):
+            line += f", Pareto k {k:.2f}"
+        if k > diagnostics.RELIABLE_PARETO_K:
+            line += (
+                f", above {diagnostics.RELIABLE_PARETO_K}: few draws dominate, do not rely on the "
+                "error; raise M"
+            )
+        return line
 
 
 def evidence(
@@ -72,16 +103,18 @@ def evidence(
         M: draws of z; likewise.
         L: draws of zeta per z under a hierarchical prior; likewise.
         replicates: independent repetitions, >= 2, whose spread is the error.
-        seed: from which every draw is folded.
+        seed: from which every draw is folded, from 0 to 2^31 - 1.
         jit_compile: whether to use XLA.
 
     Raises:
         ValueError: for a count that the row fixes, a model of the wrong shapes, or a bound
-            that is NaN.
+            that is NaN or +inf.
         TypeError: if a distribution lacks what the row needs of it.
+        RuntimeError: inside a tf.function, or under `enable_check_numerics`.
     """
-    if replicates < 2:
-        raise ValueError(f"replicates={replicates}: an error needs at least 2")
+    checks.can_run("evidence")
+    replicates = arguments.count("replicates", replicates, lowest=2)  # for an error
+    seed = arguments.seed(seed)
     x = checks.observations(x)
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
@@ -94,7 +127,7 @@ def evidence(
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
         for replicate in range(replicates)
     ]
-    return _as_evidence(scores)
+    return _as_evidence(scores, counts["M"])
 
 
 def refined_evidence(
@@ -130,7 +163,7 @@ def refined_evidence(
         L: draws of zeta of a hierarchical prior at every step.
         draws: of z from the refined proposal.
         replicates: independent repetitions, >= 2, whose spread is the error.
-        seed: from which every draw is folded.
+        seed: from which every draw is folded, from 0 to 2^31 - 1.
         jit_compile: whether to use XLA.
 
     Returns:
@@ -139,25 +172,19 @@ def refined_evidence(
 
     Raises:
         ValueError: if a number is out of range, the model at lambda_0 has the wrong shapes,
-            or the bound is NaN.
+            or the bound is NaN or +inf.
         TypeError: if `localize` returns no LocalModel, or a distribution lacks what is needed.
+        RuntimeError: inside a tf.function, or under `enable_check_numerics`.
     """
-    for name, value, least in (("steps", steps, 1), ("draws", draws, 1), ("L", L, 1)):
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r}: must be a whole number, at least {least}")
-    if K is not None and (not isinstance(K, int) or K < 0):
-        raise ValueError(f"K={K!r}: must be a whole number, at least 0, or None")
-    for name, number in (("learning_rate", learning_rate), ("clip_norm", clip_norm)):
-        if not 0 <= number < math.inf:
-            raise ValueError(f"{name}={number!r}: must be a finite number, at least 0")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r}: must be at least 0 and below 1")
-    if replicates < 2:
-        raise ValueError(f"replicates={replicates}: an error needs at least 2")
-    if bound not in ("bsvi", "svi"):
-        raise ValueError(f"bound={bound!r}: choose bsvi or svi")
+    checks.can_run("refined_evidence")
+    settings = SVI(steps, learning_rate, momentum, clip_norm, K=0 if K is None else K, L=L)
+    settings = settings.checked()
+    draws = arguments.count("draws", draws, lowest=1)
+    replicates = arguments.count("replicates", replicates, lowest=2)
+    seed = arguments.seed(seed)
+    if not isinstance(bound, str) or bound not in ("bsvi", "svi"):
+        raise ValueError(f"bound={arguments.shown(bound)}: choose bsvi or svi")
     x = checks.observations(x)
-    settings = SVI(steps, learning_rate, momentum, clip_norm, K=K or 0, L=L)
     row = methods.row(bound, "gaussian" if K is None else "hierarchical")
     local = checks.call("localize", localize, x)
     if not isinstance(local, LocalModel):
@@ -175,24 +202,30 @@ def refined_evidence(
     ]
     if bound == "svi":
         scores = [s._replace(log_likelihood=s.elbo) for s in scores]
-    return _as_evidence(scores)
+    return _as_evidence(scores, settings.steps + 1)
 
 
-def _as_evidence(scores: Sequence[ImageScores | RefinedScores]) -> Evidence:
-    """The replicates' scores, `[B]` each, as one estimate."""
+def _as_evidence(scores: Sequence[ImageScores | RefinedScores], draws: int) -> Evidence:
+    """Returns the replicates' scores, `[B]` each, as one estimate."""
     stacked = {
         name: np.stack([getattr(s, name).numpy() for s in scores]) for name in scores[0]._fields
     }
     values = stacked.pop("log_likelihood").astype(np.float64)
-    if np.isnan(values).any():
-        raise ValueError(
-            f"x[{int(np.argmax(np.isnan(values).any(axis=0)))}]: the bound is NaN; a density is"
-        )
+    for wrong, text, reason in (
+        (np.isnan(values), "NaN", "a density is"),
+        (np.isposinf(values), "+inf", "a draw has an infinite density, or none under the proposal"),
+    ):
+        if wrong.any():
+            i = int(np.argmax(wrong.any(axis=0)))
+            raise ValueError(f"x[{i}]: the bound is {text}; {reason}")
+    with np.errstate(invalid="ignore"):  # the spread of -inf is NaN
+        standard_error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return Evidence(
         mean=values.mean(axis=0),
-        standard_error=values.std(axis=0, ddof=1) / np.sqrt(len(values)),
+        standard_error=standard_error,
         replicates=values,
-        diagnostics={name: v.mean(axis=0) for name, v in stacked.items() if np.isfinite(v).all()},
+        diagnostics={name: v.mean(axis=0) for name, v in stacked.items()},
+        draws=draws,
     )
 
 
@@ -208,17 +241,20 @@ def fit(
     gradient: str = "reparameterized",
     backward_samples: int = 0,
     steps: int = 1_000,
-    optimizer: keras.optimizers.Optimizer | None = None,
+    optimizer: keras.optimizers.Optimizer | type | str | None = None,
     seed: int = 0,
     jit_compile: bool = False,
 ) -> np.ndarray:
     """Maximises a bound over the variables and returns its course.
 
+    Ctrl-C ends it within about a second or a step, as `FitInterrupted`: a KeyboardInterrupt
+    whose `course` has the steps so far. The variables are those of the last finished step.
+
     Args:
         model: the callables, closing over the variables.
         x: observations `[B, ...]`, or a function from the int64 step to a minibatch.
-        variables: tf.Variables or Keras variables, by the density they belong to; some
-            estimators treat the groups differently.
+        variables: tf.Variables or Keras variables, by the density they belong to, each
+            listed once; some estimators treat the groups differently.
         bound: a row of the table.
         K: draws of psi per z besides psi_0; the row's default if None.
         M: draws of z; likewise.
@@ -227,8 +263,8 @@ def fit(
         backward_samples: S, of how many of the terms over k and m the gradient is taken (see
             `value_and_gradients`); 0 takes all.
         steps: optimizer steps.
-        optimizer: Adam with step size 1e-3 if None.
-        seed: from which every draw is folded.
+        optimizer: of Keras 3, or its class or name; Adam with step size 1e-3 if None.
+        seed: from which every draw is folded, from 0 to 2^31 - 1.
         jit_compile: whether to use XLA for draw, bound and gradients.
 
     Returns:
@@ -236,15 +272,19 @@ def fit(
 
     Raises:
         ValueError: for a count that the row fixes, a model of the wrong shapes, draws
-            that are not reparameterized, a variable that no gradient reaches, or a bound
-            that is not finite.
-        TypeError: if a distribution lacks what the row needs of it, or `variables` is not made
-            of lists.
+            that are not reparameterized, a variable that is listed twice or that no gradient
+            reaches.
+        FitDiverged: a ValueError, if the bound, a gradient or an updated variable is not
+            finite; the variables and the optimizer are back where all were last finite.
+        FitInterrupted: on KeyboardInterrupt.
+        TypeError: if a distribution lacks what the row needs of it, `variables` is not made
+            of lists of variables, or `optimizer` is none of Keras 3.
+        RuntimeError: inside a tf.function.
     """
-    if steps < 1:
-        raise ValueError(f"steps={steps}: must be at least 1")
-    if backward_samples < 0:
-        raise ValueError(f"backward_samples={backward_samples}: must be at least 0")
+    checks.is_eager("fit")
+    steps = arguments.count("steps", steps, lowest=1)
+    backward_samples = arguments.count("backward_samples", backward_samples, lowest=0)
+    seed = arguments.seed(seed)
     if isinstance(variables, ParameterGroups) and variables.pi:
         raise ValueError("variables: pi weighs the proposals of an SVI loop, which fit has not")
     row = _row(bound)
@@ -256,17 +296,13 @@ def fit(
         batch = lambda step: whole  # noqa: E731
     first = checks.observations(batch(tf.constant(0, tf.int64)))
     checks.check_model(model, row, first, gradient)
-    for name, group in zip(ParameterGroups._fields, variables, strict=False):
-        if not (isinstance(variables, ParameterGroups) and isinstance(group, list | tuple)):
-            raise TypeError(f"variables: {name} is no list in hvi.ParameterGroups({name}=[...])")
-    flat = [v for group in variables for v in group]
-    if not flat:
-        raise ValueError("variables: no group holds a variable; there is nothing to fit")
-    optimizer = optimizer or keras.optimizers.Adam(1e-3)
-    optimizer.build(flat)
+    flat = checks.flat_variables(variables)
+    adam = arguments.optimizer("adam" if optimizer is None else optimizer)
+    adam.build(flat)
+    unreached: list[str] = []
 
     @tf.function(jit_compile=jit_compile)
-    def ascent(batch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, list]:
+    def value_and_ascent(batch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, list]:
         objective, gradient_of = gradients.value_and_gradients(
             model,
             row,
@@ -277,46 +313,34 @@ def fit(
             estimator=gradient,
             backward_samples=backward_samples,
         )
-        _check_connected(variables, gradient_of)
-        return objective.value, [g for group in gradient_of for g in group]
+        unreached.extend(_unreached(variables, gradient_of))
+        ascent = [g for group in gradient_of for g in group]
+        return objective.value, [tf.zeros([]) if g is None else g for g in ascent]
 
-    @tf.function
-    def run() -> tf.Tensor:
-        values = tf.TensorArray(tf.float64, size=steps)
-        for step in tf.range(steps, dtype=tf.int64):
-            value, ascents = ascent(batch(step), step)
-            finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(v)) for v in (value, *ascents)])
-            value = tf.where(finite, value, value + float("nan"))
-            values = values.write(tf.cast(step, tf.int32), tf.cast(value, tf.float64))
-            if not finite:
-                break
-            optimizer.apply([-g for g in ascents], flat)
-        return values.stack()
+    def check() -> None:
+        if unreached:
+            raise ValueError(f"variables: no gradient reaches {unreached[0]}")
 
-    course = run().numpy()
-    if not np.isfinite(course).all():
-        step = int(np.argmin(np.isfinite(course)))
-        raise ValueError(
-            f"step {step}: the bound or its gradient is not finite; the variables are those of the "
-            "step before; try a smaller step size"
-        )
-    return course
+    direction = lambda step: value_and_ascent(batch(step), step)  # noqa: E731
+    return Ascent(direction, flat, adam, check).climb(steps)
 
 
-def _check_connected(variables: ParameterGroups, gradient_of: ParameterGroups) -> None:
-    for group, held, found in zip(variables._fields, variables, gradient_of, strict=True):
-        for i, (variable, value) in enumerate(zip(held, found, strict=True)):
-            if value is None:
-                raise ValueError(
-                    f"variables: no gradient reaches {group}[{i}] ({variable.name}, shape "
-                    f"{tuple(variable.shape)}); compute with variables inside the callables, not "
-                    "once before, and name each in the group of its own density"
-                )
+def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list[str]:
+    """Returns a line about each variable whose gradient is None."""
+    return [
+        f"{group}[{i}] ({variable.name}, shape {tuple(variable.shape)}); compute with variables "
+        "inside the callables, not once before, and name each in the group of its own density"
+        for group, held, found in zip(variables._fields, variables, gradient_of, strict=True)
+        for i, (variable, value) in enumerate(zip(held, found, strict=True))
+        if value is None
+    ]
 
 
 def _row(bound: str) -> Method:
-    if bound not in METHODS:
-        raise ValueError(f"bound={bound!r}: unknown; choose one of {', '.join(METHODS)}")
+    if not isinstance(bound, str) or bound not in METHODS:
+        raise ValueError(
+            f"bound={arguments.shown(bound)}: unknown; choose one of {', '.join(METHODS)}"
+        )
     if METHODS[bound].refines:
         raise ValueError(
             f"bound={bound!r}: refines local parameters, which a Model does not name; see "
@@ -326,7 +350,9 @@ def _row(bound: str) -> Method:
 
 
 def _counts(row: Method, model: Model, **given: Any) -> dict[str, Any]:
-    """The counts, with the row's own where they are left out."""
+    """Returns the counts, with the row's own where they are left out."""
+    if not isinstance(model, Model):
+        raise TypeError(f"model={arguments.shown(model)}: must be an hvi.Model")
     allowed = {
         "K": row.K,
         "M": row.M,
@@ -335,9 +361,7 @@ def _counts(row: Method, model: Model, **given: Any) -> dict[str, Any]:
     counts = {}
     for name, count in allowed.items():
         value = count.default if given[name] is None else given[name]
-        lowest = 0 if name == "K" else 1
-        if not isinstance(value, int) or value < lowest:
-            raise ValueError(f"{name}={value!r}: must be a whole number, at least {lowest}")
+        value = arguments.count(name, value, lowest=0 if name == "K" else 1)
         if not count.free and value != count.default:
             raise ValueError(
                 f"{name}={value}: bound={row.name!r} with this prior fixes {name}={count.default}"

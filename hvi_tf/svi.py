@@ -21,12 +21,13 @@ Everything is per observation: given its noise, no gradient, norm or step of one
 batch sees another row.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds, gradients, sampling
+from hvi_tf import arguments, bounds, gradients, sampling
 from hvi_tf.bounds import LogDensities
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import Method
@@ -70,6 +71,23 @@ class SVI(NamedTuple):
     double_sampling: bool = False
     K: int = 0
     L: int = 1
+
+    def checked(self) -> "SVI":
+        """Returns the settings as Python numbers.
+
+        Raises:
+            ValueError: if one is no number, or out of range.
+        """
+        finite = "finite and at least 0", lambda number: 0 <= number < math.inf
+        momentum = "at least 0 and below 1", lambda number: 0 <= number < 1
+        return self._replace(
+            steps=arguments.count("steps", self.steps, lowest=1),
+            learning_rate=arguments.number("learning_rate", self.learning_rate, *finite),
+            momentum=arguments.number("momentum", self.momentum, *momentum),
+            clip_norm=arguments.number("clip_norm", self.clip_norm, *finite),
+            K=arguments.count("K", self.K, lowest=0),
+            L=arguments.count("L", self.L, lowest=1),
+        )
 
 
 class Point(NamedTuple):

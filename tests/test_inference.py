@@ -223,19 +223,6 @@ def test_a_draw_of_zero_density_is_no_nan():
     assert np.all(np.isfinite(found.mean))
 
 
-def test_a_diverged_fit_keeps_the_last_good_variables():
-    loc = tf.Variable(ONES2)
-    model = LG.model._replace(conditional=lambda psi, x: normal(loc + 0.0 * x[:, :2], ONES2))
-    x = tf.constant(np.where(np.arange(6) < 5, 1.0, np.nan)[:, None, None] * X)
-    with pytest.raises(ValueError, match="step 5: the bound or its gradient is not finite"):
-        hvi.fit(
-            *(model, lambda step: tf.gather(x, step), hvi.ParameterGroups(phi=[loc])),
-            **dict(bound="vae", steps=6),
-        )
-    assert np.all(np.isfinite(loc))
-    assert np.any(loc.numpy() != 1.0)
-
-
 def test_draws_that_are_not_reparameterized():
     model = LG.model._replace(
         conditional=lambda psi, x: tfd.Independent(tfd.Poisson(tf.exp(psi)), 1)
@@ -263,12 +250,88 @@ def test_a_cached_bijector_is_refused_where_it_would_bias():
         (dict(bound="iwhvi", L=3), "L=3: bound='iwhvi' with this prior fixes L=1"),
         (dict(bound="diwhvi", M=0), "M=0: must be a whole number, at least 1"),
         (dict(bound="diwhvi", K=2.5), "K=2.5: must be a whole number, at least 0"),
-        (dict(bound="vae", replicates=1), "replicates=1: an error needs at least 2"),
+        (dict(bound="vae", replicates=1), "replicates=1: must be a whole number, at least 2"),
+        (dict(replicates="3"), "replicates='3': must be a whole number"),
+        (dict(K=True), "K=True: must be a whole number"),
+        (dict(seed=None), "seed=None: must be a whole number"),
+        (dict(seed=1.5), "seed=1.5: must be a whole number"),
+        (dict(seed=2**31), "seed=2147483648: .* at most 2147483647"),
+        (dict(bound=["vae"]), r"bound=\['vae'\]: unknown"),
     ],
 )
 def test_bad_counts_are_named(values, message):
     with pytest.raises(ValueError, match=message):
         hvi.evidence(LG.model, X, **values)
+
+
+def test_counts_of_any_integer_type_are_the_same():
+    counts = dict(K=3, M=2, replicates=2, seed=5)
+    plain = hvi.evidence(LG.model, X, **counts)
+    for integer in (np.int64, np.array, tf.constant):
+        other = hvi.evidence(LG.model, X, **{name: integer(n) for name, n in counts.items()})
+        np.testing.assert_array_equal(plain.replicates, other.replicates)
+
+
+def test_what_is_no_model_is_named():
+    with pytest.raises(TypeError, match=r"model=None: must be an hvi.Model"):
+        hvi.evidence(None, X)
+    with pytest.raises(TypeError, match="model="):
+        hvi.fit(LG.model.prior, X, hvi.ParameterGroups(phi=[tf.Variable(1.0)]))
+
+
+def test_graphs_and_numeric_checks_are_refused_by_name():
+    with pytest.raises(RuntimeError, match=r"evidence: called inside a tf.function"):
+        tf.function(lambda: hvi.evidence(LG.model, X).mean, autograph=False)()
+    tf.debugging.enable_check_numerics()
+    try:
+        with pytest.raises(RuntimeError, match=r"evidence: .*disable_check_numerics"):
+            hvi.evidence(LG.model, X)
+    finally:
+        tf.debugging.disable_check_numerics()
+
+
+def test_a_density_of_another_dtype_is_named():
+    single = LG.model._replace(tau=lambda z, x: normal(tf.zeros([*z.shape[:-1], 2]), 1.0))
+    with pytest.raises(ValueError, match=r"tau\(z, x\).log_prob: float32, but .* is float64"):
+        hvi.evidence(single, X, bound="diwhvi", K=3)
+
+
+def test_a_keras_layer_of_fixed_rank_is_told_by_its_shape():
+    layer = tf.keras.Sequential([tf.keras.Input((2,)), tf.keras.layers.Dense(2)])
+    model = LG.model._replace(conditional=lambda psi, x: normal(layer(psi), ONES2))
+    with pytest.raises(ValueError, match=r"conditional: .*Expected shape \(None, 2\)") as error:
+        hvi.evidence(model, X, bound="diwhvi", K=3)
+    assert "tf.reshape" in str(error.value)
+    assert "one dtype" not in str(error.value)
+    assert "\x1b" not in str(error.value)
+
+
+def test_evidence_says_when_its_error_is_not_to_be_relied_on():
+    far = LG.model._replace(conditional=lambda psi, x: normal(5.0 + 0.0 * x[:, :2], 0.1 * ONES2))
+    found = hvi.evidence(far, X[:1], bound="iwae", M=100, replicates=3)
+    assert found.diagnostics["pareto_k_outer"][0] > 0.7
+    size, k = found.diagnostics["ess_outer"][0], found.diagnostics["pareto_k_outer"][0]
+    assert f"{size:.1f} of 100, Pareto k {k:.2f}, above 0.7" in str(found)
+    near = hvi.evidence(LG.model, X[:1], bound="diwhvi", K=20, M=100, replicates=3)
+    assert "of 100, Pareto k" in str(near)
+    assert "rely" not in str(near)
+    single = hvi.evidence(LG.model, X[:1], bound="hvm", replicates=3)
+    assert "sample size" not in str(single)
+    assert np.isnan(single.diagnostics["pareto_k_outer"]).all()
+
+
+def test_a_replicate_of_zero_density_has_no_error():
+    corner = tfd.Independent(tfd.Uniform(0.0 * ONES2, 3.0 * ONES2), 1)
+    found = hvi.evidence(LG.model._replace(prior=corner), X, bound="hvm", replicates=5)
+    lost = np.isneginf(found.replicates[:, 0]).sum()
+    assert lost
+    assert f"log p(x[0]) >= -inf nats: in {lost} of 5 replicates" in str(found)
+    assert "nan" not in str(found)
+    endless = LG.model._replace(
+        likelihood=lambda z: hvi.Callables(lambda x: tf.fill(z.shape[:-1], ONES2[0] / 0.0))
+    )
+    with pytest.raises(ValueError, match="the bound is \\+inf"):
+        hvi.evidence(endless, X, bound="hvm")
 
 
 def test_fit_says_what_no_gradient_reaches():
@@ -289,9 +352,9 @@ def test_mistaken_arguments_of_fit():
         hvi.fit(LG.model, X, hvi.ParameterGroups(eta=v), bound="iwhvi", K=2)
     with pytest.raises(TypeError, match="variables: theta is no list"):
         hvi.fit(LG.model, X, [v], bound="iwhvi", K=2)
-    with pytest.raises(ValueError, match="steps=0: must be at least 1"):
+    with pytest.raises(ValueError, match="steps=0: must be a whole number, at least 1"):
         hvi.fit(LG.model, X, hvi.ParameterGroups(eta=[v]), bound="iwhvi", K=2, steps=0)
-    with pytest.raises(ValueError, match="backward_samples=-1: must be at least 0"):
+    with pytest.raises(ValueError, match="backward_samples=-1: must be a whole number"):
         hvi.fit(
             *(LG.model, X, hvi.ParameterGroups(eta=[v])),
             **dict(bound="iwhvi", K=2, backward_samples=-1),
