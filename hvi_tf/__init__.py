@@ -7,6 +7,7 @@ TensorFlow with it, so that `python -m hvi_tf.main --help` answers at once.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +28,12 @@ if TYPE_CHECKING:
     from hvi_tf.methods import METHODS
     from hvi_tf.sampling import LatentSample, Model, draw, log_densities
     from hvi_tf.svi import SVI, LocalModel
+
+if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends with one line.
+    raise ImportError(
+        "PYTHONOPTIMIZE=2 (python -OO) removes docstrings, which tf_keras needs; unset it",
+        name=__name__,
+    )
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from hvi_tf import cluster, command_line, saved_models, startup, validation
 from hvi_tf import config as config_lib
@@ -216,4 +216,4 @@ def main(argv: list[str]) -> None:
 _parse_flags = command_line.flags_parser(__doc__)
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse_flags)
+    command_line.start(main, __doc__)

@@ -11,13 +11,11 @@ the results, but not the trained models, to another folder.
 import base64
 import pathlib
 import re
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from hvi_tf import command_line, files
 from hvi_tf.errors import UserError
@@ -160,9 +158,9 @@ def main(argv: list[str]) -> None:
             copy(folder, [e["name"] for e in experiments], pathlib.Path(FLAGS.copy_to))
             print(f"Copied to {FLAGS.copy_to}")
 
-    command_line.run(command, lambda: shlex.join(["python", "-m", "hvi_tf.report", *sys.argv[1:]]))
+    command_line.run(command, lambda: command_line.again("hvi_tf.report"))
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=command_line.flags_parser(__doc__))
+    command_line.start(main, __doc__)

@@ -17,11 +17,10 @@ import importlib.util
 import os
 import pathlib
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from absl import app, flags
+from absl import flags
 
 from hvi_tf import command_line
 from hvi_tf.errors import UserError
@@ -208,13 +207,9 @@ def main(argv: list[str]) -> None:
         if (out / "runs").exists():
             print(f"  tensorboard --logdir={out}")
 
-    command_line.run(command, _same_command)
-
-
-def _same_command() -> str:
-    return shlex.join(["python", "-m", "hvi_tf.reproduce", *sys.argv[1:]])
+    command_line.run(command, lambda: command_line.again("hvi_tf.reproduce"))
 
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=command_line.flags_parser(__doc__))
+    command_line.start(main, __doc__)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Runs a grid of settings, on this machine or as a Slurm array, and prints its scores.
+r"""Runs a grid of settings, on this machine or as a Slurm array, and prints its scores.
 
     python launch/sweep.py --grid='K=1,5;gradient=dreg,reparameterized' --out=runs/sweep \
         --jobs=2 -- --bound=iwhvi --epochs=5
@@ -14,8 +14,10 @@ prints the table. `--sbatch='--time=2:00:00 --gpus=1'` are sbatch's own options.
 
 import argparse
 import concurrent.futures
+import contextlib
 import itertools
 import json
+import os
 import pathlib
 import shlex
 import signal
@@ -57,10 +59,31 @@ class Cell(NamedTuple):
 def main(argv: list[str]) -> int:
     """Runs what is left of a sweep; returns the exit status, 2 for what the user can mend."""
     try:
-        return _sweep(argv)
+        status = _sweep(argv)
+    except SystemExit as end:  # of argparse, which has printed its help or an error
+        status = end.code if isinstance(end.code, int) else 2
     except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        status = _fail(str(error))
+    try:
+        print(end="", flush=True)
+    except BrokenPipeError:  # as of `--help | head -1`
+        _let_go_of_output()
+    except OSError as error:
+        _let_go_of_output()
+        status = status or _fail(f"standard output: {error.strerror}")
+    return status
+
+
+def _let_go_of_output() -> None:
+    """Sends the rest of the output to the null device, or Python tries again and exits with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(reason: str) -> int:
+    """Prints the one line of an error; returns its exit status."""
+    with contextlib.suppress(OSError):
+        print(f"error: {reason}", file=sys.stderr)
+    return 2
 
 
 def _sweep(argv: list[str]) -> int:
@@ -71,7 +94,7 @@ def _sweep(argv: list[str]) -> int:
     if arguments.cell is not None:
         return run_here([cells[arguments.cell]], jobs=1)
     unfinished = [cell for cell in cells if not cell.is_finished]
-    print(f"{len(cells)} cells, {len(cells) - len(unfinished)} of them finished.", flush=True)
+    print(f"Finished cells: {len(cells) - len(unfinished)} of {len(cells)}.", flush=True)
     if unfinished and arguments.slurm:
         return submit(arguments, argv, [cells.index(cell) for cell in unfinished])
     status = run_here(unfinished, arguments.jobs)
@@ -188,8 +211,7 @@ def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -
     try:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:
-        print("error: --slurm: there is no sbatch here", file=sys.stderr)
-        return 2
+        return _fail("--slurm: there is no sbatch here")
 
 
 def table(cells: list[Cell]) -> str:

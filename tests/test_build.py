@@ -34,6 +34,7 @@ TEST_DATA = {
         'glob(["launch/*.py"])',
         'glob(["tests/**/*.py"])',
     ],
+    "test_command_line": ['glob(["hvi_tf/**/*.py"])', 'glob(["launch/*"])'],
     "test_launch_arguments": ['glob(["launch/*"])'],
     "test_reliability": ['glob(["docs/*"])'],
     "test_main": ['glob(["flags/*.cfg"])'],

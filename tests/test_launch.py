@@ -173,16 +173,16 @@ def test_finished_cells_are_skipped_and_failures_are_told(tmp_path, capsys, monk
     argv = ["--grid=K=1,2", f"--out={tmp_path / 'out'}", "--jobs=2", "--", "--epochs=1"]
     assert sweep.main(argv) == 1
     out = capsys.readouterr().out
-    assert "2 cells, 0 of them finished." in out
+    assert "Finished cells: 0 of 2." in out
     assert "K=2 failed: error: no (see" in out
     assert re.search(r"^1 +-90\.500 +0\.250 +7 +3$", out, re.MULTILINE)
     assert re.search(r"^2 +unfinished$", out, re.MULTILINE)
     assert sweep.main(argv) == 1
-    assert "2 cells, 1 of them finished." in capsys.readouterr().out
+    assert "Finished cells: 1 of 2." in capsys.readouterr().out
     assert (tmp_path / "out" / "K=1.log").read_text().count("ran") == 1
     # Another flag for all cells makes the finished one go on.
     sweep.main([*argv[:-1], "--epochs=2"])
-    assert "2 cells, 0 of them finished." in capsys.readouterr().out
+    assert "Finished cells: 0 of 2." in capsys.readouterr().out
 
 
 FAKE = """

@@ -71,5 +71,5 @@ def test_a_sweep_is_an_array_whose_finished_cells_are_skipped(slurm, tmp_path, m
     result = slurm(*sweep, "--slurm", "--sbatch=--wait", *flags)
     assert result.returncode == 0, result.stdout
     again = subprocess.run([*sweep, *flags], cwd=ROOT, capture_output=True, text=True)
-    assert "2 cells, 2 of them finished." in again.stdout
+    assert "Finished cells: 2 of 2." in again.stdout
     assert len(re.findall(r"(vae|hvm) +-\d+\.\d+ +\d+\.\d+ +20 +6", again.stdout)) == 2

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from hvi_tf import command_line, files
 from hvi_tf.benchmark import cells as cells_lib
@@ -161,13 +161,7 @@ def say(text: str) -> None:
 def main(argv: list[str]) -> None:
     """Measures, prints tables and stores the numbers."""
     del argv
-    try:
-        run()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command_line.run(run, lambda: command_line.again("hvi_tf.benchmark"))
 
 
 def run() -> None:
@@ -200,4 +194,4 @@ def write(name: str, content: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main, flags_parser=command_line.flags_parser(__doc__))
+    command_line.start(main, __doc__)

@@ -8,29 +8,36 @@ written.
 """
 
 import pathlib
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
-from absl import app, flags
+from absl import flags
 
-from hvi_tf import seeds, svi_scores
+from hvi_tf import command_line
 from hvi_tf import workdir as workdirs
-from hvi_tf.data import datasets, pipeline
-from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.training.checkpoints import Checkpoints
+from hvi_tf.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from hvi_tf.models.vae import VAE
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.", required=True)
 _RATES = flags.DEFINE_list("rates", "0.02,0.05,0.1,0.2,0.5,1", "Learning rates per image.")
 _STEPS = flags.DEFINE_list("steps", "10,100,500", "Lengths of the loop.")
 _CLIPS = flags.DEFINE_list("clips", "1,0", "Clip norms per image; 0 does not clip.")
-_IMAGES = flags.DEFINE_integer("images", 200, "Validation images, the first ones.")
-_DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.")
+_IMAGES = flags.DEFINE_integer("images", 200, "Validation images, the first ones.", 1)
+_DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.", 1)
 
 
-def trained(path: pathlib.Path) -> tuple[VAE, np.ndarray]:
+def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
     """The model of a run at its best checkpoint, and its validation images as observed."""
     run = workdirs.open_existing(path, writes=False)
+    from hvi_tf import seeds
+    from hvi_tf.data import datasets, pipeline
+    from hvi_tf.models.vae import make_vae
+    from hvi_tf.training.checkpoints import Checkpoints
+
     data = datasets.load(run.config.data)
     model = make_vae(run.config, data.test.shape[1])
     Checkpoints(model, run).restore_best()
@@ -39,32 +46,45 @@ def trained(path: pathlib.Path) -> tuple[VAE, np.ndarray]:
     return model, x
 
 
-def table(model: VAE, x: tf.Tensor) -> str:
+def table(model: "VAE", x: "tf.Tensor") -> str:
     """A Markdown table: for every rate the bounds after every number of steps."""
-    steps = [int(k) for k in _STEPS.value]
+    steps = _numbers(_STEPS, int)
     columns = [f"BSVI-{k} | ELBO after {k}" for k in steps]
     lines = ["| clip | rate | " + " | ".join(columns) + " |", "|---" * (2 + 2 * len(steps)) + "|"]
-    for clip in map(float, _CLIPS.value):
-        for rate in map(float, _RATES.value):
+    for clip in _numbers(_CLIPS, float):
+        for rate in _numbers(_RATES, float):
             cells = [_cell(model, x, k, rate, clip) for k in steps]
             lines.append(f"| {clip:g} | {rate:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _cell(model: VAE, x: tf.Tensor, steps: int, rate: float, clip: float) -> str:
+def _numbers(flag: flags.FlagHolder, kind: type) -> list:
+    try:
+        return [kind(text) for text in flag.value]
+    except ValueError as error:
+        raise UserError(f"--{flag.name}={','.join(flag.value)}: must be numbers") from error
+
+
+def _cell(model: "VAE", x: "tf.Tensor", steps: int, rate: float, clip: float) -> str:
+    from hvi_tf import seeds, svi_scores
+
     settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
     score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
     found = score(x, seeds.fold(model.seed, seeds.Purpose.VALIDATE))
     return f"{np.mean(found.log_likelihood):.2f} | {np.mean(found.elbo):.2f}"
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: list[str]) -> None:
     """Prints the table."""
     del argv
-    model, x = trained(pathlib.Path(_WORKDIR.value))
-    print(table(model, x[: _IMAGES.value]))
-    print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
+
+    def command() -> None:
+        model, x = trained(pathlib.Path(_WORKDIR.value))
+        print(table(model, x[: _IMAGES.value]))
+        print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
+
+    command_line.run(command, lambda: command_line.again("hvi_tf.experiments.svi_learning_rate"))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.start(main, __doc__)

@@ -6,23 +6,22 @@ draws what that step drew, with the weights that are in its dump, and prints wha
 """
 
 import pathlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
-from absl import app
 
 from hvi_tf import command_line, files
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
-from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.settings import MAX_COUNT
-from hvi_tf.training import nonfinite
-from hvi_tf.training.nonfinite import LISTED, Finding, Step
-from hvi_tf.training.schedules import ScheduleValues
 from hvi_tf.workdir import open_existing
 
+if TYPE_CHECKING:
+    from hvi_tf.models.vae import VAE
+    from hvi_tf.training.nonfinite import Finding, Step
 
-def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
+
+def replay(path: pathlib.Path) -> "tuple[Config, Step, Finding | None]":
     """Draws again what a dumped step drew.
 
     Args:
@@ -37,6 +36,9 @@ def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; name nonfinite/step_N.npz of a run's workdir")
     config = open_existing(path.absolute().parent.parent, writes=False).config
+    from hvi_tf.models.vae import make_vae
+    from hvi_tf.training import nonfinite
+
     try:
         arrays = files.read_arrays(path)
         step = _step(arrays)
@@ -52,8 +54,13 @@ def replay(path: pathlib.Path) -> tuple[Config, Step, Finding | None]:
     return config, step, nonfinite.first_term(nonfinite.densities(model, step))
 
 
-def _step(arrays: dict[str, np.ndarray]) -> Step:
+def _step(arrays: dict[str, np.ndarray]) -> "Step":
     """Raises `ValueError` if the arrays are none that a step can be drawn from."""
+    import tensorflow as tf
+
+    from hvi_tf.training.nonfinite import Step
+    from hvi_tf.training.schedules import ScheduleValues
+
     x, rows, number = arrays["x"], arrays["rows"], int(arrays["number"])
     K, *rest = arrays["schedule"].tolist()
     if x.dtype != np.float32 or x.ndim != 2 or not x.size:
@@ -65,7 +72,7 @@ def _step(arrays: dict[str, np.ndarray]) -> Step:
     return Step(number, tf.constant(x), rows, ScheduleValues(int(K), *rest))
 
 
-def _take_weights(model: VAE, arrays: dict[str, np.ndarray]) -> None:
+def _take_weights(model: "VAE", arrays: dict[str, np.ndarray]) -> None:
     for name, variable in model.weights_by_name.items():
         variable.assign(arrays[f"weight/{name}"])
 
@@ -77,6 +84,8 @@ def main(argv: list[str]) -> None:
         if len(argv) != 2:
             raise UserError("name one dump: python -m hvi_tf.training.replay STEP.npz")
         config, step, found = replay(pathlib.Path(argv[1]))
+        from hvi_tf.training.nonfinite import LISTED
+
         print(f"step {step.number} of --bound={config.method.bound}, {len(step.rows)} images")
         if found is None:
             print("all densities and weights are finite; it was a gradient")
@@ -86,8 +95,8 @@ def main(argv: list[str]) -> None:
             images = step.rows[found.images].tolist()
             print(f"{found} for {len(images)} training image(s): {images[:LISTED]}")
 
-    command_line.run(command, lambda: " ".join(["python -m hvi_tf.training.replay", *argv[1:]]))
+    command_line.run(command, lambda: command_line.again("hvi_tf.training.replay"))
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=command_line.flags_parser(__doc__))
+    command_line.start(main, __doc__)

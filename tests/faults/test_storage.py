@@ -321,7 +321,7 @@ def test_records_that_are_no_events_are_told(tmp_path, capsys):
     assert "is damaged; its later events are lost" in capsys.readouterr().out
 
 
-GONE = "error: whoever read the output has gone; to go on: the same\n"
+GONE = "error: output pipe closed; to resume: the same\n"
 
 
 @pytest.mark.parametrize(
