@@ -12,6 +12,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.evaluation import evaluate, summary
 from hvi_tf.export import export
 from hvi_tf.models.vae import make_vae
+from hvi_tf.progress import counted
 from hvi_tf.startup import StartUp
 from hvi_tf.task import Task
 from hvi_tf.training import determinism, fit_tau, runs
@@ -95,7 +96,7 @@ def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None
     elif distribution.is_chief():
         count, image = config.evaluation.num_samples, f"samples_step{run.step}.png"
         pictures.sample(model, count, data.image_shape, workdir.path / image)
-        print(f"{count} images: {workdir.path / image}")
+        print(f"{counted(count, 'image')}: {workdir.path / image}")
 
 
 def _export(run: Run) -> None:

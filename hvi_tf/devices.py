@@ -9,6 +9,7 @@ import tensorflow as tf
 from hvi_tf import machine
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
+from hvi_tf.progress import counted
 from hvi_tf.settings import DeviceConfig
 
 
@@ -83,7 +84,7 @@ def report(config: Config, strategy: tf.distribute.Strategy | None = None) -> st
     }
     if strategy is not None:
         replicas = strategy.num_replicas_in_sync
-        lines["strategy"] = f"{type(strategy).__name__}, {replicas} replicas"
+        lines["strategy"] = f"{type(strategy).__name__}, {counted(replicas, 'replica')}"
     return "\n".join(f"{name:<20} {text}" for name, text in lines.items())
 
 
@@ -96,7 +97,7 @@ def _logical_devices(kind: str) -> str:
 
 def _cpu() -> str:
     cores = len(os.sched_getaffinity(0))
-    return f"{machine.processor()}, {cores} cores, {machine.memory_gib()} GiB"
+    return f"{machine.processor()}, {counted(cores, 'core')}, {machine.memory_gib()} GiB"
 
 
 def _threads() -> str:

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from hvi_tf import cluster
 from hvi_tf.errors import UserError
+from hvi_tf.progress import counted
 
 
 @contextlib.contextmanager
@@ -59,14 +60,16 @@ def describe() -> str:
         return ""
     devices = strategy.extended.worker_devices
     workers = replicas() // len(devices)
-    own = f"{len(devices)} {devices[0].rsplit(':', 2)[-2]} device(s)"
-    return f"{workers} workers with {own} each" if _resolver() is not None else own
+    own = counted(len(devices), f"{devices[0].rsplit(':', 2)[-2]} device")
+    return f"{counted(workers, 'worker')} with {own} each" if _resolver() is not None else own
 
 
 def _mirrored(replicas: int) -> tf.distribute.Strategy:
     gpus = tf.config.get_visible_devices("GPU")
     if gpus and replicas > len(gpus):
-        raise UserError(f"--replicas={replicas}: {len(gpus)} GPU(s) are to be used; give fewer")
+        raise UserError(
+            f"--replicas={replicas}: to be used: {counted(len(gpus), 'GPU')}; give fewer"
+        )
     kind, count = ("GPU", replicas or len(gpus)) if gpus else ("CPU", max(replicas, 1))
     if kind == "CPU":
         (cpu,) = tf.config.list_physical_devices("CPU")

@@ -38,7 +38,7 @@ def sample(
     seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
     chunks = [min(model.rows_per_call, n - i) for i in range(0, n, model.rows_per_call)]
     rows = image_shape[0] if model.autoregressive else 1
-    progress = Progress("sampling", "row" if rows > 1 else "batch", rows * len(chunks))
+    progress = Progress("sampling", "rows" if rows > 1 else "batches", rows * len(chunks))
     parts = []
     for i, chunk in enumerate(chunks):
         folded = tf.random.fold_in(seed, i)

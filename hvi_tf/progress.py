@@ -13,12 +13,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Returns a count with its noun: `1 image`, `2 images`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 class Progress:
     """One stage of work (an epoch, an evaluation) of `total` units.
 
     Args:
         title: what the line begins with.
-        unit: the singular noun of what is counted.
+        unit: the noun of what is counted, in the plural.
         total: units in this stage.
         done: units already done when it begins.
     """
@@ -74,5 +79,5 @@ class Progress:
 
     def _describe(self, left_after: int, values: dict[str, float]) -> str:
         left = (self._total - self._done + left_after) / max(self.rate, 1e-9)
-        parts = [f"{self.rate:.1f} {self._unit}s/s", f"{duration(left)} left"]
+        parts = [f"{self.rate:.1f} {self._unit}/s", f"{duration(left)} left"]
         return "  ".join([*parts, *(f"{name} {value:.2f}" for name, value in values.items())])

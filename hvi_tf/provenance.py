@@ -9,6 +9,7 @@ import subprocess
 from typing import Any
 
 from hvi_tf import machine
+from hvi_tf.progress import counted
 from hvi_tf.settings import DataConfig
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
@@ -39,7 +40,7 @@ def _name(data: DataConfig) -> str:
 def provenance() -> str:
     """The commit and the machine that the numbers come from, as a sentence."""
     return (
-        f"Commit {commit()}, {os.cpu_count()} cores of {machine.processor()}, "
+        f"Commit {commit()}, {counted(os.cpu_count() or 1, 'core')} of {machine.processor()}, "
         f"Python {platform.python_version()}"
     )
 

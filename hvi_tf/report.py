@@ -20,7 +20,7 @@ from absl import flags
 from hvi_tf import command_line, files
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
-from hvi_tf.progress import duration
+from hvi_tf.progress import counted, duration
 
 FLAGS = flags.FLAGS
 PAGE = "report.html"
@@ -96,7 +96,7 @@ def _source(record: dict[str, Any]) -> str:
     machine = record["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
-        f"commit {record['commit']}, {record['date']}, {machine['cores']} cores of "
+        f"commit {record['commit']}, {record['date']}, {counted(machine['cores'], 'core')} of "
         f"{machine['processor']} with {machine['memory_gib']} GiB, {versions}{_data(record)}"
     )
 

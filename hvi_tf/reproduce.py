@@ -25,9 +25,11 @@ from absl import flags
 from hvi_tf import command_line
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
+from hvi_tf.progress import counted
 from hvi_tf.settings import DataConfig, DeviceConfig
 
 FLAGS = flags.FLAGS
+_REPORT = ("python", "-m", "hvi_tf.report")
 
 
 def define_flags() -> None:
@@ -67,8 +69,13 @@ def listing(names: Sequence[str]) -> str:
             cells = [cell.name for cell in experiment.cells(settings)]
             given = (f"{n}={_text(value)}" for n, value in settings.items())
             lines += ["", f"{name}, {preset}: " + " ".join(given)]
-            lines.append(f"    {len(cells)} cells: {', '.join(cells[:3])}, ..., {cells[-1]}")
+            lines.append(f"    {counted(len(cells), 'cell')}: {_shown(cells)}")
     return "\n".join(lines)
+
+
+def _shown(names: list[str]) -> str:
+    """Names for a message: of many the first three and the last."""
+    return ", ".join(names if len(names) <= 4 else [*names[:3], "...", names[-1]])
 
 
 def _text(value: Any) -> str:
@@ -162,7 +169,7 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
         data_dir=FLAGS.data_dir,
         manual_dir=FLAGS.manual_dir,
     )
-    print(f"== {task.name}: {len(task.cells)} cells, {folder}", flush=True)
+    print(f"== {task.name}: {counted(len(task.cells), 'cell')}, {folder}", flush=True)
     _check_data(task, folder)
     measuring.measure_cells(task.experiment, task.cells, folder, context)
     changes = [f"--set={text}" for text in FLAGS.set]
@@ -171,10 +178,10 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
     results = measuring.collect(task.experiment, task.settings, told, folder)
     if results is None:
         left = measuring.unfinished(task.experiment.cells(task.settings), folder)
-        names = ", ".join(cell.name for cell in left[:3]) + (", ..." if len(left) > 3 else "")
         print(
-            f"{task.name}: {len(left)} cells are not measured yet ({names}); once they are, this "
-            "command, without --cells, makes the figures"
+            f"{task.name}: not yet measured: {counted(len(left), 'cell')} "
+            f"({_shown([cell.name for cell in left])}); once that is done, this command, without "
+            "--cells, makes the figures"
         )
         return
     print(measuring.as_text(results))
@@ -203,9 +210,10 @@ def main(argv: list[str]) -> None:
         tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
         for task in tasks:
             reproduce(task, out)
-        print(f"\nTo go on:\n  python -m hvi_tf.report {out}")
-        if (out / "runs").exists():
-            print(f"  tensorboard --logdir={out}")
+        if any((out / name / "results.json").exists() for name in catalogue.ENTRIES):
+            print(f"\nFor a page of all results:\n  {shlex.join([*_REPORT, str(out)])}")
+        if any(out.rglob("*tfevents*")):
+            print(f"\nFor the trainings:\n  {shlex.join(['tensorboard', f'--logdir={out}'])}")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.reproduce"))
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 
 import pytest
 
@@ -187,3 +188,13 @@ def test_errors_are_those_of_seeds_and_images_together():
 def test_a_difference_is_told_in_standard_errors_of_both():
     assert rows.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
     assert rows.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"
+    assert rows.from_paper(-85.0, math.nan, -84.0, 0.1) == "-1.00 (n/a SE)"
+
+
+def test_one_value_has_no_error():
+    """Not an error of 0, of which any difference is many times as large."""
+    (one,) = [rows.row_of_mean("a", "b", [7.0])]
+    assert one["standard_error"] is None
+    assert rows.plus_minus(*rows.mean_and_error([one])) == "7.00 ± n/a"
+    assert math.isnan(rows.in_errors(1.0, rows.standard_error([7.0])))
+    assert rows.in_errors(1.0, rows.standard_error([7.0, 7.0])) == math.inf

@@ -7,13 +7,23 @@ so these are held to be what the code of today makes of those rows.
 import csv
 import json
 import pathlib
+import re
+import warnings
 
 import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from hvi_tf.experiments import catalogue, laplace, likelihood_table, published
+from hvi_tf.experiments import (
+    catalogue,
+    laplace,
+    laplace_tau,
+    likelihood_table,
+    measuring,
+    published,
+)
+from hvi_tf.experiments.experiment import settings_of
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
 NAMES = list(catalogue.ENTRIES)
@@ -63,11 +73,55 @@ def test_the_documented_results_are_what_their_rows_say(name):
     experiment, rows, stored = catalogue.load(name), stored_rows(name), stored_results(name)
     assert as_json(experiment.tables(rows)) == stored["tables"]
     assert as_json(experiment.claims(rows)) == stored["claims"]
-    assert (stored["about"], stored["caveat"]) == (experiment.about, experiment.caveat)
-    assert stored["command"] == f"python -m hvi_tf.reproduce {name} --preset=quick"
+    command, *changes = stored["command"].split(" --set=")
+    assert command == f"python -m hvi_tf.reproduce {name} --preset=quick"
+    settings = settings_of(experiment, "quick", dict(c.split("=") for c in changes))
+    assert stored["settings"] == json.loads(json.dumps(settings))
+    assert stored["about"] == experiment.about
+    assert stored["caveat"] == measuring._caveat(experiment, stored, settings)
+    if not changes:
+        minutes = int(re.findall(r"\d+", catalogue.ENTRIES[name].quick)[-1])
+        assert round(stored["seconds"] / 60) <= minutes
     for figure in stored["figures"]:
         assert (RESULTS / name / f"{figure}.png").exists()
         assert (RESULTS / name / f"{figure}.svg").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_of_one_seed_and_one_image_there_is_no_error(name):
+    """No claim rests on one, and none is in units of it."""
+    rows = [
+        {column: value for column, value in r.items() if column != "standard_error"}
+        for r in stored_rows(name)
+        if (r.get("seed", 0), r.get("image", 0)) == (0, 0)
+    ]
+    experiment = catalogue.load(name)
+    for claim in experiment.claims(rows):
+        assert "n/a" in claim.evidence or "±" not in claim.evidence
+        assert not re.search(r"\d{7}|nan|inf", claim.evidence), claim.evidence
+        if "standard errors" in claim.text:
+            assert not claim.holds
+            assert "n/a" in claim.evidence
+    body = " ".join(
+        cell for table in experiment.tables(rows) for line in table.rows for cell in line
+    )
+    assert not re.search(r"nan|inf|\d{7}|± 0\.0+$", body)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert experiment.figures(rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_description_has_no_number_that_a_setting_may_change(name):
+    experiment = catalogue.load(name)
+    numbers = re.findall(r"\d[\d,]*", experiment.about)
+    for settings in experiment.presets.values():
+        for changed in ("dim", "hidden", "steps", "draws"):
+            values = settings.get(changed, [])
+            for value in values if isinstance(values, list) else [values]:
+                if changed == "steps" and value == laplace_tau.BATCH_SIZE:
+                    continue
+                assert f"{value:,}" not in numbers, changed
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -7,7 +7,7 @@ from hvi_tf.progress import Progress
 
 
 def run(total=20):
-    stage = Progress("epoch 1/3", "step", total)
+    stage = Progress("epoch 1/3", "steps", total)
     for _ in range(total // 5):
         stage.update(5, left_after=2 * total, train=-100.123)
     stage.close(left_after=2 * total, train=-100.123, validation=-101.5)
@@ -31,6 +31,11 @@ def test_a_terminal_gets_a_bar(capsys, monkeypatch):
     assert "20/20" in out
     assert "steps/s" in out
     assert "validation -101.50" in out
+
+
+def test_a_count_of_one_is_singular():
+    assert progress.counted(0, "image") == "0 images"
+    assert progress.counted(1, "image") == "1 image"
 
 
 def test_duration():

@@ -53,7 +53,7 @@ def test_two_tasks_train_one_model_stop_in_time_and_go_on(slurm, tmp_path, mnist
     assert "JobState=COMPLETED" in result.stdout
     assert "Restarts=1" in result.stdout
     out = log.read_text()
-    assert out.count("Strategy: multiworker, 2 workers with 1 CPU device(s) each") == 2
+    assert out.count("Strategy: multiworker, 2 workers with 1 CPU device each") == 2
     assert out.count("nothing is lost") == 1  # told by the chief alone
     assert 5 <= int(re.search(r"Resuming from step (\d+) of 20", out)[1]) < 20
     assert out.count("epoch 4/4 5/5") == 1

@@ -31,6 +31,7 @@ from hvi_tf.benchmark.cells import (
     Family,
 )
 from hvi_tf.errors import UserError
+from hvi_tf.progress import counted
 from hvi_tf.provenance import provenance, record
 
 FLAGS = flags.FLAGS
@@ -179,7 +180,7 @@ def run() -> None:
         write(FLAGS.store, about)
 
     ratios = regression.ratios(measure(keep))
-    show(f"{2 if FLAGS.quick else FLAGS.rounds} rounds. {provenance()}.")
+    show(f"{counted(2 if FLAGS.quick else FLAGS.rounds, 'round')}. {provenance()}.")
     if stored is not None:
         show(regression.check(stored, ratios))
 

@@ -66,7 +66,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
     distribution.check_same("scores of an earlier evaluation, of images", done)
     if done >= num_images:
         return {name: values[:num_images] for name, values in scores.items()}, seconds
-    progress = Progress(job.title, "image", num_images, done)
+    progress = Progress(job.title, "images", num_images, done)
 
     def score(first: int) -> tuple[tf.Tensor, ...]:
         # Batches begin at multiples of job.images and are always full, so an image's score

@@ -8,7 +8,7 @@ from hvi_tf import diagnostics, sampling
 from hvi_tf.config import Config
 from hvi_tf.evaluation import evaluate
 from hvi_tf.methods import METHODS, Method
-from hvi_tf.progress import duration
+from hvi_tf.progress import counted, duration
 from hvi_tf.training.loop import TrainingResult
 from hvi_tf.workdir import Workdir
 
@@ -48,14 +48,10 @@ def table(
         ("wall time", f"{duration(seconds)} this command; the evaluation took {took}"),
     ]
     if training and training.steps_per_second is None:
-        rows.append(("training", f"was complete, {training.steps} steps"))
+        rows.append(("training", f"was complete, {counted(training.steps, 'step')}"))
     elif training:
-        rows.append(
-            (
-                "training",
-                f"{training.steps} steps, {training.steps_per_second:.1f} steps/s at the end",
-            )
-        )
+        rate = f"{training.steps_per_second:.1f} steps/s at the end"
+        rows.append(("training", f"{counted(training.steps, 'step')}, {rate}"))
     rows += [
         *lies,
         ("TensorBoard", str(workdir.tensorboard)),
@@ -119,8 +115,8 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             (
                 f"draws of z, for +- {scores['eval_tolerance']:g} nats an image",
-                f"{used:.0f} on average, beside {scores['pilot_draws']} of the pilot; {capped} of "
-                f"{scores['images']} images have all {M}",
+                f"{used:.0f} on average, beside {scores['pilot_draws']} of the pilot; all {M} for "
+                f"{capped} of {counted(scores['images'], 'image')}",
             )
         )
     total = round(scores["draws"]["mean"]) if adaptive else M
@@ -174,7 +170,7 @@ def _saved_model_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _annealing_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     simulated, n = scores["simulated"], scores["simulated_images"]
-    settings = f"{scores['chains']} chains, {scores['steps']} temperatures"
+    settings = f"{counted(scores['chains'], 'chain')}, {counted(scores['steps'], 'temperature')}"
     return [
         (
             f"{scores['split']} log-likelihood, at least (AIS, {settings})",
@@ -210,7 +206,7 @@ def warnings(scores: dict[str, Any]) -> list[str]:
     capped = scores.get("images_at_most_draws", 0)
     if capped:
         found.append(
-            f"{capped} images take all --eval_M={scores['M']} draws, which may be too few for "
+            f"--eval_M={scores['M']}, the draws of {counted(capped, 'image')}, may be too few for "
             f"--eval_tolerance={scores['eval_tolerance']:g}"
         )
     return found

@@ -7,7 +7,16 @@ import numpy as np
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments import bsvi_tables, plots, published, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Table
-from hvi_tf.experiments.rows import Row, distinct, mean_and_error, row_of_mean, select, values
+from hvi_tf.experiments.rows import (
+    Row,
+    distinct,
+    in_errors,
+    mean_and_error,
+    or_na,
+    row_of_mean,
+    select,
+    values,
+)
 
 METHODS = bsvi_tables.METHODS
 PRESETS = bsvi_tables.PRESETS
@@ -109,10 +118,12 @@ def claims(rows: list[Row]) -> list[Claim]:
                 for method in METHODS
                 if "SVI" in method
             }
-            least = min(gaps, key=lambda method: gaps[method][0] / gaps[method][1])
+            least = min(gaps, key=lambda method: in_errors(*gaps[method]))
             mean, error = gaps[least]
             text = f"{dataset}: {bsvi} above {estimator} for every model trained with SVI"
-            evidence = f"least clear for {least}: {mean:+.2f} ± {error:.2f} nats, image by image"
+            evidence = (
+                f"least clear for {least}: {mean:+.2f} ± {or_na(error, '.2f')} nats, image by image"
+            )
             said.append(Claim(text, mean > 2.0 * error, evidence))
     return said
 

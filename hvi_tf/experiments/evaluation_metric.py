@@ -9,7 +9,16 @@ import numpy as np
 from hvi_tf import log_likelihood, sampling, seeds
 from hvi_tf.experiments import plots, reference_model, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, row_of_mean, select, values
+from hvi_tf.experiments.rows import (
+    Row,
+    distinct,
+    error_over_images,
+    in_errors,
+    or_na,
+    row_of_mean,
+    select,
+    values,
+)
 from hvi_tf.methods import METHODS
 
 # Label -> row of the table.
@@ -120,7 +129,10 @@ def tables(rows: list[Row]) -> list[Table]:
             if label != "DIWHVI":
                 cells = (_paired(mine, K) for K in Ks)
                 differences.append(
-                    [f"{label}, M={M}", *(f"{mean:+.3f} ± {error:.3f}" for mean, error in cells)]
+                    [
+                        f"{label}, M={M}",
+                        *(f"{mean:+.3f} ± {or_na(error, '.3f')}" for mean, error in cells),
+                    ]
                 )
     header = ["", *(f"K={K}" for K in Ks)]
     return [
@@ -150,7 +162,7 @@ def _paired(rows: list[Row], K: int) -> tuple[float, float]:
     """Mean over repetitions, and the error over images of one of them: the images are shared."""
     mine = select(rows, quantity="diwhvi_minus_it", K=K)
     mean = float(np.mean([r["value"] for r in mine]))
-    return mean, float(np.mean([r["standard_error"] for r in mine]))
+    return mean, error_over_images(mine)
 
 
 def claims(rows: list[Row]) -> list[Claim]:
@@ -159,10 +171,11 @@ def claims(rows: list[Row]) -> list[Claim]:
     for label in ("SIVI-like", "SIVI equicomp", "SIVI equisample"):
         scores = _differences(rows, label)
         if scores:
-            worst = min(scores, key=lambda count: scores[count][0] / scores[count][1])
+            worst = min(scores, key=lambda count: in_errors(*scores[count]))
             text = f"DIWHVI is above {label} at every M and K > 0 (paired differences)"
             mean, error = scores[worst]
-            evidence = f"least clear at M={worst[0]}, K={worst[1]}: {mean:+.3f} ± {error:.3f} nats"
+            paired = f"{mean:+.3f} ± {or_na(error, '.3f')} nats"
+            evidence = f"least clear at M={worst[0]}, K={worst[1]}: {paired}"
             said.append(Claim(text, mean > 2.0 * error, evidence))
     return said
 

@@ -12,7 +12,7 @@ from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation.annealing import Annealing, Simulated
 from hvi_tf.experiments import explicit_encoder, plots, reference_model, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, row, select
+from hvi_tf.experiments.rows import Row, distinct, or_na, row, select, standard_error
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import VAE
 from hvi_tf.settings import EvaluationConfig
@@ -177,7 +177,7 @@ def _bracket(rows: list[Row]) -> tuple[float, float]:
     """Mean distance of the bracket's ends, and its standard error."""
     mine = select(rows, method="AIS, long", dataset="simulated")
     width = _by_image(select(mine, quantity="upper")) - _by_image(select(mine, quantity="lower"))
-    return float(width.mean()), plots.standard_error(list(width))
+    return float(width.mean()), standard_error(list(width))
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
@@ -215,15 +215,15 @@ def tables(rows: list[Row]) -> list[Table]:
         for dataset in SETS:
             gap = gaps[dataset][method, budget]
             seconds = select(rows, method=method, dataset=dataset, budget=budget)[0]["seconds"]
-            error = plots.standard_error(list(gap))
-            line += [f"{gap.mean():.2f} ± {error:.2f}", f"{1e3 * seconds:.1f}"]
+            error = standard_error(list(gap))
+            line += [f"{gap.mean():.2f} ± {or_na(error, '.2f')}", f"{1e3 * seconds:.1f}"]
         body.append(line)
     header = ["estimator", "budget", "simulated: log p(x) less bound", "ms per image"]
     header += ["test: long AIS less bound", "ms per image"]
     width, error = _bracket(rows)
     title = (
         "Distance from the truth, nats, mean ± standard error over images; the truth of "
-        f"simulated images is the middle of a bracket {width:.2f} ± {error:.2f} nats wide"
+        f"simulated images is the middle of a bracket {width:.2f} ± {or_na(error, '.2f')} nats wide"
     )
     return [Table(title, header, body), *(_at_equal_compute(rows, d) for d in SETS)]
 
@@ -253,7 +253,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         Claim(
             "long annealing brackets log p(x): the upper bound is above the lower one",
             width > -2.0 * error,
-            f"{width:.3f} ± {error:.3f} nats",
+            f"{width:.3f} ± {or_na(error, '.3f')} nats",
         )
     ]
     gaps = _gaps(rows, "simulated")
@@ -261,7 +261,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         mine = [gap for (name, _), gap in gaps.items() if name == method]
         last = mine[-1]
         # The bracket's own width is the uncertainty of its middle.
-        slack = 0.5 * max(width, 0.0) + 2.0 * plots.standard_error(list(last))
+        slack = 0.5 * max(width, 0.0) + 2.0 * standard_error(list(last))
         closer = mine[-1].mean() < mine[0].mean()
         said.append(
             Claim(

@@ -11,7 +11,17 @@ import tensorflow as tf
 from hvi_tf import seeds
 from hvi_tf.experiments import laplace_tau, plots
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, plus_minus, row_of_mean, select, values
+from hvi_tf.experiments.rows import (
+    Row,
+    distinct,
+    in_errors,
+    or_na,
+    plus_minus,
+    row_of_mean,
+    select,
+    standard_error,
+    values,
+)
 
 _COMMON: Settings = dict(dim=50, hidden=[500, 500, 500], K=[0, 1, 2, 5, 10, 20, 50, 100])
 PRESETS: dict[str, Settings] = {
@@ -68,7 +78,9 @@ def curves(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows of each line of the figure."""
     lines = {"SIVI": select(rows, method="SIVI")}
     for steps in distinct(select(rows, method="IWHVI"), "tau_steps"):
-        lines[f"IWHVI, {steps:,} steps of tau"] = select(rows, tau_steps=steps)
+        lines[f"IWHVI, {steps:,} {'step' if steps == 1 else 'steps'} of tau"] = select(
+            rows, tau_steps=steps
+        )
     return lines
 
 
@@ -91,7 +103,7 @@ def finish(axes: Any, rows: list[Row]) -> None:
 
 def over_repetitions(sample: list[float]) -> str:
     """Mean and standard error."""
-    return plus_minus(float(np.mean(sample)), plots.standard_error(sample), digits=3)
+    return plus_minus(float(np.mean(sample)), standard_error(sample), digits=3)
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
@@ -126,7 +138,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     }
     ratios = {K: gap["IWHVI", K] / gap["SIVI", K] for K in Ks if K}
     below = min(
-        (np.mean(sample) - exact) / max(plots.standard_error(sample), 1e-12)
+        in_errors(float(np.mean(sample)) - exact, standard_error(sample))
         for line in curves(rows).values()
         for sample in (values(line, K=K) for K in Ks)
     )
@@ -142,7 +154,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         Claim(
             "never below the truth by more than its error (two standard errors)",
             below > -2.0,
-            f"the smallest gap is {below:.1f} standard errors",
+            f"the smallest gap is {or_na(below, '.1f')} standard errors",
         ),
         Claim("decreasing in K", worst < 0.0, f"largest step of the mean {worst:+.3f} nats"),
     ]
@@ -150,10 +162,10 @@ def claims(rows: list[Row]) -> list[Claim]:
 
 EXPERIMENT = Experiment(
     about=(
-        "E log q(z) of a 50-dimensional Laplace(0, 1), seen as Normal(0, variance psi_d) with "
-        "psi_d ~ Exponential(1/2), is -50 (1 + log 2). U_K bounds it from above: with "
+        "E log q(z) of a D-dimensional Laplace(0, 1), seen as Normal(0, variance psi_d) with "
+        "psi_d ~ Exponential(1/2), is -D (1 + log 2). U_K bounds it from above: with "
         "psi_1:K from q(psi) this is SIVI, with psi_1:K from a tau trained for some steps "
-        "IWHVI. tau is a Gamma whose network of three 500-unit layers sees |z|, gated toward "
+        "IWHVI. tau is a Gamma whose network sees |z|, gated toward "
         f"the prior (bias -5), trained at K={laplace_tau.TRAINING_K} with DReG and Adam at "
         f"{laplace_tau.LEARNING_RATE} on {laplace_tau.BATCH_SIZE} draws of z a step. Every "
         "repetition has weights of its own. Since "

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hvi_tf import files
+from hvi_tf.experiments.rows import standard_error
 
 # One axis of numbers.
 Values = Sequence[float] | np.ndarray
@@ -63,11 +64,6 @@ def over_seeds(axes: Axes, x: Values, samples: Sequence[Values], label: str, **s
     means = np.array([np.mean(s) for s in samples])
     errors = np.array([2.0 * standard_error(s) for s in samples])
     band(axes, x, means, means - errors, means + errors, label, **style)
-
-
-def standard_error(sample: Values) -> float:
-    """Of the mean; 0 for a single value, whose error is unknown."""
-    return float(np.std(sample, ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else 0.0
 
 
 def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:

@@ -6,7 +6,15 @@ import numpy as np
 
 from hvi_tf.experiments import likelihood_table, plots, published
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, distinct, mean_and_error, plus_minus, select, values
+from hvi_tf.experiments.rows import (
+    Row,
+    distinct,
+    mean_and_error,
+    plus_minus,
+    select,
+    standard_error,
+    values,
+)
 
 METHODS = ("HVM", "IWHVI")
 KLS = {
@@ -44,7 +52,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         for i, method in enumerate(METHODS):
             for j, kl in enumerate(KLS):
                 sample = values(rows, method=method, dataset=dataset, quantity=kl)
-                error = 2.0 * plots.standard_error(sample)
+                error = 2.0 * standard_error(sample)
                 axes.bar(
                     j + 0.4 * i, np.mean(sample), 0.38, yerr=error, color=f"C{i}", capsize=3,
                     label="" if j else method,

@@ -32,11 +32,12 @@ def row(
         method: what was measured, such as IWHVI.
         quantity: of which this is the value, such as log_likelihood (nats).
         value: the number.
-        error: its standard error, if known.
+        error: its standard error; None or NaN if it is not known.
         seconds: that it took, if measured.
         **where: dataset, K, M, seed, and any column of the experiment's own.
     """
-    values = {"value": float(value), "standard_error": None if error is None else float(error)}
+    known = None if error is None or math.isnan(error) else float(error)
+    values = {"value": float(value), "standard_error": known}
     timed = {"seconds": None if seconds is None else round(float(seconds), 6)}
     return {"method": method, "quantity": quantity, **where, **values, **timed}
 
@@ -44,8 +45,7 @@ def row(
 def row_of_mean(method: str, quantity: str, sample: np.ndarray, **where: Any) -> Row:
     """The mean of independent values, such as those of images, with its standard error."""
     sample = np.asarray(sample, np.float64)
-    error = sample.std(ddof=1) / math.sqrt(len(sample))
-    return row(method, quantity, sample.mean(), error=error, **where)
+    return row(method, quantity, sample.mean(), error=standard_error(sample), **where)
 
 
 def select(rows: Sequence[Row], **where: Any) -> list[Row]:
@@ -69,27 +69,51 @@ def distinct(rows: Sequence[Row], column: str) -> list[Any]:
     return list(dict.fromkeys(r[column] for r in rows if r.get(column) is not None))
 
 
+def standard_error(sample: Sequence[float] | np.ndarray) -> float:
+    """The standard error of the mean; NaN for a single value, whose error is not known."""
+    if len(sample) < 2:
+        return math.nan
+    return float(np.std(sample, ddof=1) / math.sqrt(len(sample)))
+
+
+def in_errors(difference: float, error: float) -> float:
+    """A difference in units of its standard error; NaN if that is not known."""
+    return difference / error if error else math.copysign(math.inf, difference)
+
+
+def or_na(value: float, form: str) -> str:
+    """A number in a format such as `.2f`; n/a for NaN."""
+    return "n/a" if math.isnan(value) else f"{value:{form}}"
+
+
 def plus_minus(mean: float, error: float | None, digits: int = 2) -> str:
-    """A value with its error, if that is known."""
+    """A value with its error, if it has one."""
     shown = f"{mean:.{digits}f}"
-    return shown if not error else f"{shown} ± {error:.{digits}f}"
+    return shown if not error else f"{shown} ± {or_na(error, f'.{digits}f')}"
 
 
 def mean_and_error(rows: Sequence[Row]) -> tuple[float, float]:
     """The mean over seeds of a score, and its standard error over seeds and images.
 
-    All seeds score the same images, so the error over images is that of any one of them.
+    All seeds score the same images, so the error over images is that of any one of them. Of
+    the two parts, one that is not known is left out; the error is NaN if neither is known.
     """
-    sample = np.array([r["value"] for r in rows])
-    of_seeds = sample.std(ddof=1) / math.sqrt(len(sample)) if len(sample) > 1 else 0.0
-    of_images = float(np.mean([r["standard_error"] or 0.0 for r in rows]))
-    return float(sample.mean()), math.hypot(of_seeds, of_images)
+    sample = [r["value"] for r in rows]
+    parts = (standard_error(sample), error_over_images(rows))
+    known = [part for part in parts if not math.isnan(part)]
+    return float(np.mean(sample)), math.hypot(*known) if known else math.nan
+
+
+def error_over_images(rows: Sequence[Row]) -> float:
+    """The mean standard error of rows that score the same images; NaN if it is not known."""
+    errors = [r.get("standard_error") for r in rows]
+    return float(np.mean([math.nan if error is None else error for error in errors]))
 
 
 def from_paper(ours: float, error: float, paper: float, paper_error: float) -> str:
     """Ours less the paper's, and that in units of both standard errors together."""
     difference, total = ours - paper, math.hypot(error, paper_error)
-    distance = f" ({difference / total:+.1f} SE)" if total > 0 else ""
+    distance = f" ({or_na(in_errors(difference, total), '+.1f')} SE)" if total else ""
     return f"{difference:+.2f}{distance}"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import gradients
+from hvi_tf.errors import UserError
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.methods import Method
 from hvi_tf.sampling import Model
@@ -92,7 +93,12 @@ def make_moments(
 
     Returns:
         The function; seed is int32 `[2]`.
+
+    Raises:
+        UserError: for a single draw, which has no standard deviation.
     """
+    if draws < 2:
+        raise UserError(f"--set=draws={draws}: a signal-to-noise ratio needs at least 2")
 
     def flat_gradients(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         found = []

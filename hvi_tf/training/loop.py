@@ -15,7 +15,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models.vae import VAE
-from hvi_tf.progress import Progress
+from hvi_tf.progress import Progress, counted
 from hvi_tf.startup import StartUp
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.training import recovery
@@ -46,7 +46,7 @@ def check_data(config: Config, data: Dataset) -> None:
     if config.training.batch_size > len(data.train):
         raise UserError(
             f"--batch_size={config.training.batch_size}: {name} has only "
-            f"{len(data.train)} training images; give at most that"
+            f"{counted(len(data.train), 'training image')}; give at most that"
         )
 
 
@@ -137,10 +137,8 @@ class Trainer:
             while step < self._end and not self._is_exhausted(step):
                 step, rate = self._epoch(step, batches, summaries, stop)
         if step < self._end:
-            print(
-                f"No better validation bound in {t.patience} epochs: training ends early.",
-                flush=True,
-            )
+            waited = counted(t.patience, "epoch")
+            print(f"No better validation bound in {waited}: training ends early.", flush=True)
         return TrainingResult(step, rate)
 
     def _is_exhausted(self, step: int) -> bool:
@@ -165,7 +163,7 @@ class Trainer:
         if step == first:
             self._state.begin_epoch()
         title = f"epoch {epoch + 1}/{self._epochs}"
-        progress = Progress(title, "step", end - first, done=step - first)
+        progress = Progress(title, "steps", end - first, done=step - first)
         step = self._steps(step, end, batches, progress, stop)
         rate = progress.rate
         if step < end:

@@ -13,6 +13,7 @@ import numpy as np
 from hvi_tf import command_line, files
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
+from hvi_tf.progress import counted
 from hvi_tf.settings import MAX_COUNT
 from hvi_tf.workdir import open_existing
 
@@ -86,14 +87,15 @@ def main(argv: list[str]) -> None:
         config, step, found = replay(pathlib.Path(argv[1]))
         from hvi_tf.training.nonfinite import LISTED
 
-        print(f"step {step.number} of --bound={config.method.bound}, {len(step.rows)} images")
+        images = counted(len(step.rows), "image")
+        print(f"step {step.number} of --bound={config.method.bound}, {images}")
         if found is None:
             print("all densities and weights are finite; it was a gradient")
         elif found.of_weights:
             print(f"{found}: the update of this step has spoiled it")
         else:
-            images = step.rows[found.images].tolist()
-            print(f"{found} for {len(images)} training image(s): {images[:LISTED]}")
+            rows = step.rows[found.images].tolist()
+            print(f"{found} for {counted(len(rows), 'training image')}: {rows[:LISTED]}")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.training.replay"))
 

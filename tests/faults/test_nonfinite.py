@@ -241,7 +241,7 @@ def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
     command = [sys.executable, "-m", "hvi_tf.training.replay", str(path)]
     told = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert told.returncode == 0, told.stderr
-    assert f"{about['term']} is {about['value']} for 1 training image(s): [7]" in told.stdout
+    assert f"{about['term']} is {about['value']} for 1 training image: [7]" in told.stdout
 
 
 def test_a_dump_of_something_else_is_one_line(tmp_path):
