@@ -11,6 +11,7 @@ the results, but not the trained models, to another folder.
 import base64
 import pathlib
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,8 @@ def read(folder: pathlib.Path) -> list[dict[str, Any]]:
         begun = [name for name in catalogue.ENTRIES if (folder / name / "cells").exists()]
         what = f"of {', '.join(begun)} only a part is measured" if begun else "no results there"
         name = begun[0] if begun else "NAME"
-        raise UserError(f"{folder}: {what}; python -m hvi_tf.reproduce {name} --out={folder}")
+        command = ["python", "-m", "hvi_tf.reproduce", name, f"--out={folder}"]
+        raise UserError(f"{folder}: {what}; {shlex.join(command)}")
     return found
 
 

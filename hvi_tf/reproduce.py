@@ -29,7 +29,6 @@ from hvi_tf.progress import counted
 from hvi_tf.settings import DataConfig, DeviceConfig
 
 FLAGS = flags.FLAGS
-_REPORT = ("python", "-m", "hvi_tf.report")
 
 
 def define_flags() -> None:
@@ -188,6 +187,18 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
     print(f"Results: {folder}")
 
 
+def _hints(out: pathlib.Path) -> str:
+    """The commands that show what lies in a folder: its results, and its event files."""
+    text = ""
+    if any((out / name / "results.json").exists() for name in catalogue.ENTRIES):
+        command = ["python", "-m", "hvi_tf.report", str(out)]
+        text += f"\nFor a page of all results:\n  {shlex.join(command)}\n"
+    if any(out.rglob("*tfevents*")):
+        command = ["tensorboard", f"--logdir={out}"]
+        text += f"\nFor the trainings:\n  {shlex.join(command)}\n"
+    return text
+
+
 def main(argv: list[str]) -> None:
     """Runs the experiments that are named."""
 
@@ -210,10 +221,7 @@ def main(argv: list[str]) -> None:
         tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
         for task in tasks:
             reproduce(task, out)
-        if any((out / name / "results.json").exists() for name in catalogue.ENTRIES):
-            print(f"\nFor a page of all results:\n  {shlex.join([*_REPORT, str(out)])}")
-        if any(out.rglob("*tfevents*")):
-            print(f"\nFor the trainings:\n  {shlex.join(['tensorboard', f'--logdir={out}'])}")
+        print(_hints(out), end="")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.reproduce"))
 

@@ -147,7 +147,7 @@ def test_a_pilot_chooses_the_draws_of_each_image(run):
     label = dict(summaries.score_rows(summary))
     assert "test log-likelihood (DIWHVI, M<=400, K=2)" in label
     assert "draws of z, for +- 0.1 nats an image" in label
-    assert any("images take all --eval_M=400 draws" in text for text in summaries.warnings(summary))
+    assert any("--eval_M=400, the draws of " in text for text in summaries.warnings(summary))
 
 
 def test_levels_and_their_choice():

@@ -126,6 +126,11 @@ def test_a_grid_that_is_none_is_quoted(grid, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: --grid")
 
 
+def test_the_help_has_the_command_in_two_lines(capsys):
+    assert sweep.main(["--help"]) == 0
+    assert "--out=runs/sweep \\\n        --jobs=2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("out", ["file/sweep", "a\0b", "x" * 300])
 def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -133,6 +133,24 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_only_what_is_there_is_named(tmp_path):
+    """A page where an experiment is finished, TensorBoard where there are events."""
+    out = tmp_path / "my results"
+    (out / "runs" / "a").mkdir(parents=True)
+    assert reproduce._hints(out) == ""
+    (out / "laplace").mkdir()
+    (out / "laplace" / "results.json").touch()
+    assert f"hvi_tf.report '{out}'" in reproduce._hints(out)
+    assert "tensorboard" not in reproduce._hints(out)
+    (out / "runs" / "a" / "events.out.tfevents.1.vm").touch()
+    assert f"tensorboard '--logdir={out}'" in reproduce._hints(out)
+
+
+def test_many_names_are_told_by_the_first_and_the_last():
+    assert reproduce._shown(["a"]) == "a"
+    assert reproduce._shown(list("abcdef")) == "a, b, c, ..., f"
+
+
 def test_names_are_those_of_the_catalogue():
     assert reproduce._names(["all"]) == list(catalogue.ENTRIES)
     for name, entry in catalogue.ENTRIES.items():

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import gradients
+from hvi_tf.errors import UserError
 from hvi_tf.experiments import gradient_snr_toy, signal_to_noise
 from hvi_tf.methods import METHODS
 
@@ -45,6 +46,14 @@ def test_a_parameter_without_noise_has_no_ratio(toy):
     of_A, of_b = ratios[0, :9], ratios[0, 9:]
     assert np.isnan(of_A).all()
     assert np.isfinite(of_b).all()
+
+
+def test_a_single_draw_is_refused(toy):
+    model, variables = toy.upper()
+    with pytest.raises(UserError, match="draws=1"):
+        signal_to_noise.make_ratios(
+            model, METHODS["iwhvi"], variables, "eta", ["dreg"], K=1, draws=1
+        )
 
 
 def test_minibatches_are_averaged_before_parameters():
