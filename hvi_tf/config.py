@@ -4,9 +4,10 @@ import dataclasses
 import hashlib
 import json
 import typing
+from collections.abc import Mapping
 from typing import Any
 
-from hvi_tf import files, methods, validation
+from hvi_tf import files, methods, relevance, validation
 from hvi_tf.errors import UserError
 from hvi_tf.methods import Method
 from hvi_tf.settings import (
@@ -15,6 +16,7 @@ from hvi_tf.settings import (
     MethodConfig,
     ModelConfig,
     TrainingConfig,
+    field_names,
 )
 from hvi_tf.training import schedules
 
@@ -41,7 +43,7 @@ _NOT_IDENTITY = {
     "tau_epochs",
     "max_steps",
     "patience",
-    *(field.name for field in dataclasses.fields(EvaluationConfig)),
+    *field_names(EvaluationConfig),
 }
 
 
@@ -89,6 +91,8 @@ class Config:
     def from_json(text: str) -> "Config":
         """Reads what `to_json` wrote.
 
+        Runs of earlier versions may hold settings that change nothing.
+
         Raises:
             UserError: if a section or field is unknown or invalid.
             ValueError: if the text is no JSON.
@@ -105,7 +109,7 @@ class Config:
             if not isinstance(section, dict):
                 raise UserError(f"section {name!r} of the configuration holds no settings")
             values.update(section)
-        return make(**values)
+        return _checked(values)
 
 
 def fields() -> list[dataclasses.Field]:
@@ -138,8 +142,40 @@ def make(**values: Any) -> Config:
     Counts that the method fixes, or that are left out, take the method's value.
 
     Raises:
-        UserError: naming the flag, its value and what would do.
+        UserError: naming the flag, its value and what would do; also for a setting that would
+            change nothing.
     """
+    return derive({}, **values)
+
+
+def derive(base: Mapping[str, Any], **given: Any) -> Config:
+    """Builds a configuration with `given` settings in place of those of `base`.
+
+    Settings of `base` may be without a use; those of its evaluation then take their defaults.
+
+    Raises:
+        UserError: as `make` does, for what is given.
+    """
+    values = {**base, **given}
+    config = _checked(values)
+    unused = relevance.unused(config, flatten(config), defaults())
+    for name in unused:
+        if name in given and given[name] != base.get(name):
+            raise relevance.refuse(name, flatten(config)[name])
+    dropped = set(unused).intersection(field_names(EvaluationConfig))
+    if not dropped:
+        return config
+    return _checked({name: value for name, value in values.items() if name not in dropped})
+
+
+def defaults() -> dict[str, Any]:
+    """The default of every setting; None where it depends on the method."""
+    return {field.name: field.default for field in fields()}
+
+
+def _checked(values: Mapping[str, Any]) -> Config:
+    """Builds a configuration whose settings are in range and do not contradict each other."""
+    values = dict(values)
     known = {f.name: f for f in fields()}
     for name, value in values.items():
         if name not in known:
@@ -150,9 +186,7 @@ def make(**values: Any) -> Config:
             values[name] = tuple(values[name])
     config = Config(
         **{
-            section: cls(
-                **{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-            )
+            section: cls(**{name: values[name] for name in field_names(cls) if name in values})
             for section, cls in _SECTIONS.items()
         }
     )

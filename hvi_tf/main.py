@@ -15,7 +15,7 @@ from typing import Any
 
 from absl import flags
 
-from hvi_tf import cluster, command_line, saved_models, startup, validation
+from hvi_tf import cluster, command_line, relevance, saved_models, startup, validation
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.config import Config
@@ -115,20 +115,23 @@ def _whole_numbers(name: str, texts: list[str]) -> tuple[int, ...]:
 
 
 def _config_of_run(workdir: Workdir) -> Config:
-    """The run's own configuration; flags only say where data lie and what to evaluate."""
+    """The run's own configuration; flags only name its data and what to evaluate."""
     stored = config_lib.flatten(workdir.config)
     given = _flag_values(only_given=True)
+    if FLAGS.saved_model:
+        stored |= saved_models.OWN_ESTIMATOR
     if "estimator" in given:
         del stored["eval_steps"]  # which belongs to the stored estimator
     if given.get("jit_compile") == "auto":
         del given["jit_compile"]
-    asked = config_lib.make(**{**stored, **given})
+    asked = config_lib.derive(stored, **given)
     changes = config_lib.differences(workdir.config, asked)
     if changes:
         raise UserError(
             f"--workdir={workdir.path} holds another run: {'; '.join(changes)}; "
             f"--mode={FLAGS.mode} takes the run's own settings, leave these out"
         )
+    relevance.check_mode(FLAGS.mode, given, config_lib.flatten(workdir.config))
     return asked
 
 
@@ -153,6 +156,7 @@ def _task(mode: str, writes: bool) -> Task:
     validation.check_saved_model(asked, mode, FLAGS.strategy, given)
     switches = dict(device_report=FLAGS.device_report, check_determinism=FLAGS.check_determinism)
     if mode == "train":
+        relevance.check_mode(mode, given, config_lib.defaults())
         config = config_lib.make(**_flag_values())
         datasets.check(config.data)
         path = _workdir_path() if FLAGS.workdir else workdirs.new_path(config)

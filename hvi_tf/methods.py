@@ -75,6 +75,16 @@ class Method(NamedTuple):
         """Whether an inner SVI loop refines the proposal for each observation."""
         return self.buffer != "none"
 
+    @property
+    def takes_backward_samples(self) -> bool:
+        """Whether the bound has a sum over k or m, for a gradient through some of its terms."""
+        return not self.refines and (self.K.free or self.M.free)
+
+    @property
+    def takes_inner_warmup(self) -> bool:
+        """Whether a trained tau stands for q(psi|x), so that log q(psi|x) - log tau is not 0."""
+        return not self.refines and self.inverse == "tau"
+
 
 # In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
 # reparameterized gradients for phi possible; a psi shared by several z does not.

@@ -11,7 +11,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hvi_tf import files
 from hvi_tf.errors import UserError
@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # TensorFlow, because flags are checked before it is imported
     from hvi_tf.log_likelihood import Plan
 
 LogWeights = Callable[["tf.Tensor", int, int, "tf.Tensor"], "tf.Tensor"]
+
+# The evaluation settings of a SavedModel, which is scored by its own log-weights.
+OWN_ESTIMATOR: dict[str, Any] = dict(estimator="auto", eval_steps=None, eval_tolerance=0.0)
 
 # As of `log_likelihood.ImageScores`.
 SCORES = ("log_likelihood", "bound", "ess_outer")

@@ -371,3 +371,8 @@ class SavedModelConfig:
         "Loads a --saved_model that lies outside --workdir. A SavedModel is a program, which may "
         "read and write files: say so only of one whose origin you trust.",
     )
+
+
+def field_names(section: type) -> tuple[str, ...]:
+    """The names of a section's settings."""
+    return tuple(field.name for field in dataclasses.fields(section))

@@ -13,7 +13,6 @@ from hvi_tf.settings import (
     MAX_NUMBER,
     MAX_ROWS,
     MethodConfig,
-    ModelConfig,
     SavedModelConfig,
 )
 from hvi_tf.training import schedules
@@ -119,24 +118,17 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
             listed = ", ".join(choices[:-1])
             raise UserError(f"--{name}={values[name]}: choose {listed} or {choices[-1]}")
     _validate_model(config)
-    _validate_svi(config)
+    _validate_training(config)
     _validate_estimator(config)
     _validate_k_schedule(config)
 
 
 def _validate_model(config: "Config") -> None:
     m, row = config.method, config.row
-    for name, (kind, needed) in _OF_A_NETWORK.items():
-        value = getattr(config.model, name)
-        if value != getattr(ModelConfig, name) and getattr(config.model, kind) != needed:
-            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-            raise UserError(f"--{name}={shown}: for --{kind}={needed}; give that too")
     even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
     if even:
         raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
-    gate, posterior = config.model.tau_gate_bias, m.posterior
-    if gate is not None and row.inverse != "tau":
-        raise UserError(f"--tau_gate_bias={gate}: --bound={m.bound} trains no tau; leave it out")
+    posterior = m.posterior
     flow = posterior in ("iaf", "realnvp")
     if flow and m.gradient != "reparameterized":
         # A flow knows the density of its own draws by their noise, not as a function of z.
@@ -154,49 +146,13 @@ def _validate_model(config: "Config") -> None:
         )
 
 
-# Sizes that only one kind of network has.
-_OF_A_NETWORK = {
-    "resnet_channels": ("encoder", "resnet"),
-    "pixelcnn_channels": ("decoder", "pixelcnn"),
-    "pixelcnn_kernels": ("decoder", "pixelcnn"),
-}
-
-# Settings of the inner SVI loop: their defaults, and the bounds that have a use for others.
-_OF_THE_LOOP: dict[str, tuple[Any, tuple[str, ...]]] = {
-    "svi_steps": (None, ("svi", "bsvi")),
-    "encoder_objective": ("elbo", ("svi", "bsvi")),
-    "pi": ("uniform", ("bsvi",)),
-    "sir": (False, ("bsvi",)),
-    "double_sampling": (False, ("bsvi",)),
-}
-
-
-def _validate_svi(config: "Config") -> None:
-    m, t, row = config.method, config.training, config.row
-    for name, (default, bounds) in _OF_THE_LOOP.items():
-        value = getattr(m, name)
-        if value != default and m.bound not in bounds:
-            raise UserError(
-                f"--{name}={str(value).lower()}: for --bound={' or '.join(bounds)}, not "
-                f"--bound={m.bound}; leave it out"
-            )
+def _validate_training(config: "Config") -> None:
+    m, t = config.method, config.training
     if m.encoder_objective == "kl" and m.posterior != "gaussian":
         raise UserError(
             f"--encoder_objective=kl: --posterior={m.posterior} has no closed form of it; choose "
             "elbo"
         )
-    if m.backward_samples and not (row.refines or row.K.free or row.M.free):
-        raise UserError(
-            f"--backward_samples={m.backward_samples}: --bound={m.bound} has one term, without a "
-            "sum over k or m; leave it out"
-        )
-    if row.refines and m.backward_samples:
-        raise UserError(
-            f"--backward_samples={m.backward_samples}: not for --bound={m.bound}, whose --sir goes "
-            "back through one proposal; leave it out"
-        )
-    if row.refines and t.inner_warmup_epochs:
-        raise UserError(f"--inner_warmup_epochs={t.inner_warmup_epochs}: not for --bound={m.bound}")
     if 0 < t.patience < t.eval_every:
         raise UserError(
             f"--patience={t.patience}: fewer epochs than --eval_every={t.eval_every}; give at "
@@ -214,19 +170,6 @@ def _validate_estimator(config: "Config") -> None:
     split = config.evaluation.eval_split
     if split not in ("test", "validation", "train"):
         raise UserError(f"--eval_split={split}: choose test, validation or train")
-    steps = config.evaluation.eval_steps
-    takes_steps = ("bsvi", "svi", "iwae", "diwhvi")
-    if steps is not None and name not in takes_steps and not (name == "auto" and row.refines):
-        raise UserError(
-            f"--eval_steps={steps}: for --estimator={'|'.join(takes_steps)}, not {name}"
-        )
-    tolerance = config.evaluation.eval_tolerance
-    refines = name in ("bsvi", "svi") or (name == "auto" and row.refines)
-    if tolerance and (refines or name == "ais" or steps is not None):
-        raise UserError(
-            f"--eval_tolerance={tolerance}: chooses draws of z, for a bound like diwhvi or iwae "
-            "without --eval_steps"
-        )
     if name in ("auto", "ais", "bsvi", "svi"):
         return
     if name not in METHODS:
@@ -249,7 +192,13 @@ def _validate_estimator(config: "Config") -> None:
 
 
 # What a SavedModel has settled for itself.
-_OF_A_CHECKPOINT = ("estimator", "eval_steps", "eval_tolerance", "eval_L")
+_OF_A_CHECKPOINT = (
+    "estimator",
+    "eval_steps",
+    "eval_tolerance",
+    "eval_L",
+    "eval_svi_learning_rate",
+)
 
 
 def check_saved_model(

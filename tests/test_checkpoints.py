@@ -52,22 +52,15 @@ def test_a_restored_run_goes_on_bit_identically(workdir):
 def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
     """Also what the optimizer does not hold: TensorFlow overlooks layers in lists."""
     flow = dict(posterior="iaf", flow_hidden=(8,)) if bound == "vae" else {}
-    config = config_lib.make(
-        bound=bound,
-        hidden=(8, 8, 8),
-        latent_dim=3,
-        aux_dim=2,
-        prior_dim=2,
-        jit_compile="off",
-        **flow,
-    )
+    sizes = dict(hidden=(8, 8, 8), latent_dim=3, aux_dim=2, prior_dim=2)
+    config = config_lib.derive(sizes, bound=bound, jit_compile="off", **flow)
     opened = workdirs.create_or_open(tmp_path / "run", config)
     model = make_vae(config, 12)
     for layer in model.networks.values():
         layer.trainable = False
     model.compile(tf.keras.optimizers.Adam(), "reparameterized")
     Checkpoints(model, opened).save()
-    other = make_vae(config_lib.make(**config_lib.flatten(config) | dict(seed=9)), 12)
+    other = make_vae(config_lib.derive(config_lib.flatten(config), seed=9), 12)
     for layer in other.networks.values():
         layer.trainable = False
     other.compile(tf.keras.optimizers.Adam(), "reparameterized")

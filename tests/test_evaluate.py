@@ -25,7 +25,7 @@ DATA = Dataset(train=255 - PIXELS, validation=PIXELS[:50], test=PIXELS, image_sh
 
 def settings(**values):
     base = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, K=2, jit_compile="off")
-    return config_lib.make(**base | dict(eval_M=3, eval_K=2, eval_images=700) | values)
+    return config_lib.derive(base | dict(eval_M=3, eval_K=2, eval_images=700), **values)
 
 
 @pytest.fixture
@@ -59,17 +59,8 @@ def test_summary_is_mean_and_standard_error_over_images(run):
 
 @pytest.mark.parametrize("bound", METHODS)
 def test_every_method_can_be_scored(bound, tmp_path):
-    config = config_lib.make(
-        bound=bound,
-        hidden=(8, 8),
-        latent_dim=3,
-        aux_dim=2,
-        prior_dim=2,
-        eval_M=3,
-        eval_K=2,
-        eval_images=20,
-        eval_steps=4 if METHODS[bound].refines else None,
-    )
+    steps = 4 if METHODS[bound].refines else None
+    config = settings(bound=bound, K=None, eval_images=20, eval_steps=steps)
     workdir = workdirs.create_or_open(tmp_path, config)
     summary = evaluate.evaluate(config, make_vae(config, 12), DATA, workdir, step=1)
     assert summary["log_likelihood"]["mean"] < 0

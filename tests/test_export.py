@@ -41,7 +41,7 @@ print(json.dumps({
 
 @pytest.mark.parametrize("bound", ["iwhvi", "vae"])
 def test_round_trip_in_a_fresh_process(bound, tmp_path):
-    config = config_lib.make(bound=bound, hidden=(8, 8), latent_dim=3, aux_dim=2)
+    config = config_lib.derive(dict(hidden=(8, 8), latent_dim=3, aux_dim=2), bound=bound)
     model = make_vae(config, 12)
     export(model, tmp_path / "saved_model")
     command = [sys.executable, "-c", CONSUMER, str(tmp_path / "saved_model")]

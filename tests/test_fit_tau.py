@@ -8,7 +8,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import fit_tau
 
-TRAINED = config_lib.make(bound="sivi", K=3, hidden=(20,), epochs=9, inner_warmup_epochs=4.0)
+TRAINED = config_lib.make(bound="sivi", K=3, hidden=(20,), epochs=9, outer_warmup_epochs=4.0)
 
 
 def test_it_keeps_the_model_and_trains_anew():
@@ -16,7 +16,7 @@ def test_it_keeps_the_model_and_trains_anew():
     assert config.model == TRAINED.model
     assert (config.method.bound, config.method.K, config.method.gradient) == ("iwhvi", 50, "dreg")
     assert config.training.epochs == 5
-    assert config.training.inner_warmup_epochs == 0
+    assert config.training.outer_warmup_epochs == 0
     assert fit_tau.fit_config(TRAINED, {}).training.epochs == 7_000
 
 
@@ -43,6 +43,8 @@ def test_fits_with_other_settings_have_other_folders_and_longer_ones_the_same():
         ("vae", {}, "the run has --bound=vae, whose q(z|x) is explicit and needs no tau"),
         ("sivi", dict(hidden=(8,)), "--hidden: --mode=fit_tau keeps the run's own; leave it out"),
         ("sivi", dict(K=-1), "--K=-1: must be"),
+        ("sivi", dict(num_samples=4), "--num_samples=4: for --mode=sample, not --mode=fit_tau"),
+        ("sivi", dict(ais_steps=4), "--ais_steps=4: for --estimator=ais"),
     ],
 )
 def test_what_it_refuses(bound, given, message):

@@ -437,7 +437,7 @@ def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, m
         ("--encoder=resnet --resnet_channels=1,1,1,1,1", "cannot be halved 5 times"),
         ("--dataset=svhn --split=shu --manual_dir=nowhere", "_32x32.mat is missing"),
         ("--bound=bsvi --svi_steps=0", "--svi_steps=0: must be a whole number, at least 1"),
-        ("--bound=vae --pi=learned", "--pi=learned: for --bound=bsvi, not --bound=vae"),
+        ("--bound=vae --pi=learned", "--pi=learned: for --bound=bsvi; give that"),
     ],
 )
 def test_what_cannot_be_refined_is_one_line_before_training(

@@ -27,7 +27,7 @@ DATA = Dataset(train=255 - PIXELS, validation=PIXELS[:50], test=PIXELS, image_sh
 
 def settings(**values):
     base = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, jit_compile="off")
-    return config_lib.make(**base | dict(eval_M=3, eval_K=2, eval_images=700) | values)
+    return config_lib.derive(base | dict(eval_M=3, eval_K=2, eval_images=700), **values)
 
 
 class Exported:

@@ -24,11 +24,11 @@ CONVOLUTIONS = {
 
 
 def small_vae(bound="iwhvi", x_dim=12, **values):
-    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2)
+    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, flow_hidden=(8,))
     for kind, size in CONVOLUTIONS.items():
         sizes |= size if kind in (values.get("encoder"), values.get("decoder")) else {}
-    values = sizes | dict(batch_size=6, jit_compile="off") | values
-    return make_vae(config_lib.make(bound=bound, **values), x_dim=x_dim)
+    sizes |= dict(batch_size=6, jit_compile="off")
+    return make_vae(config_lib.derive(sizes, bound=bound, **values), x_dim=x_dim)
 
 
 CASES = [
@@ -58,7 +58,7 @@ CASES += [dict(bound="diwhvi", tau_gate_bias=-2.0, gradient=g) for g in ("dreg",
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("values", CASES, ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
-    sizes = dict(prior_dim=2, flow_hidden=(8,))
+    sizes = {}
     if methods.row(values["bound"], values.get("posterior", "gaussian")).K.free:
         sizes["K"] = 4
     if METHODS[values["bound"]].refines:
@@ -83,7 +83,7 @@ def test_every_variable_gets_a_finite_nonzero_gradient(values):
     ],
 )
 def test_a_step_ascends_the_bound(bound):
-    model = small_vae(bound, learning_rate=0.01, prior_dim=2)
+    model = small_vae(bound, learning_rate=0.01)
     seed = tf.constant([1, 1])
     before = tf.reduce_mean(model.validation_scores(X, seed).log_likelihood)
     step = tf.function(lambda: model.train_step(X))
@@ -171,10 +171,8 @@ def test_k_0_needs_no_special_case():
 
 @pytest.mark.parametrize("prior", ["normal", "hierarchical"])
 def test_frozen_trains_the_inverse_models_alone(prior):
-    config = config_lib.make(
-        bound="iwhvi", prior=prior, hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, K=4,
-        gradient="dreg", batch_size=6, jit_compile="off",
-    )  # fmt: skip
+    sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, batch_size=6)
+    config = config_lib.derive(sizes, prior=prior, K=4, gradient="dreg", jit_compile="off")
     model = make_vae(config_lib.with_frozen(config, step=7), x_dim=12)
     before = {name: layer.get_weights() for name, layer in model.networks.items()}
     model.train_step(X)

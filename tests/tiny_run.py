@@ -36,7 +36,7 @@ def run(values, folder, spoiled_replica=None):
     from hvi_tf.training import loop, runs, steps
 
     data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
-    config = config_lib.make(**SIZES | values)
+    config = config_lib.derive(SIZES, **values)
     folder = pathlib.Path(folder)
     found, model = {"error": ""}, None
     try:

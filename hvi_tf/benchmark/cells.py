@@ -23,7 +23,7 @@ class Cell(NamedTuple):
     @property
     def config(self) -> Config:
         """The whole configuration; XLA is off unless it is asked for."""
-        return config_lib.make(**{"jit_compile": "off", **self.settings})
+        return config_lib.derive({"jit_compile": "off", **self.settings})
 
     def but(self, **changes: Any) -> "Cell":
         """The same step with other settings."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from hvi_tf import config as config_lib
 from hvi_tf import distribution, files, log_likelihood, sampling, saved_models, seeds, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
@@ -16,9 +17,10 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import annealing, resumable, tolerance
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
+from hvi_tf.evaluation.estimators import counts, estimator, estimator_row
 from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores, Plan
-from hvi_tf.methods import METHODS, Method
+from hvi_tf.models import architecture
 from hvi_tf.models.vae import VAE
 from hvi_tf.settings import MAX_COUNT
 from hvi_tf.svi import SVI
@@ -35,42 +37,6 @@ _REFINED_ALONE = ("elbo", "kl", "reconstruction", "elbo_start")
 ANNEALED_STATES = 256
 # Simulated images tell the bracket's width to 0.1 nats or so; their number need not grow.
 MAX_SIMULATED = 100
-
-
-class Counts(NamedTuple):
-    """The counts of an evaluation as they are reported; 0 where there is nothing to draw."""
-
-    M: int
-    K: int
-    L: int
-
-
-def estimator_row(config: Config) -> Method:
-    """The row that bounds log p(x): the one that was trained, unless another was asked for."""
-    return METHODS.get(estimator(config), config.row)
-
-
-def estimator(config: Config) -> str:
-    """The estimator's name; a run of svi is scored by bsvi, which tells its own bound too."""
-    name = config.evaluation.estimator
-    if name == "auto":
-        return "bsvi" if config.row.refines else config.row.name
-    return name
-
-
-def counts(config: Config) -> Counts:
-    """The configured eval_M, eval_K and eval_L, where the estimator has a use for them."""
-    e, row = config.evaluation, estimator_row(config)
-    M = e.eval_M
-    if row.refines:  # around whatever proposal the run has
-        row = config.row
-    elif e.eval_steps:
-        M = e.eval_steps
-    # A run of hvm is scored with eval_K as the paper does; --estimator=hvm asks for K=0.
-    asked_for = e.estimator not in ("auto", "bsvi", "svi")
-    draws_psi = row.inverse in ("tau", "mixing") and (row.K.free or not asked_for)
-    draws_zeta = config.method.prior == "hierarchical" and row.zeta != "psi_0"
-    return Counts(M, e.eval_K if draws_psi else 0, e.eval_L if draws_zeta else 0)
 
 
 def make_plan(config: Config, rows: int = log_likelihood.ROWS, **limits: int) -> Plan:
@@ -327,20 +293,23 @@ def evaluate_saved_model(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if it is no SavedModel with such log-weights, or a score is not finite.
     """
-    M, K = config.evaluation.eval_M, config.evaluation.eval_K
+    config = config_lib.derive(config_lib.flatten(config) | saved_models.OWN_ESTIMATOR)
+    M, K, _ = counts(config)
     if K > MAX_COUNT:
         raise UserError(
             f"--eval_K={K}: a SavedModel draws all psi of a z at once; give at most {MAX_COUNT}"
         )
     x, num_images = _observed(config, data)
     # As for the run's own row, whose export it mostly is: then explicit q(z|x) draw the same z.
-    plan = log_likelihood.make_plan(M, sampling.psi_per_z(config.row, K, M), config.method.L)
+    rows = architecture.rows_per_call(config.model)
+    per_z = sampling.psi_per_z(config.row, K, M)
+    plan = log_likelihood.make_plan(M, per_z, config.method.L, rows=rows)
     log_weights = saved_models.load(path, int(x.shape[1]))
     score = saved_models.make_scorer(log_weights, plan, K)
     digest, seed = saved_models.digest(path), config.training.seed
     name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"
     job = Job(
-        title=f"evaluation of the SavedModel M={M} K={K}",
+        title=f"evaluation of the SavedModel M={M}{f' K={K}' if K else ''}",
         path=workdir.evaluation / f"{name}.npz",
         check=workdir.check,
         identity={"saved_model": digest, "plan": plan._asdict(), "K": K, "seed": seed},

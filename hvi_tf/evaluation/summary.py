@@ -79,8 +79,11 @@ def _larger_score(config: Config) -> str:
     refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
     if refined and config.row.inverse in ("none", "tau"):
         return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
-    own = "" if config.evaluation.estimator == "auto" else "--estimator=auto "
-    return f"{own}--eval_M=5000 --eval_K=100"
+    flags = [] if config.evaluation.estimator == "auto" else ["--estimator=auto"]
+    flags.append("--eval_M=5000")
+    if config.row.inverse in ("tau", "mixing"):
+        flags.append("--eval_K=100")
+    return " ".join(flags)
 
 
 def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
@@ -157,13 +160,13 @@ def _refined_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _saved_model_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
-    M, K = scores["M"], scores["K"]
+    M, inner = scores["M"], f", K={scores['K']}" if scores["K"] else ""
     return [
         (
-            f"{scores['split']} log-likelihood (SavedModel, M={M}, K={K})",
+            f"{scores['split']} log-likelihood (SavedModel, M={M}{inner})",
             _nats(scores["log_likelihood"]),
         ),
-        (f"{scores['split']} bound (M=1, K={K})", _nats(scores["bound"])),
+        (f"{scores['split']} bound (M=1{inner})", _nats(scores["bound"])),
         ("effective sample size, outer", _of(scores["ess_outer"], M)),
     ]
 

@@ -6,7 +6,6 @@ evaluates it, TensorBoard shows it, and what was interrupted goes on.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -30,7 +29,7 @@ from hvi_tf.experiments.experiment import Context, Settings
 from hvi_tf.experiments.rows import Row, row
 from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.pictures import write_grid
-from hvi_tf.settings import EvaluationConfig
+from hvi_tf.settings import EvaluationConfig, field_names
 from hvi_tf.training import fit_tau as fit
 from hvi_tf.training import runs
 from hvi_tf.training.runs import Run
@@ -52,7 +51,7 @@ def recipe(flagfile: str, **changes: Any) -> Settings:
     if not path.exists():
         raise UserError(f"{path}: missing; experiments read the recipes of a clone")
     settings: Settings = {}
-    evaluation = {field.name for field in dataclasses.fields(EvaluationConfig)}
+    evaluation = field_names(EvaluationConfig)
     for line in path.read_text().splitlines():
         if line.startswith("--"):
             name, _, text = line[2:].partition("=")
@@ -139,11 +138,12 @@ def score(run: Run, **settings: Any) -> dict[str, Any]:
 
     Args:
         run: what to score.
-        **settings: flags of the evaluation; the others keep their defaults.
+        **settings: flags of the evaluation, for a run that has a use for them; the others keep
+            their defaults.
     """
-    fields = {f.name for f in dataclasses.fields(EvaluationConfig)}
+    fields = field_names(EvaluationConfig)
     kept = {n: v for n, v in config_lib.flatten(run.config).items() if n not in fields}
-    config = config_lib.make(**kept, **settings)
+    config = config_lib.derive(kept | settings)
     return evaluate.evaluate(config, run.model, run.data, run.workdir, run.step)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import arguments, hierarchy, log_likelihood, methods, sampling, seeds, svi_scores
+from hvi_tf import arguments, hierarchy, methods, sampling, seeds, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.models import architecture, distributions, likelihoods, networks
@@ -183,7 +183,7 @@ class Autoencoder(keras.Model):
     @property
     def rows_per_call(self) -> int:
         """Rows of z that the decoder takes at once when it scores or draws images."""
-        return 500 if self.autoregressive else log_likelihood.ROWS
+        return architecture.rows_per_call(self.model_config)
 
     @property
     def refined_images(self) -> int:

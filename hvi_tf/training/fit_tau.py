@@ -5,14 +5,14 @@ bound, which is to say minimises U_K. Under a hierarchical prior a fresh rho is 
 along with it. What results is a run of its own.
 """
 
-import dataclasses
 from typing import Any
 
 from hvi_tf import config as config_lib
-from hvi_tf import settings
+from hvi_tf import relevance
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE, make_vae
+from hvi_tf.settings import EvaluationConfig, field_names
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.workdir import Workdir
 
@@ -22,7 +22,7 @@ _OWN_SETTINGS = {
     *("annealing_factor", "annealing_epochs", "seed", "checkpoint_every", "eval_every"),
     *("jit_compile", "steps_per_call", "data_dir", "manual_dir", "on_nonfinite"),
     *("keep_checkpoints", "keep_every"),
-    *(field.name for field in dataclasses.fields(settings.EvaluationConfig)),
+    *field_names(EvaluationConfig),
 }
 
 
@@ -44,6 +44,8 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
     for name in given:
         if name not in _OWN_SETTINGS:
             raise UserError(f"--{name}: --mode=fit_tau keeps the run's own; leave it out")
+    base = config_lib.flatten(trained)
+    relevance.check_mode("fit_tau", given, base)
     epochs = given.get("tau_epochs", trained.training.tau_epochs)
     fresh = {
         **dict(bound="iwhvi", K=None, M=None, L=None, gradient=None, epochs=epochs),
@@ -52,7 +54,7 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
         **dict(double_sampling=False, encoder_objective="elbo", estimator="auto"),
         **dict(eval_steps=None, kl_annealing_steps=0, max_steps=0, patience=0),
     }
-    return config_lib.make(**{**config_lib.flatten(trained), **fresh, **given})
+    return config_lib.derive(base | fresh, **given)
 
 
 def load_trained(run: Workdir, x_dim: int) -> tuple[VAE, int]:

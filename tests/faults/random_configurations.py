@@ -186,7 +186,7 @@ def settle(values, rng):
             named = re.match(r"--(\w+)", str(refusal))
             if not named or named[1] not in values or rng.random() < KEPT_AS_REFUSED:
                 return values, str(refusal)
-            if named[1] in REDRAWN:
+            if named[1] in REDRAWN and "leave it out" not in str(refusal):
                 values[named[1]] = pick(rng, named[1])
             else:
                 del values[named[1]]

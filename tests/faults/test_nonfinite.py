@@ -308,7 +308,7 @@ def test_there_are_only_so_many_dumps(tmp_path, monkeypatch):
 )
 def test_the_term_at_fault_is_named_and_not_what_it_spoils(network, bound, term):
     counts = dict(K=3) if bound in ("iwhvi", "dsivi") else {}
-    config = config_lib.make(**{**COMMON, "bound": bound, "K": None, **counts})
+    config = config_lib.derive(COMMON | {"K": None}, bound=bound, **counts)
     model = make_vae(config, 16)
     x = tf.constant((IMAGES[:6] > 127).astype(np.float32))
     step = nonfinite.Step(1, x, np.arange(6), ScheduleValues(counts.get("K", 0), 1.0, 1.0, 0.1))

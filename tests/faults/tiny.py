@@ -23,7 +23,7 @@ class Run:
         self.folder, self._spoil = folder, spoil
 
     def train(self, **values):
-        config = config_lib.make(**{**config_lib.flatten(CONFIG), **values})
+        config = config_lib.derive(config_lib.flatten(CONFIG), **values)
         self.model = make_vae(config, 16)
         self._spoil(self.model)
         workdir = workdirs.create_or_open(self.folder, config)
