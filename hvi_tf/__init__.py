@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hvi_tf import bounds, diagnostics, jackknife, svi
     from hvi_tf.ascent import FitDiverged, FitInterrupted
     from hvi_tf.callables import Callables
-    from hvi_tf.gradients import ParameterGroups, value_and_gradients
+    from hvi_tf.gradients import ParameterGroups
     from hvi_tf.hierarchy import (
         Hierarchy,
         hmc_posterior,
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
         log_density_upper,
         mutual_information,
     )
-    from hvi_tf.inference import Evidence, evidence, fit, refined_evidence
+    from hvi_tf.inference import (
+        Evidence,
+        evidence,
+        fit,
+        refined_evidence,
+        value_and_gradients,
+    )
     from hvi_tf.methods import METHODS
     from hvi_tf.sampling import LatentSample, Model, draw, log_densities
     from hvi_tf.svi import SVI, LocalModel
@@ -90,7 +96,7 @@ _HOME_OF = {
     "log_density_upper": "hierarchy",
     "mutual_information": "hierarchy",
     "refined_evidence": "inference",
-    "value_and_gradients": "gradients",
+    "value_and_gradients": "inference",
 }
 
 

@@ -191,8 +191,6 @@ class _Checker:
         self._M, self._K, self._L = [n for n in _COUNTS if n not in x.shape.as_list()][:3]
 
     def run(self) -> None:
-        # A copy: a bijector that caches its inverse at x would keep a tensor of this graph.
-        self._x = tf.identity(self._x)
         B, model, x = self._B, self._model, self._x
         z = self._check_hierarchical() if self._method.hierarchical else self._check_explicit()
         if isinstance(model.prior, Hierarchy):

@@ -26,7 +26,7 @@ from hvi_tf import (
     svi_scores,
 )
 from hvi_tf.ascent import Ascent
-from hvi_tf.gradients import ParameterGroups
+from hvi_tf.gradients import Objective, ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.methods import METHODS, Count, Method
@@ -283,12 +283,10 @@ def fit(
     """
     checks.is_eager("fit")
     steps = arguments.count("steps", steps, lowest=1)
-    backward_samples = arguments.count("backward_samples", backward_samples, lowest=0)
     seed = arguments.seed(seed)
-    if isinstance(variables, ParameterGroups) and variables.pi:
-        raise ValueError("variables: pi weighs the proposals of an SVI loop, which fit has not")
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
+    backward_samples = _backward_samples(row, backward_samples)
     if callable(x):
         batch = x
     else:
@@ -296,7 +294,7 @@ def fit(
         batch = lambda step: whole  # noqa: E731
     first = checks.observations(batch(tf.constant(0, tf.int64)))
     checks.check_model(model, row, first, gradient)
-    flat = checks.flat_variables(variables)
+    flat = _flat_variables(variables)
     adam = arguments.optimizer("adam" if optimizer is None else optimizer)
     adam.build(flat)
     unreached: list[str] = []
@@ -323,6 +321,118 @@ def fit(
 
     direction = lambda step: value_and_ascent(batch(step), step)  # noqa: E731
     return Ascent(direction, flat, adam, check).climb(steps)
+
+
+def value_and_gradients(
+    model: Model | sampling.Prepare,
+    method: Method,
+    x: tf.Tensor,
+    variables: ParameterGroups,
+    *,
+    K: int,
+    M: int,
+    L: int = 1,
+    seed: tf.Tensor,
+    estimator: str = "reparameterized",
+    inner: float | tf.Tensor = 1.0,
+    outer: float | tf.Tensor = 1.0,
+    backward_samples: int = 0,
+) -> tuple[Objective, ParameterGroups]:
+    """Draws once and returns the objective with its gradient for every group.
+
+    The arguments are checked as those of `fit`; the model once, until another one is passed.
+
+    Args:
+        model: the callables, or a function that makes them of x.
+        method: a row of the table, such as `METHODS["iwhvi"]`.
+        x: observations `[B, ...]`.
+        variables: tf.Variables or Keras variables, by the density they belong to.
+        K: draws of psi besides psi_0.
+        M: draws of z.
+        L: draws of zeta.
+        seed: int32 `[2]`.
+        estimator: one of the row's `gradients`.
+        inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
+        outer: warm-up c_out in [0, 1]; likewise.
+        backward_samples: S, the number of terms over k, besides that of psi_0, and over m that
+            the gradient is taken of; they are drawn in proportion to their weights, which
+            leaves every estimator's mean as it is. 0 takes all.
+
+    Returns:
+        The draw and its value, and the ascent direction of each group; None for a variable
+        that no gradient reaches.
+
+    Raises:
+        ValueError, TypeError: as `fit`.
+    """
+    if not isinstance(method, Method):
+        raise TypeError(f"method={arguments.shown(method)}: must be a row such as METHODS['iwhvi']")
+    seed = arguments.stateless_seed(seed)
+    x = checks.observations(x)
+    prepared = sampling.prepared(model, x)
+    counts = _counts(method, prepared, K=K, M=M, L=L)
+    backward_samples = _backward_samples(method, backward_samples)
+    _flat_variables(variables)
+    _check_once(model, prepared, method, x, estimator)
+    return gradients.value_and_gradients(
+        model,
+        method,
+        x,
+        variables,
+        **counts,
+        seed=seed,
+        estimator=estimator,
+        inner=inner,
+        outer=outer,
+        backward_samples=backward_samples,
+    )
+
+
+_last_checked: tuple | None = None
+
+
+def _check_once(
+    model: Model | sampling.Prepare,
+    prepared: Model,
+    method: Method,
+    x: tf.Tensor,
+    estimator: str,
+) -> None:
+    """Calls `checks.check_model` unless its last call here was about the same model."""
+    global _last_checked
+    rest = (method, x.shape.as_list(), x.dtype, estimator)
+    if _last_checked is not None and _last_checked[0] is model and _last_checked[1] == rest:
+        return
+    checks.check_model(prepared, method, x, estimator)
+    _last_checked = (model, rest)
+
+
+def _backward_samples(row: Method, value: Any) -> int:
+    """Returns S, which a bound with a single term does not take.
+
+    Raises:
+        ValueError: for such a row, or if S is no whole number.
+    """
+    count = arguments.count("backward_samples", value, lowest=0)
+    if count and not row.takes_backward_samples:
+        rows = ", ".join(name for name, other in METHODS.items() if other.takes_backward_samples)
+        raise ValueError(
+            f"backward_samples={count}: bound={row.name!r} has one term, without a sum over k or "
+            f"m; it is for {rows}"
+        )
+    return count
+
+
+def _flat_variables(variables: ParameterGroups) -> list:
+    """Returns `checks.flat_variables`; there is no buffer for pi to weigh.
+
+    Raises:
+        ValueError: if there are variables of pi, too.
+    """
+    flat = checks.flat_variables(variables)
+    if variables.pi:
+        raise ValueError("variables: pi weighs the proposals of an SVI loop; there is none here")
+    return flat
 
 
 def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list[str]:

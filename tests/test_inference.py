@@ -13,6 +13,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
+from hvi_tf import checks
 from hvi_tf.checks import check_model
 from hvi_tf.examples import laplace, logistic_regression
 from hvi_tf.methods import METHODS
@@ -145,7 +146,7 @@ BAD_MODELS = {
     ),
     "tau without the batch": (
         dict(tau=lambda z, x: normal(ONES2, ONES2)),
-        r"tau\(z, x\): draws: shape \(3, 2\), wanted \(3, 2, 4, D\) for x of shape \(4, 3\)",
+        r"tau\(z, x\): draws: shape \(5, 2\), wanted \(5, 2, 4, D\) for x of shape \(4, 3\)",
     ),
     "tau missing": (dict(tau=None), r"tau=None: bound='diwhvi' needs it"),
     "event as batch": (
@@ -232,13 +233,80 @@ def test_draws_that_are_not_reparameterized():
         hvi.fit(model, X, hvi.ParameterGroups(phi=[tf.Variable(1.0)]), bound="sivi", K=3)
 
 
-def test_a_cached_bijector_is_refused_where_it_would_bias():
-    model = LG.model._replace(
-        conditional=lambda psi, x: tfd.MultivariateNormalDiag(x[:, :2], ONES2),
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(method="iwhvi"), "method='iwhvi': must be a row"),
+        (dict(estimator="zz"), "gradient='zz': bound='diwhvi' takes reparameterized"),
+        (dict(estimator="iwae-dreg"), "gradient='iwae-dreg': bound='diwhvi' takes"),
+        (dict(backward_samples=-1), "backward_samples=-1: .* at least 0"),
+        (dict(backward_samples=True), "backward_samples=True: .* a whole number"),
+        (dict(M=0), "M=0: .* at least 1"),
+        (dict(L=2), "L=2: bound='diwhvi' with this prior fixes L=1"),
+        (dict(method=METHODS["hvm"], K=0, M=1, backward_samples=2), "'hvm' has one term"),
+        (dict(method=METHODS["vae"], K=0, M=1, backward_samples=2), "'vae' has one term"),
+        (dict(seed=3), "seed=3: .* two whole numbers"),
+        (dict(variables=hvi.ParameterGroups()), "no group holds a variable"),
+        (dict(model=LG.model._replace(tau=None)), "tau=None: bound='diwhvi' needs it"),
+    ],
+)
+def test_value_and_gradients_checks_what_fit_checks(values, message):
+    v = tf.Variable(ONES2)
+    given = dict(model=LG.model, method=METHODS["diwhvi"], x=X, K=2, M=2, seed=[0, 1])
+    given |= dict(variables=hvi.ParameterGroups(phi=[v])) | values
+    with pytest.raises((TypeError, ValueError), match=message):
+        hvi.value_and_gradients(**given)
+
+
+def test_a_model_is_checked_once(monkeypatch):
+    checked = []
+    monkeypatch.setattr(checks, "check_model", lambda *arguments: checked.append(arguments))
+    given = dict(variables=hvi.ParameterGroups(phi=[tf.Variable(ONES2)]), K=2, M=2)
+    for model in (LG.model, LG.model):  # equal models, each with callables of its own
+        for seed in range(3):
+            hvi.value_and_gradients(
+                model, METHODS["diwhvi"], X, **given, seed=[seed, 1], estimator="gdreg"
+            )
+    assert len(checked) == 2
+
+
+def mixed_over_observations(x_dim=1):
+    """Models in which a density of an observation depends on the others, by one callable each."""
+    likelihood = lambda z: hvi.Callables(  # noqa: E731
+        lambda x: -0.5 * tf.reduce_sum((x - z) ** 2, axis=1)  # over the batch, not the event
     )
-    variables = hvi.ParameterGroups(phi=[tf.Variable(1.0)])
-    with pytest.raises(ValueError, match="does not depend on its own draws, so gradient='stl'"):
-        hvi.fit(model, X, variables, bound="vae", gradient="stl")
+    return {
+        "likelihood": LG.model._replace(likelihood=likelihood),
+        "mixing": LG.model._replace(
+            mixing=lambda x: normal(tf.zeros_like(x[:, :2]) + tf.reduce_mean(x), ONES2)
+        ),
+        "tau": LG.model._replace(tau=lambda z, x: normal(tf.reverse(z, axis=[1]), tf.ones_like(z))),
+        "conditional": LG.model._replace(
+            conditional=lambda psi, x: normal(tf.reverse(psi, axis=[-2]), ONES2)
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", mixed_over_observations())
+def test_a_density_that_depends_on_other_observations_is_refused(name):
+    """With two observations of two numbers each, none of these shapes is wrong."""
+    x = tf.constant([[0.3, 0.1], [-1.2, 0.4]], tf.float64)
+    model = mixed_over_observations()[name]
+    lg = LinearGaussian(x_dim=2)
+    rest = {n: getattr(lg.model, n) for n in model._fields if n != name}
+    with pytest.raises(ValueError, match=name + r".*depends on another observation"):
+        hvi.evidence(model._replace(**rest), x, bound="diwhvi", K=2, M=2)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_a_density_of_the_wrong_shape_is_refused_at_every_number_of_rows(rows):
+    model = hvi.Model(
+        prior=normal(tf.zeros(1), tf.ones(1)),
+        likelihood=lambda z: hvi.Callables(lambda x: -0.5 * (x[:, 0] - z) ** 2),
+        conditional=lambda psi, x: normal(0.5 * x, 0.7 * tf.ones_like(x)),
+    )
+    with pytest.raises(ValueError, match="likelihood"):
+        hvi.evidence(model, tf.zeros([rows, 1]), bound="vae")
 
 
 @pytest.mark.parametrize(
