@@ -1,6 +1,9 @@
 """Ctrl-C and SIGTERM as a request that the loop grants between two steps."""
 
+import os
 import signal
+import threading
+import time
 from types import FrameType, TracebackType
 
 
@@ -17,9 +20,18 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one acts."""
+    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one acts.
+
+    Python runs the handlers of signals in its main thread, and only after a call into TensorFlow
+    has returned. The second signal must not wait for that, so a thread of its own watches.
+    """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    # Seconds within which two signals are one: `timeout` sends its SIGTERM twice.
+    _TOGETHER = 0.5
+    # Seconds that the main thread has to end by itself after the second signal.
+    _GRACE = 1.0
 
     signal: int | None = None  # which of the two came
 
@@ -27,7 +39,13 @@ class StopRequest:
         self.requested = False
 
     def __enter__(self) -> "StopRequest":
+        self._since: float | None = None  # the first signal that Python has handled
+        self._left = threading.Event()
         self._previous = {s: signal.signal(s, self._handle) for s in self._SIGNALS}
+        reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)  # as the next line demands
+        self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=[reader], daemon=True).start()
         return self
 
     def __exit__(
@@ -36,11 +54,31 @@ class StopRequest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._left.set()
         self._restore()
+        signal.set_wakeup_fd(self._previous_writer)
+        os.close(self._writer)  # which ends the thread
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested, self.signal = True, number
-        self._restore()
+        now = time.monotonic()
+        if self._since is None:
+            self.requested, self.signal, self._since = True, number, now
+        elif now - self._since >= self._TOGETHER:
+            self._restore()
+            signal.raise_signal(number)
+
+    def _watch(self, reader: int) -> None:
+        """Ends the process after a second signal, unless the main thread does."""
+        first: float | None = None
+        while received := os.read(reader, 1):  # the number of a signal, as soon as it comes
+            now = time.monotonic()
+            if received[0] not in self._SIGNALS:
+                continue
+            if first is None:
+                first = now
+            elif now - first >= self._TOGETHER and not self._left.wait(self._GRACE):
+                os._exit(128 + received[0])
+        os.close(reader)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

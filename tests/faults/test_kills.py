@@ -4,14 +4,16 @@ import collections
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
-from hvi_tf.interrupts import Interrupted
+from hvi_tf.interrupts import Interrupted, StopRequest
 from tests.faults import count, record, traces
 from tests.faults.tiny import Run, in_step
-from tests.faults.victims import SIZES
+from tests.faults.victims import ROOT, SIZES
 
 # K changes after three epochs, checkpoints are two apart, and training ends early.
 RUN = (
@@ -131,6 +133,7 @@ def test_a_second_signal_does_not_wait(tmp_path, request):
 
     def signals():
         signal.raise_signal(signal.SIGINT)
+        time.sleep(StopRequest._TOGETHER)
         signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -138,6 +141,49 @@ def test_a_second_signal_does_not_wait(tmp_path, request):
     assert [p.name for p in (tmp_path / "checkpoints").glob("*.index")] == ["ckpt-4.index"]
     with pytest.raises(KeyboardInterrupt):
         Run(tmp_path / "early", lambda model: signal.raise_signal(signal.SIGINT)).train()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_second_signal_does_not_wait_for_a_call_that_is_not_python(number, status):
+    """In the place of TensorFlow: a call that also runs no handler before it returns."""
+    code = (
+        "import hashlib\n"
+        "from hvi_tf.interrupts import StopRequest\n"
+        "with StopRequest():\n"
+        "    print('entered', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        try:
+            assert process.stdout.readline() == b"entered\n"
+            time.sleep(0.1)  # within the call
+            process.send_signal(number)
+            time.sleep(2 * StopRequest._TOGETHER)
+            assert process.poll() is None
+            process.send_signal(number)
+            assert process.wait(timeout=10) == status
+        finally:
+            process.kill()
+
+
+@pytest.mark.usefixtures("eager")
+def test_two_signals_at_once_are_one(tmp_path, request):
+    """As `timeout` sends them, to the process and to its group."""
+
+    def end(number, frame):  # as the system would, but not the tests
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, end)
+    request.addfinalizer(lambda: signal.signal(signal.SIGTERM, before))
+
+    def signals():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        Run(tmp_path, in_step(6, signals)).train(steps_per_call=1)
+    assert (tmp_path / "checkpoints" / "ckpt-6.index").exists()
 
 
 @pytest.mark.usefixtures("eager")
