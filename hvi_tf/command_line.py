@@ -13,7 +13,8 @@ from typing import TextIO, TypeVar
 
 from absl import app, flags, logging
 
-from hvi_tf.errors import UserError, first_line
+from hvi_tf import flagfiles
+from hvi_tf.errors import UserError, first_line, one_line
 from hvi_tf.interrupts import Interrupted
 
 FLAGS = flags.FLAGS
@@ -58,7 +59,7 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
                 if {"--help", "-help", "-h", "-?"} & set(argv[1:]):
                     print(f"{doc}\nflags:\n{FLAGS.main_module_help()}")
                     sys.exit()
-                return FLAGS(argv)
+                return FLAGS(flagfiles.expand(argv))
         except SystemExit:  # A help flag has printed; absl's own exit with 1.
             _print_help(printed.getvalue())
             sys.exit(0)
@@ -68,6 +69,7 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
             text = re.sub(
                 r"flag (\S+): (invalid literal|could not convert).*", r"\1: must be a number", text
             )
+            text = re.sub(r"flag (\S+): Exceeds the limit.*", r"\1: has too many digits", text)
             raise UserError(text) from error
 
     return lambda argv: run(lambda: parse(argv), lambda: shlex.join(argv))
@@ -151,4 +153,4 @@ def _tell(line: str) -> None:
     with contextlib.suppress(OSError):  # nobody may read this, too
         if FLAGS["debug"].value:  # which an error of the flags themselves leaves at its default
             traceback.print_exc()
-        print(f"error: {' '.join(line.splitlines())}", file=sys.stderr)
+        print(f"error: {one_line(flagfiles.place(line) + line)}", file=sys.stderr)

@@ -8,13 +8,91 @@ import json
 import os
 import pathlib
 import shutil
+import stat
 import zipfile
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
 from hvi_tf.errors import UserError, first_line
+
+# Bytes that a file of each kind may have, far above what this package writes: the scalars of
+# 10,000 epochs have 16 MB.
+MAX_TEXT = 64 * 2**20
+MAX_JSON = 16 * 2**20
+MAX_ARRAYS = 4 * 2**30
+
+
+def open_regular(path: pathlib.Path, most: int | None = None) -> BinaryIO:
+    """Opens a regular file to read its bytes; every file that this package reads is opened here.
+
+    A FIFO would wait for another process, and a device such as /dev/zero has no end.
+
+    Args:
+        path: of the file; links are followed.
+        most: bytes that it may have, None for any number.
+
+    Raises:
+        OSError: if it cannot be opened or is no regular file.
+        ValueError: if it is larger.
+    """
+    file = os.fdopen(_open(path, os.O_RDONLY), "rb")
+    size = os.fstat(file.fileno()).st_size
+    if most is not None and size > most:
+        file.close()
+        raise ValueError(f"has {size} bytes; wanted at most {most}")
+    return file
+
+
+def open_to_append(path: pathlib.Path) -> TextIO:
+    """Opens a regular file to write text at its end, and makes it if there is none.
+
+    Raises:
+        OSError: if it cannot be opened, is a link or is no regular file.
+    """
+    return os.fdopen(_open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW), "a")
+
+
+def _open(path: pathlib.Path, flags: int) -> int:
+    """Returns a descriptor of a regular file."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o644)  # or a FIFO would block here
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, "is no regular file", str(path))
+
+
+def check_regular(paths: Iterable[pathlib.Path], most: int | None = None) -> None:
+    """Checks files that a library is about to open by their paths, as `open_regular` does."""
+    for path in paths:
+        open_regular(path, most).close()
+
+
+def read_bytes(path: pathlib.Path, most: int = MAX_TEXT) -> bytes:
+    """Returns the content of a regular file.
+
+    Raises:
+        OSError: if it cannot be read or is no regular file.
+        ValueError: if it has more than `most` bytes.
+    """
+    with open_regular(path, most) as file:
+        content = file.read(most + 1)
+    if len(content) > most:  # of a file that grows, or in /proc, where sizes are 0
+        raise ValueError(f"has more than {most} bytes")
+    return content
+
+
+def read_text(path: pathlib.Path, most: int = MAX_TEXT, errors: str = "strict") -> str:
+    """Returns the text of a regular file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: if it cannot be read or is no regular file.
+        ValueError: if it is larger, or, unless `errors` are replaced, no such text.
+    """
+    return read_bytes(path, most).decode("utf-8-sig", errors)
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
@@ -27,7 +105,8 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
     try:
-        with temporary.open("wb") as file:
+        temporary.unlink(missing_ok=True)
+        with temporary.open("xb") as file:  # and no link or FIFO that a stranger put there
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
@@ -75,7 +154,7 @@ def _aside(path: pathlib.Path) -> pathlib.Path:
 
 def sync(path: pathlib.Path) -> None:
     """Puts a file, or the names in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # or a FIFO would block here
     try:
         os.fsync(descriptor)
     except OSError as error:
@@ -90,6 +169,12 @@ def write_error(path: pathlib.Path, error: BaseException) -> UserError:
     """The one line for a file that could not be written."""
     reason = getattr(error, "strerror", None) or first_line(error)
     return UserError(f"cannot write {path} ({reason}); free some space or name another folder")
+
+
+def read_error(path: pathlib.Path, error: BaseException) -> UserError:
+    """Returns the one line for a file of a run that cannot be read."""
+    reason = getattr(error, "strerror", None) or first_line(error)
+    return UserError(f"cannot read {path} ({reason}); move it away")
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -110,13 +195,13 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What `write_json` has written.
+    """Returns what `write_json` has written.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no JSON.
+        OSError: if it cannot be read or is no regular file.
+        ValueError: if it is no JSON, or larger than any that is written here.
     """
-    return parse_json(path.read_text())
+    return parse_json(read_text(path, MAX_JSON))
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
@@ -126,25 +211,30 @@ def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def read_arrays(path: pathlib.Path, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of an npz file that `write_arrays`, or `np.savez`, has written.
+def read_arrays(
+    path: pathlib.Path, names: Collection[str] = (), most: int = MAX_ARRAYS
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of an npz file that `write_arrays`, or `np.savez`, has written.
 
     Nothing in the file is run, and nothing is made that is larger than the file.
 
     Args:
         path: of the file.
         names: which arrays; none reads all that there are.
+        most: bytes that the file may have.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no such file, is damaged, lacks an array, or claims more than it has.
+        OSError: if it cannot be read or is no regular file.
+        ValueError: if it is no such file, is larger or damaged, lacks an array, or claims more
+            than it has.
     """
     arrays = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path, most) as opened, zipfile.ZipFile(opened) as archive:
+            size = os.fstat(opened.fileno()).st_size
             claimed = sum(max(m.file_size, m.compress_size) for m in archive.infolist())
-            if claimed > path.stat().st_size:  # what zipfile would make room for
-                raise ValueError(f"its {path.stat().st_size} bytes claim to hold {claimed}")
+            if claimed > size:  # what zipfile would make room for
+                raise ValueError(f"its {size} bytes claim to hold {claimed}")
             for name in names or [n.removesuffix(".npy") for n in archive.namelist()]:
                 member = archive.getinfo(f"{name}.npy")
                 if member.compress_type != zipfile.ZIP_STORED:
@@ -183,10 +273,20 @@ def _read_array(content: bytes) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def digest(path: pathlib.Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
+def digest(path: pathlib.Path, most: int | None = None, algorithm: str = "sha256") -> str:
+    """Returns the digest of a regular file, in hexadecimal.
+
+    Args:
+        path: of the file.
+        most: bytes that it may have, None for any number.
+        algorithm: of `hashlib`. MD5 tells files apart and guards nothing.
+
+    Raises:
+        OSError: if it cannot be read or is no regular file.
+        ValueError: if it is larger.
+    """
+    found = hashlib.new(algorithm, usedforsecurity=algorithm != "md5")  # for a FIPS machine
+    with open_regular(path, most) as file:
         while chunk := file.read(1 << 20):  # a file of SVHN has 1.3 GB
             found.update(chunk)
     return found.hexdigest()
