@@ -4,11 +4,13 @@ import os
 import pathlib
 import platform
 
+from hvi_tf import files
+
 
 def processor() -> str:
     """The model of the processor."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = files.read_text(pathlib.Path("/proc/cpuinfo")).splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
     except (OSError, StopIteration, IndexError):
         return platform.machine()

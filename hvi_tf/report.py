@@ -32,7 +32,7 @@ _TEMPLATE = pathlib.Path(__file__).parent / "experiments" / "report.html.jinja"
 def data_uri(path: pathlib.Path) -> str:
     """A file as a link that holds it."""
     kinds = {".svg": "image/svg+xml", ".png": "image/png", ".csv": "text/csv"}
-    encoded = base64.b64encode(path.read_bytes()).decode()
+    encoded = base64.b64encode(files.read_bytes(path)).decode()
     return f"data:{kinds[path.suffix]};base64,{encoded}"
 
 
@@ -90,7 +90,7 @@ def _section(
 
 def _width(path: pathlib.Path) -> float:
     """Of an SVG that matplotlib wrote, in points."""
-    found = re.search(r'width="([\d.]+)pt"', path.read_text())
+    found = re.search(r'width="([\d.]+)pt"', files.read_text(path))
     return float(found.group(1)) if found else 0.0
 
 
@@ -121,7 +121,7 @@ def render(experiments: list[dict[str, Any]]) -> str:
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(_TEMPLATE.read_text()).render(experiments=experiments)
+    return environment.from_string(files.read_text(_TEMPLATE)).render(experiments=experiments)
 
 
 def define_flags() -> None:
@@ -140,10 +140,21 @@ def copy(folder: pathlib.Path, names: Sequence[str], target: pathlib.Path) -> No
     leave = shutil.ignore_patterns("cells", "tensorboard", ".*")
     try:
         for name in names:
-            shutil.copytree(folder / name, target / name, ignore=leave, dirs_exist_ok=True)
-        shutil.copy(folder / PAGE, target / PAGE)
+            shutil.copytree(
+                folder / name,
+                target / name,
+                ignore=leave,
+                copy_function=_copy,
+                dirs_exist_ok=True,
+            )
+        _copy(folder / PAGE, target / PAGE)
     except OSError as error:  # shutil.Error, of several files, is one
         raise UserError(f"--copy_to={target}: {error}") from error
+
+
+def _copy(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
+    files.check_regular([pathlib.Path(source)])  # a link may lead to a device that has no end
+    shutil.copy2(source, target)
 
 
 def main(argv: list[str]) -> None:

@@ -259,7 +259,7 @@ def _read_config(path: pathlib.Path) -> Config | None:
     if not file.exists():
         return None
     try:
-        return Config.from_json(file.read_text())
+        return Config.from_json(files.read_text(file, files.MAX_JSON))
     except (OSError, ValueError, UserError) as error:
         raise UserError(
             f"--workdir={path}: cannot read {file} ({error}); restore it or name another --workdir"

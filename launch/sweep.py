@@ -16,7 +16,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import itertools
-import json
 import os
 import pathlib
 import shlex
@@ -26,7 +25,11 @@ import sys
 import urllib.parse
 from typing import Any, NamedTuple
 
+from hvi_tf import files
+from hvi_tf.errors import UserError, one_line
+
 INTERRUPTED = 130
+LAST_BYTES = 2**20  # of a log, among which its error is looked for
 STOPPED = (INTERRUPTED, 143)  # by SIGINT and by SIGTERM
 
 
@@ -51,7 +54,7 @@ class Cell(NamedTuple):
     def is_finished(self) -> bool:
         """Whether the run has come to its end, with these very flags."""
         try:
-            return json.loads(self.marker.read_text()) == self.flags
+            return files.read_json(self.marker) == self.flags
         except (OSError, ValueError):  # none yet, or a machine went down while it was written
             return False
 
@@ -62,7 +65,7 @@ def main(argv: list[str]) -> int:
         status = _sweep(argv)
     except SystemExit as end:  # of argparse, which has printed its help or an error
         status = end.code if isinstance(end.code, int) else 2
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UserError) as error:
         status = _fail(str(error))
     try:
         print(end="", flush=True)
@@ -82,7 +85,7 @@ def _let_go_of_output() -> None:
 def _fail(reason: str) -> int:
     """Prints the one line of an error; returns its exit status."""
     with contextlib.suppress(OSError):
-        print(f"error: {reason}", file=sys.stderr)
+        print(f"error: {one_line(reason)}", file=sys.stderr)
     return 2
 
 
@@ -153,20 +156,23 @@ _running: list[subprocess.Popen] = []
 def run(cell: Cell) -> int:
     """Runs or resumes a cell; returns its exit status."""
     command = [sys.executable, "-u", "-m", "hvi_tf.main", *cell.flags]
-    with open(cell.log, "a") as log:
+    with files.open_to_append(cell.log) as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _running.append(process)
         status = process.wait()
         _running.remove(process)
     if status == 0:
-        cell.marker.write_text(json.dumps(cell.flags))
+        files.write_json(cell.marker, cell.flags)
     elif status not in STOPPED:
         print(f"{cell.workdir.name} failed: {_last_line(cell.log)} (see {cell.log})", flush=True)
     return status
 
 
 def _last_line(log: pathlib.Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    with files.open_regular(log) as file:
+        file.seek(max(0, log.stat().st_size - LAST_BYTES))
+        text = file.read(LAST_BYTES).decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["no output"])[-1]
 
@@ -202,7 +208,8 @@ def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -
     before, after = shlex.join([*itself, *argv[:split]]), shlex.join(argv[split:])
     script = out / "array.sbatch"
     # exec: the signal before the time limit goes to what runs the cell, which passes it on.
-    script.write_text(f'#!/usr/bin/env bash\nexec {before} --cell="$SLURM_ARRAY_TASK_ID" {after}\n')
+    line = f'exec {before} --cell="$SLURM_ARRAY_TASK_ID" {after}'
+    files.write_atomically(script, f"#!/usr/bin/env bash\n{line}\n")
     array = ",".join(map(str, indices)) + (f"%{arguments.jobs}" if arguments.jobs > 1 else "")
     command = ["sbatch", f"--array={array}", "--job-name=hvi_tf-sweep", "--requeue"]
     folder = str(out).replace("%", "%%")  # or sbatch would put the job's number there, or such
@@ -229,10 +236,16 @@ def table(cells: list[Cell]) -> str:
 def _score(cell: Cell) -> list[str]:
     if not cell.is_finished:
         return ["unfinished", "", "", ""]
-    files = sorted((cell.workdir / "evaluation").glob("*.json"), key=lambda f: f.stat().st_mtime)
-    if not files:
+    found = sorted((cell.workdir / "evaluation").glob("*.json"), key=lambda f: f.stat().st_mtime)
+    if not found:
         return ["no score", "", "", ""]
-    summary: dict[str, Any] = json.loads(files[-1].read_text())
+    try:
+        return _of_summary(files.read_json(found[-1]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return [f"cannot read {found[-1].name}", "", "", ""]
+
+
+def _of_summary(summary: dict[str, Any]) -> list[str]:
     # What a run's own table has on top: the bound on log p(x), or else the ELBO.
     bounds = [name for name in summary if name.startswith("log_likelihood")] or ["elbo"]
     score = summary[bounds[-1]]

@@ -5,6 +5,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+from hvi_tf import files
 from hvi_tf.benchmark.cells import Cell, Evaluation
 
 
@@ -49,6 +50,6 @@ def resident() -> float:
 
     Not `ru_maxrss`, which a child inherits from its parent.
     """
-    status = pathlib.Path("/proc/self/status").read_text()
+    status = files.read_text(pathlib.Path("/proc/self/status"))
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024

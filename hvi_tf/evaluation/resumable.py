@@ -13,8 +13,10 @@ from hvi_tf import distribution, files, seeds
 from hvi_tf.errors import UserError
 from hvi_tf.interrupts import Interrupted, StopRequest
 from hvi_tf.progress import Progress
+from hvi_tf.settings import MAX_EVAL_COUNT
 
 SAVE_EVERY_SECONDS = 10.0
+_BYTES_PER_IMAGE = 8  # of a score in its file
 
 Scores = dict[str, np.ndarray]
 
@@ -123,10 +125,11 @@ def _load(job: Job) -> tuple[Scores, float]:
     if not job.path.exists():
         return empty, 0.0
     try:
-        stored = str(files.read_arrays(job.path, ["identity"])["identity"])
+        most = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
+        stored = str(files.read_arrays(job.path, ["identity"], most)["identity"])
         if files.parse_json(stored) != identity:
             return empty, 0.0
-        found = files.read_arrays(job.path, [*job.names, "seconds"])
+        found = files.read_arrays(job.path, [*job.names, "seconds"], most)
         seconds = float(found.pop("seconds"))
         if {s.shape for s in found.values()} != {(len(found[job.names[0]]),)}:
             raise ValueError("scores of different images")

@@ -52,7 +52,7 @@ def recipe(flagfile: str, **changes: Any) -> Settings:
         raise UserError(f"{path}: missing; experiments read the recipes of a clone")
     settings: Settings = {}
     evaluation = field_names(EvaluationConfig)
-    for line in path.read_text().splitlines():
+    for line in files.read_text(path).splitlines():
         if line.startswith("--"):
             name, _, text = line[2:].partition("=")
             if name not in evaluation:
@@ -181,6 +181,7 @@ def test_images(run: Run, count: int) -> tf.Tensor:
 
 def learning_curve(run: Run, method: str, **where: Any) -> list[Row]:
     """The validation bound after every epoch, as rows with the training step."""
+    files.check_regular(run.workdir.tensorboard.glob("*tfevents*"))
     events = EventAccumulator(str(run.workdir.tensorboard), size_guidance={"tensors": 0})
     events.Reload()
     points = {

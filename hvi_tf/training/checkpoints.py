@@ -1,6 +1,7 @@
 """Checkpoints: the last few to resume from, some to keep, and the best one to evaluate."""
 
 import contextlib
+import math
 import os
 import pathlib
 import re
@@ -17,6 +18,7 @@ from hvi_tf.training.state import TrainingState
 from hvi_tf.workdir import Workdir
 
 _SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
+_OVERHEAD = 64 * 2**20  # bytes of a file besides weights and optimizer, far above any
 # In the object graph of a checkpoint; runs of version 0.1 have none.
 _STATE = "state/.ATTRIBUTES/py_state"  # as TensorFlow spells it
 
@@ -59,6 +61,8 @@ class Checkpoints:
             "optimizer": model.optimizer,
             "best_bound": self.best_bound,
         }
+        weights = (math.prod(v.shape) for net in model.networks.values() for v in net.variables)
+        self._most = _OVERHEAD + 16 * sum(weights)  # float32, with three moments of the optimizer
         self._checkpoint = tf.train.Checkpoint(**tensors, state=self.state)
         self._without_state = tf.train.Checkpoint(**tensors)
 
@@ -227,6 +231,8 @@ class Checkpoints:
         Those of version 0.1 are not known; TensorFlow's own checksums hold for them.
         """
         manifest = _manifest(prefix)
+        parts = [prefix.with_name(f"{prefix.name}{suffix}") for suffix in _SUFFIXES]
+        files.check_regular((part for part in parts if part.exists()), self._most)
         if not manifest.exists():
             return
         about = files.read_json(manifest)
@@ -234,8 +240,7 @@ class Checkpoints:
             raise ValueError(f"its {manifest.name} is that of step {about['step']}")
         if about["run"] != self._run:
             raise ValueError("it is another run's")
-        for suffix in _SUFFIXES:
-            file = prefix.with_name(f"{prefix.name}{suffix}")
+        for file in parts:
             if not file.exists():
                 raise ValueError(f"{file.name} is missing")
             digest, found = about["sha256"][file.name], files.digest(file)

@@ -23,10 +23,18 @@ def rewind(folder: pathlib.Path, step: int) -> None:
     Args:
         folder: of the event files of one run.
         step: the last one to keep.
+
+    Raises:
+        UserError: if one is no regular file.
     """
     found = sorted(folder.glob("events.out.tfevents.*"))
     if not found:
         return
+    for path in found:  # TensorFlow would wait at a FIFO
+        try:
+            files.open_regular(path).close()
+        except OSError as error:
+            raise files.read_error(path, error) from error
     temporary = folder / f".{_GATHERED}.{os.getpid()}.tmp"
     with tf.io.TFRecordWriter(str(temporary)) as gathered:
         seen = set()

@@ -110,8 +110,7 @@ class Summaries:
                 tf.summary.image(name, image_grid(images.numpy(), self._image_shape)[np.newaxis])
 
     def _append(self, scalars: dict[str, float]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW  # a link leads elsewhere
-        with self._writing(), os.fdopen(os.open(self._metrics, flags, 0o644), "a") as file:
+        with self._writing(), files.open_to_append(self._metrics) as file:
             file.write(json.dumps(scalars) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -141,8 +140,12 @@ def _rewind_lines(path: pathlib.Path, step: int) -> None:
     """Drops the lines of later steps, and one that a killed process left unfinished."""
     if not path.exists():
         return
+    try:
+        lines = files.read_text(path, errors="replace").splitlines()
+    except (OSError, ValueError) as error:
+        raise files.read_error(path, error) from error
     kept = []
-    for line in path.read_text(errors="replace").splitlines():
+    for line in lines:
         try:
             if files.parse_json(line)["step"] <= step:
                 kept.append(line + "\n")

@@ -4,7 +4,6 @@ Burda, Grosse & Salakhutdinov (2015) published it as `chardata.mat`. Files made 
 the drawings share its layout but not its pixels, so a file is known by its md5 digest.
 """
 
-import hashlib
 import pathlib
 import struct
 import zlib
@@ -12,6 +11,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from hvi_tf import files
 from hvi_tf.errors import UserError, first_line
 
 URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
@@ -19,6 +19,8 @@ ORIGINAL_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"
 SIDE = 28
 KEYS = {"train": "data", "test": "testdata"}
 COUNTS = {"train": 24_345, "test": 8_070}  # what makes it that data set
+
+_MOST_BYTES = 2**30  # of a file; the original has 26 MB
 
 # Of a MATLAB 5 file: its first bytes, the type of a compressed array, and what is unpacked at once.
 _HEADER, _COMPRESSED, _PIECE = 128, 15, 1 << 20
@@ -48,16 +50,16 @@ def find(manual_dir: str) -> pathlib.Path:
 
 
 def md5(path: pathlib.Path) -> str:
-    """The digest of a file, in hexadecimal.
+    """Returns the digest of a file, in hexadecimal.
 
     Raises:
-        UserError: if the file cannot be read.
+        UserError: if it cannot be read, is no regular file or is too large to be chardata.mat.
     """
     try:
-        # Tells files apart and guards nothing, which is what a FIPS machine wants to know.
-        return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); name another file") from error
+        return files.digest(path, _MOST_BYTES, "md5")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise UserError(f"{path}: cannot be read ({reason}); name another file") from error
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -69,6 +71,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     import scipy.io
 
     try:
+        files.check_regular([path], _MOST_BYTES)
         _check_sizes(path)
         _check_layout(path, {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)})
         arrays = scipy.io.loadmat(path, variable_names=list(KEYS.values()))
@@ -93,7 +96,7 @@ def _check_sizes(path: pathlib.Path) -> None:
     if scipy.io.matlab.matfile_version(path)[0] != 1:  # only its format has compressed arrays
         return
     most = 2 * 8 * SIDE * SIDE * max(COUNTS.values()) + _PIECE
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         order = "<" if file.read(_HEADER)[-2:] == b"IM" else ">"
         while len(tag := file.read(8)) == 8:
             kind, size = struct.unpack(f"{order}II", tag)
@@ -132,6 +135,8 @@ def _check_layout(path: pathlib.Path, found: dict[str, tuple[tuple[int, ...], st
 
 def _upright(path: pathlib.Path, key: str, array: np.ndarray) -> np.ndarray:
     """One image per column, itself stored column by column -> `[N, 28, 28, 1]`."""
+    if array.dtype.kind != "f":  # complex numbers are "double", too
+        raise UserError(f"{path}: {key!r} holds {array.dtype} numbers; wanted real ones")
     low, high = array.min(), array.max()
     if not (low >= 0 and high <= 1):  # so put, a NaN is caught too
         raise UserError(f"{path}: {key!r} goes from {low} to {high}; wanted values from 0 to 1")
