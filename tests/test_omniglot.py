@@ -5,14 +5,17 @@ import hashlib
 import http.server
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
+from hvi_tf.locks import Lock
 from hvi_tf.settings import DataConfig
 
 HELD_OUT = 2
@@ -89,6 +92,81 @@ def test_a_column_of_the_file_goes_down_the_image(tmp_path, small):
     write_mat(tmp_path / "chardata.mat", data=array)
     image = chardata.read(tmp_path / "chardata.mat")["train"][0, :, :, 0]
     assert np.argwhere(image).tolist() == [[3, 0]]
+
+
+def test_a_second_process_waits_and_uses_what_the_first_prepared(
+    tmp_path, small, monkeypatch, capsys
+):
+    write_mat(tmp_path / "chardata.mat")
+    manual_dir = str(tmp_path / "chardata.mat")
+    datasets.load(
+        DataConfig(dataset="omniglot", data_dir=str(tmp_path / "first"), manual_dir=manual_dir)
+    )
+    place = tmp_path / "tfds" / "omniglot28"
+    unfinished = tmp_path / "tfds" / "preparing-omniglot"
+    for folder in (place, unfinished):
+        folder.mkdir(parents=True)
+    lock = Lock(place)
+    capsys.readouterr()
+
+    def finish(seconds):  # in the place of the wait
+        assert unfinished.is_dir()  # as it belongs to a live process
+        (prepared,) = (tmp_path / "first" / "omniglot28").glob("md5_*")
+        prepared.rename(place / prepared.name)
+        lock.close()
+
+    monkeypatch.setattr(time, "sleep", finish)
+    assert len(load(tmp_path, manual_dir=manual_dir).train) == 7 - HELD_OUT
+    told = capsys.readouterr().out
+    assert told.count("Waiting for omniglot") == 1
+    assert "Preparing" not in told
+
+
+def test_what_a_killed_preparation_left_is_removed_and_nothing_else(tmp_path, small):
+    write_mat(tmp_path / "chardata.mat")
+    tfds = tmp_path / "tfds"
+    own = tfds / "preparing-omniglot" / "omniglot28" / "md5_x" / "incomplete.ABC_1.0.0"
+    others = [
+        *(tfds / name for name in ("preparing-mnist", "preparing-omniglot-mine", "incomplete.x")),
+        tfds / "omniglot28" / "incomplete.XYZ_1.0.0",
+    ]
+    for folder in (own, *others):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    load(tmp_path, manual_dir=str(tmp_path))
+    assert not (tfds / "preparing-omniglot").exists()
+    assert all((folder / "file").exists() for folder in others)
+
+
+def test_a_link_in_the_place_of_what_is_prepared_is_not_followed(tmp_path, small):
+    write_mat(tmp_path / "chardata.mat")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    (tmp_path / "tfds").mkdir()
+    (tmp_path / "tfds" / "preparing-omniglot").symlink_to(tmp_path / "mine")
+    load(tmp_path, manual_dir=str(tmp_path))
+    assert (tmp_path / "mine" / "file").exists()
+
+
+def test_a_folder_that_is_no_whole_data_set_is_named(tmp_path, small):
+    _, _, digest = write_mat(tmp_path / "chardata.mat")
+    final = tmp_path / "tfds" / "omniglot28" / f"md5_{digest}" / "1.0.0"
+    final.mkdir(parents=True)
+    (final / "file").touch()
+    message = load_error(tmp_path, manual_dir=str(tmp_path))
+    assert str(final) in message
+    assert (final / "file").exists()
+
+
+def test_a_long_preparation_says_now_and_then_that_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(preparation, "_TELL_SECONDS", 0.01)
+    told, deadline = "", time.monotonic() + 30
+    with preparation._still_at_work("omniglot"):
+        while "so far" not in told and time.monotonic() < deadline:
+            told += capsys.readouterr().out
+            time.sleep(0.01)
+    assert "Preparing omniglot" in told
+    assert "so far" in told
 
 
 def test_two_files_are_two_data_sets(tmp_path, small, no_network):
@@ -180,6 +258,14 @@ def test_a_folder_without_one_clear_file(files, message, tmp_path):
         (dict(data=np.full((784, 7), 255.0)), "'data' goes from 255.0 to 255.0; wanted values"),
         (dict(testdata=np.full((784, 3), -0.5)), "'testdata' goes from -0.5 to -0.5; wanted"),
         (dict(data=np.full((784, 7), np.nan)), "'data' goes from nan to nan; wanted values"),
+        (dict(data=np.full((784, 7), 0.5 + 0.5j)), "'data' holds complex128 numbers; wanted real"),
+        (dict(testdata=np.full((784, 3), 1j, np.complex64)), "'testdata' holds complex64 numbers"),
+        (dict(data=np.full((784, 7), np.inf)), "'data' goes from inf to inf; wanted values"),
+        (dict(data=np.zeros((784, 7), bool)), "'data' holds logical; wanted intensities"),
+        (dict(data=scipy.sparse.csc_matrix((784, 7))), "'data' holds sparse; wanted intensities"),
+        (dict(data=np.zeros((784, 7, 1, 2))), r"'data' has shape \(784, 7, 1, 2\); wanted"),
+        (dict(data=np.zeros((784, 7), object)), "'data' holds cell; wanted intensities"),
+        (dict(data="text"), "'data' has shape"),
     ],
 )
 def test_another_layout_is_named(replaced, message, tmp_path, small):

@@ -50,9 +50,10 @@ def _open_registered(
     """The prepared builder of one of TFDS's own data sets, whose files TFDS knows."""
     import tensorflow_datasets as tfds
 
-    builder = preparation.construct(
-        lambda: tfds.builder(name, data_dir=config.data_dir or None), config
-    )
+    def make(data_dir: str) -> Any:
+        return tfds.builder(name, data_dir=data_dir or None)
+
+    builder = preparation.construct(make, config)
     if not builder.is_prepared():
         infos = builder.url_infos
         manual_dir = pathlib.Path(config.manual_dir).expanduser() if config.manual_dir else packaged
@@ -61,7 +62,7 @@ def _open_registered(
         else:
             files = ", ".join(f"{u} (SHA-256 {i.checksum})" for u, i in infos.items())
             preparation.require_network(next(iter(infos)), files, config)
-        preparation.prepare(builder, config, manual_dir, needs)
+        builder = preparation.prepare(make, config, manual_dir, needs)
     return builder, ""
 
 
@@ -75,7 +76,7 @@ def _open_omniglot(config: DataConfig) -> tuple[Any, str]:
 class Source(NamedTuple):
     """How a data set is opened and read, and its named splits."""
 
-    open: Callable[[DataConfig], tuple[Any, str]]  # -> prepared TFDS builder, digest
+    builder: Callable[[DataConfig], tuple[Any, str]]  # -> prepared TFDS builder, digest
     splits: dict[str, splits.Split]
     train: str = "train"  # the training images, as TFDS names its splits
     gray: bool = False  # whether colours become gray while they are read
@@ -107,7 +108,7 @@ SOURCES: dict[str, Source] = {
         functools.partial(
             _open_registered,
             name="svhn_cropped:3.1.0",
-            needs=preparation.Needs("some 5 min and 4 GB of memory", "3 GB"),
+            needs=preparation.Needs("5 minutes", "3 GB", "4 GB of memory"),
         ),
         {"shu": _SHU},
         train="train+extra",
@@ -161,7 +162,7 @@ def load(config: DataConfig) -> Dataset:
     import tensorflow as tf
 
     try:
-        builder, digest = source.open(config)
+        builder, digest = source.builder(config)
     except OSError as error:  # a closed folder, or a name that is too long
         named = [f"--{n}={getattr(config, n)}" for n in _FOLDERS if getattr(config, n)]
         raise UserError(

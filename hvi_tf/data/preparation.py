@@ -8,6 +8,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,17 +18,25 @@ from absl import logging
 
 from hvi_tf import files
 from hvi_tf.errors import UserError, first_line
+from hvi_tf.locks import InUseError, Lock
+from hvi_tf.progress import duration
 from hvi_tf.settings import DataConfig
 
 
 class Needs(NamedTuple):
     """What a preparation takes, for those who have to wait for it and make room."""
 
-    time: str = "some 15 s"
+    time: str = "15 s"  # on two idle cores
     disk: str = "200 MB"  # downloads included
+    memory: str = ""
 
 
 SMALL = Needs()
+
+# Of a file that TFDS writes about a prepared data set.
+_MAX_METADATA = 16 * 2**20
+_WAIT_SECONDS = 1.0  # between two looks at whether another process has finished
+_TELL_SECONDS = 30.0  # between two lines in a log
 
 
 @contextlib.contextmanager
@@ -42,50 +51,141 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def construct(make: Callable[[], Any], config: DataConfig) -> Any:
-    """Makes a TFDS builder, which reads the metadata of what is already prepared."""
+def construct(make: Callable[[str], Any], config: DataConfig) -> Any:
+    """Makes the TFDS builder of `--data_dir`, which reads the metadata of what is prepared there.
+
+    Args:
+        make: the builder of a folder, empty for TFDS's own.
+        config: names the folder.
+
+    Raises:
+        UserError: if the metadata are damaged or a file there is no regular file.
+    """
     try:
-        return make()
+        _check_prepared(make, config)
+        return make(config.data_dir)
     except Exception as error:  # whatever its metadata parser makes of damaged bytes
         raise UserError(
             f"--data_dir={config.data_dir}: cannot read the prepared {config.dataset} there "
-            f"({first_line(error)}); delete its folder and it will be prepared anew"
+            f"({first_line(error)}); delete its folder to prepare it again"
         ) from error
 
 
+def _check_prepared(make: Callable[[str], Any], config: DataConfig) -> None:
+    """Checks the files that TFDS opens by their paths: a FIFO among them would never end."""
+    with tempfile.TemporaryDirectory() as empty:
+        builder = make(empty)
+        place = pathlib.Path(builder.data_dir).relative_to(empty)
+    import tensorflow_datasets as tfds
+
+    root = pathlib.Path(config.data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    for path in (root / place).glob("*"):
+        files.check_regular([path], _MAX_METADATA if path.suffix == ".json" else None)
+
+
 def prepare(
-    builder: Any,
+    make: Callable[[str], Any],
     config: DataConfig,
     manual_dir: pathlib.Path | None = None,
     needs: Needs = SMALL,
-) -> None:
-    """Lets TFDS prepare a data set.
+) -> Any:
+    """Lets TFDS prepare a data set, or waits for another process that does.
+
+    All that is not finished lies in `preparing-NAME` next to the data set. The process that
+    writes there holds a lock; what a dead one left there is removed.
 
     Args:
-        builder: its TFDS builder. Without registered digests it verifies its files itself.
-        config: for the messages.
+        make: the builder of a folder. Without registered digests it verifies its files itself.
+        config: names the folder and the data set.
         manual_dir: the folder of the original files; None downloads them.
         needs: for the messages.
+
+    Returns:
+        The builder of the prepared data set.
 
     Raises:
         UserError: if the folder cannot be written or the download fails.
     """
-    import requests
     import tensorflow as tf
+
+    builder = construct(make, config)
+    target, final = pathlib.Path(builder.data_dir_root), pathlib.Path(builder.data_dir)
+    temporary = target / f"preparing-{config.dataset}"
+    try:
+        (target / builder.name).mkdir(parents=True, exist_ok=True)
+        with _alone(target / builder.name, config):
+            if construct(make, config).is_prepared():  # by the process that was waited for
+                return construct(make, config)
+            if any(final.glob("*")):
+                raise UserError(f"{final}: not a whole data set; delete it to prepare it again")
+            _remove(temporary)
+            try:
+                _prepare_in(temporary, make, config, manual_dir, needs, target)
+                final.parent.mkdir(parents=True, exist_ok=True)
+                (temporary / final.relative_to(target)).rename(final)
+            finally:
+                _remove(temporary)
+    except (OSError, tf.errors.OpError) as error:
+        raise UserError(
+            f"--data_dir={target}: cannot prepare {config.dataset} there "
+            f"({first_line(error)}); name a folder with room for {needs.disk} that you may write to"
+        ) from error
+    return construct(make, config)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path, config: DataConfig) -> Iterator[None]:
+    """Waits until no other process prepares the data set of this folder, and keeps it."""
+    waiting = False
+    while True:
+        try:
+            lock = Lock(folder, "--data_dir")
+            break
+        except InUseError as error:
+            if not waiting:
+                print(f"Waiting for {config.dataset}: {error}", flush=True)
+            waiting = True
+            time.sleep(_WAIT_SECONDS)
+    with lock:
+        yield
+
+
+def _remove(folder: pathlib.Path) -> None:
+    """Removes a folder of this program; a link in its place leads elsewhere and is removed."""
+    if folder.is_symlink():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare_in(
+    temporary: pathlib.Path,
+    make: Callable[[str], Any],
+    config: DataConfig,
+    manual_dir: pathlib.Path | None,
+    needs: Needs,
+    target: pathlib.Path,
+) -> None:
+    """Prepares in a folder of its own.
+
+    mnist and fashion_mnist name their files alike: in a shared folder TFDS would make the second
+    of the first one's pixels.
+    """
+    import requests
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-    target = pathlib.Path(builder.data_dir_root)
-    print(f"Preparing {config.dataset} in {target} (once, {needs.time}) ...", flush=True)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    temporary = None
+    memory = f" and {needs.memory}" if needs.memory else ""
+    print(
+        f"Preparing {config.dataset} in {target} (once; about {needs.time}{memory}, and minutes "
+        "on a busy machine) ...",
+        flush=True,
+    )
+    (tfds.enable_progress_bar if sys.stderr.isatty() else tfds.disable_progress_bar)()
+    temporary.mkdir()
+    builder = make(str(temporary))
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        # One folder per preparation: mnist and fashion_mnist name their files alike, and
-        # in a shared folder the second would silently be made of the first one's pixels.
-        temporary = tempfile.mkdtemp(prefix=f"preparing-{config.dataset}-", dir=target)
-        with contextlib.redirect_stdout(io.StringIO()):  # "Downloading ...", even offline
+        # TFDS prints "Downloading ...", even offline.
+        with _still_at_work(config.dataset), contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare(
                 download_dir=f"{temporary}/downloads",
                 download_config=tfds.download.DownloadConfig(
@@ -103,14 +203,26 @@ def prepare(
             f"--dataset={config.dataset}: the download failed ({first_line(error)}); try again, or "
             "put its original files into a folder and name it by --manual_dir"
         ) from error
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            f"--data_dir={target}: cannot prepare {config.dataset} there "
-            f"({first_line(error)}); name a folder with room for {needs.disk} that you may write to"
-        ) from error
+
+
+@contextlib.contextmanager
+def _still_at_work(dataset: str) -> Iterator[None]:
+    """Prints a line now and then where no terminal shows the bars of TFDS."""
+    ended, out, began = threading.Event(), sys.stdout, time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(_TELL_SECONDS):
+            passed = duration(time.monotonic() - began)
+            with contextlib.suppress(OSError, ValueError):  # nobody reads this, or it is closed
+                print(f"Preparing {dataset}: {passed} so far ...", file=out, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    if not sys.stderr.isatty():
+        thread.start()
+    try:
+        yield
     finally:
-        if temporary:
-            shutil.rmtree(temporary, ignore_errors=True)
+        ended.set()
 
 
 def verify_files(folder: pathlib.Path, infos: dict[str, Any]) -> None:
@@ -124,13 +236,20 @@ def verify_files(folder: pathlib.Path, infos: dict[str, Any]) -> None:
         path = folder / info.filename
         if not path.is_file():
             raise UserError(
-                f"{flag}: {path} is missing (expected SHA-256 {info.checksum}, {info.size})"
+                f"{flag}: {path} is missing or no regular file (expected SHA-256 {info.checksum}, "
+                f"{info.size})"
+            )
+        size = path.stat().st_size
+        if size > info.size:  # which would be read for as long as it is large
+            raise UserError(
+                f"{flag}: {path} is damaged or another file: expected {int(info.size)} bytes, "
+                f"found {size}; fetch it again"
             )
         found = files.digest(path)
         if found != info.checksum:
             raise UserError(
                 f"{flag}: {path} is damaged or another file: expected SHA-256 "
-                f"{info.checksum}, found {found} ({path.stat().st_size} bytes); fetch it again"
+                f"{info.checksum}, found {found} ({size} bytes); fetch it again"
             )
 
 

@@ -86,12 +86,11 @@ def open_prepared(config: DataConfig) -> Omniglot28:
     prepared = _prepared_digests(config)
     file = _file(config, prepared)
     digest = _digest(config, file, prepared)
-    builder = preparation.construct(
-        lambda: Omniglot28(
-            file=file, config=_CONFIG_PREFIX + digest, data_dir=config.data_dir or None
-        ),
-        config,
-    )
+
+    def make(data_dir: str) -> Omniglot28:
+        return Omniglot28(file=file, config=_CONFIG_PREFIX + digest, data_dir=data_dir or None)
+
+    builder = preparation.construct(make, config)
     if builder.is_prepared():
         return builder
     if file:
@@ -105,8 +104,7 @@ def open_prepared(config: DataConfig) -> Omniglot28:
         others = f"; prepared are those of md5 {', '.join(prepared)}" if prepared else ""
         files = f"{chardata.URL} (md5 {chardata.ORIGINAL_MD5}){others}"
         preparation.require_network(chardata.URL, files, config)
-    preparation.prepare(builder, config)
-    return builder
+    return preparation.prepare(make, config)
 
 
 def _prepared_digests(config: DataConfig) -> list[str]:
