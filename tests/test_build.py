@@ -179,7 +179,9 @@ def test_imports_point_one_way():
     with_flags = {
         n for n, p in modules.items() if re.search("from absl import .*flags", p.read_text())
     }
-    allowed = {f"hvi_tf.{name}" for name in ("main", "command_line", "reproduce", "report")}
+    allowed = {
+        f"hvi_tf.{name}" for name in ("main", "command_line", "flagfiles", "reproduce", "report")
+    }
     allowed |= {"hvi_tf.benchmark.__main__", "hvi_tf.experiments.svi_learning_rate"}
     assert with_flags - {"tests.test_build"} <= allowed
     state = dict.fromkeys(graph, 0)

@@ -235,9 +235,9 @@ def verify_files(folder: pathlib.Path, infos: dict[str, Any]) -> None:
     for info in infos.values():
         path = folder / info.filename
         if not path.is_file():
+            found = "no regular file" if path.exists() else "missing"
             raise UserError(
-                f"{flag}: {path} is missing or no regular file (expected SHA-256 {info.checksum}, "
-                f"{info.size})"
+                f"{flag}: {path} is {found} (expected SHA-256 {info.checksum}, {info.size})"
             )
         size = path.stat().st_size
         if size > info.size:  # which would be read for as long as it is large

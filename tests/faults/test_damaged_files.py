@@ -308,7 +308,8 @@ def test_any_original_file_of_mnist(content, kind):
             (here / "b").mkdir()
         _, line = outcome(preparation.verify_files, here, infos, refusals=UserError)
     if kind != "file":
-        assert "b is missing (expected SHA-256" in line
+        reason = "missing" if kind == "gone" else "no regular file"
+        assert f"b is {reason} (expected SHA-256" in line
     else:
         assert (line is None) == (content == IDX[0])
         assert line is None or "b is damaged or another file" in line
