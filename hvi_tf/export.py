@@ -1,7 +1,6 @@
 """Exports a trained model as a SavedModel that needs nothing but TensorFlow."""
 
 import pathlib
-import shutil
 
 import tensorflow as tf
 
@@ -72,15 +71,13 @@ def export(model: VAE, path: pathlib.Path) -> None:
     """
     module = ExportedModel(model)
     signatures = {name: getattr(module, name) for name in SIGNATURES}
-    temporary = path.with_name(f"{path.name}.tmp")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        tf.saved_model.save(module, str(temporary), signatures=signatures)
-        for part in (temporary, *temporary.rglob("*")):
-            files.sync(part)
-        files.replace_folder(temporary, path)
+        with files.temporary_folder(path) as folder:
+            tf.saved_model.save(module, str(folder), signatures=signatures)
+            for part in (folder, *folder.rglob("*")):
+                files.sync(part)
+            files.replace_folder(folder, path)
     except (tf.errors.OpError, OSError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise files.write_error(path, error) from error
 
 

@@ -7,10 +7,11 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, BinaryIO, TextIO
 
 import numpy as np
@@ -103,19 +104,60 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     Raises:
         UserError: if the disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # of this process alone
+    beside = temporary(path)
     try:
-        temporary.unlink(missing_ok=True)
-        with temporary.open("xb") as file:  # and no link or FIFO that a stranger put there
+        remove(beside)
+        with beside.open("xb") as file:  # which follows no link
             file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(beside, path)
         sync(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            remove(beside)
         raise write_error(path, error) from error
+
+
+def temporary(path: pathlib.Path) -> pathlib.Path:
+    """Returns a hidden place next to `path`, for what this process alone writes there.
+
+    `remove_leftovers` recognizes the name: it holds the program's and the process id.
+    """
+    return path.with_name(f".{path.name}.hvi_tf-{os.getpid()}.tmp")
+
+
+_TEMPORARY = re.compile(r"\..+\.hvi_tf-\d+\.tmp", re.DOTALL)
+
+
+@contextlib.contextmanager
+def temporary_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Makes a folder of the name `temporary(path)`, and removes it at the end if it is there."""
+    folder = temporary(path)
+    remove(folder)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        with contextlib.suppress(OSError):
+            remove(folder)
+
+
+def remove_leftovers(folder: pathlib.Path) -> None:
+    """Removes what killed processes left under names of `temporary`, and nothing else."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                with contextlib.suppress(OSError):
+                    remove(path)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, a folder with all in it, or a link but not its target; or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
@@ -128,7 +170,7 @@ def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
         OSError: with the old one in its place, or, if only the disk is behind, the new one.
     """
     old = _aside(path)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
     try:
         if path.exists():
             path.rename(old)
@@ -137,19 +179,21 @@ def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
         restore_folder(path)
         raise
     sync(path.parent)  # before the old one goes
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove(old)
 
 
 def restore_folder(path: pathlib.Path) -> None:
-    """Brings back a folder that `replace_folder` has moved aside, if no other is in its place."""
+    """Moves a folder back that `replace_folder` has moved aside, if no other is in its place."""
     old = _aside(path)
-    if old.exists() and not path.exists():
-        old.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if old.exists() and not path.exists():
+            old.rename(path)
+        remove(old)
 
 
 def _aside(path: pathlib.Path) -> pathlib.Path:
-    return path.with_name(f"{path.name}.old")
+    return path.with_name(f".{path.name}.hvi_tf-old")
 
 
 def sync(path: pathlib.Path) -> None:

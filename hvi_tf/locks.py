@@ -11,12 +11,19 @@ import json
 import os
 import pathlib
 import platform
+import stat
 from typing import IO
 
 from hvi_tf import files
 from hvi_tf.errors import UserError
 
 _NAME = ".lock"
+_KINDS = {
+    stat.S_IFREG: "a hard link",
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO",
+}
 
 
 class InUseError(UserError):
@@ -32,14 +39,14 @@ class Lock:
 
     Raises:
         InUseError: if another process has it; says which.
-        UserError: if it cannot be written.
+        UserError: if it cannot be written, or its `.lock` is a link or no regular file.
     """
 
     def __init__(self, path: pathlib.Path, flag: str = "--workdir") -> None:
         self._path, self._flag = path, flag
         try:
-            # Not emptied by opening: until the lock is had it tells of its owner. A link would
-            # lead to a file that is not ours to write.
+            self._check_file()
+            # Opening does not empty it: until the lock is taken, it names the owner.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             self._file: IO[str] = os.fdopen(
                 os.open(path / _NAME, flags, 0o644), "r+", errors="replace"
@@ -56,6 +63,19 @@ class Lock:
         except InUseError:
             self._file.close()
             raise
+
+    def _check_file(self) -> None:
+        """Raises `UserError` for a file that another place shares, and for what is no file."""
+        try:
+            found = os.lstat(self._path / _NAME)
+        except FileNotFoundError:
+            return
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+            raise UserError(
+                f"{self._flag}={self._path}: {_NAME} there is {kind}, and must be a file of its "
+                "own; delete it if no process runs there"
+            )
 
     def _take(self) -> None:
         self._file.seek(0)

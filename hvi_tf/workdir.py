@@ -16,6 +16,8 @@ from hvi_tf.locks import Lock
 
 MIN_FREE_BYTES = 256 * 2**20
 MAX_ORIGINS = 100  # in a config.json
+# The folders of a run.
+_FOLDERS = ("checkpoints", "best", "tensorboard", "evaluation", "nonfinite", "saved_model")
 
 
 def new_path(config: Config, root: str = "runs") -> pathlib.Path:
@@ -129,7 +131,8 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         writes: whether this process is the one that writes; it has to come first.
 
     Raises:
-        UserError: if it holds another run or one on other data, is in use, or cannot be written.
+        UserError: if it holds another run, one on other data, or what no run has made; is in
+            use; has a folder that is a link; or cannot be written.
     """
     if not writes:
         check_same_data(path, config)
@@ -146,8 +149,9 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         )
     lock = Lock(path)
     try:
+        _check_links(path)
         config = reconcile(path, config)
-        _check_checkpoints(path, config)
+        _check_own(path, config)
         origins = _origins(path)
         now = {**provenance.record(config.data), "flags": sys.argv[1:]}
         check_same_data(path, config)
@@ -163,17 +167,35 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         raise
 
 
-def _check_checkpoints(path: pathlib.Path, config: Config) -> None:
-    """Raises `UserError` if there are checkpoints of another run, and no config.json to say so."""
+def _check_links(path: pathlib.Path) -> None:
+    """Raises `UserError` if a folder of the run is a link to files that are none of the run's."""
+    for name in _FOLDERS:
+        if (path / name).is_symlink():
+            raise UserError(
+                f"--workdir={path}: {name} is a link, and a run keeps to its own folder; put a "
+                "folder in its place, or link the whole --workdir"
+            )
+
+
+def _check_own(path: pathlib.Path, config: Config) -> None:
+    """Raises `UserError` if there are files of something else, and no config.json of this run."""
     if (path / "config.json").exists():
         return
+    runs = set()
     for manifest in (path / "checkpoints").glob("ckpt-*.json"):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            if files.read_json(manifest)["run"] != identity_digest(config):
-                raise UserError(
-                    f"--workdir={path}: config.json is missing, and the checkpoints are of a run "
-                    "with other flags; repeat those, or name another --workdir"
-                )
+            runs.add(files.read_json(manifest)["run"])
+    if runs - {identity_digest(config)}:
+        raise UserError(
+            f"--workdir={path}: config.json is missing, and the checkpoints are of a run "
+            "with other flags; repeat those, or name another --workdir"
+        )
+    taken = [name for name in (*_FOLDERS, "metrics.jsonl") if (path / name).exists()]
+    if taken and not runs:
+        raise UserError(
+            f"--workdir={path}: config.json is missing, so no run has made {', '.join(taken)} "
+            "there; name another --workdir"
+        )
 
 
 def check_same_data(path: pathlib.Path, config: Config) -> None:
@@ -222,15 +244,10 @@ def _undated(origin: dict[str, Any]) -> dict[str, Any]:
 
 
 def _remove_leftovers(workdir: Workdir) -> None:
-    """What processes that were killed left unfinished, now that this one has the folder."""
-    own = ("checkpoints", "best", "tensorboard", "evaluation", "nonfinite")
-    patterns = (".*.tmp", *(f"{folder}/.*.tmp" for folder in own), "saved_model.tmp")
-    with contextlib.suppress(OSError):
-        files.restore_folder(workdir.saved_model)
-    for pattern in patterns:
-        for left in workdir.path.glob(pattern):
-            with contextlib.suppress(OSError):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    """Removes what killed processes left unfinished, now that this one has the folder."""
+    files.restore_folder(workdir.saved_model)
+    for folder in (workdir.path, *(workdir.path / name for name in _FOLDERS)):
+        files.remove_leftovers(folder)
 
 
 def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
@@ -242,14 +259,20 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
             a killed one has left unfinished.
 
     Raises:
-        UserError: if there is no run, or it is in use.
+        UserError: if there is no run, it is in use, or a folder in it is a link.
     """
     config = _read_config(path)
     if config is None:
         raise UserError(f"--workdir={path}: no config.json there; name the workdir of a run")
     if not writes:
         return Workdir(path, config, None)
-    workdir = Workdir(path, config, Lock(path))
+    lock = Lock(path)
+    try:
+        _check_links(path)
+    except UserError:
+        lock.close()
+        raise
+    workdir = Workdir(path, config, lock)
     _remove_leftovers(workdir)
     return workdir
 

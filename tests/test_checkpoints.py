@@ -219,8 +219,13 @@ def test_nothing_trained_is_said(workdir):
         Checkpoints(make_vae(CONFIG, 12), workdir).restore_best()
 
 
-def test_old_checkpoints_are_removed(workdir):
+def test_old_checkpoints_are_removed_and_nothing_else(workdir):
+    mine = [workdir.checkpoints / name for name in ("ckpt-1.index.bak", "ckpt-notes.txt")]
+    workdir.checkpoints.mkdir()
+    for path in mine:
+        path.touch()
     trained(workdir, saves=5)
+    assert all(path.exists() for path in mine)
     assert sorted(f.name for f in workdir.checkpoints.glob("*.index")) == [
         "ckpt-3.index",
         "ckpt-4.index",

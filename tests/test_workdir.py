@@ -73,16 +73,81 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_link_in_a_strangers_folder_leads_nowhere(tmp_path):
-    """The lock is written to, and what it may link to is not to be."""
-    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
-    mine = tmp_path / "mine"
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("a link", lambda lock, mine: lock.symlink_to(mine)),
+        ("a hard link", lambda lock, mine: lock.hardlink_to(mine)),
+        ("a folder", lambda lock, mine: lock.mkdir()),
+        ("a FIFO", lambda lock, mine: os.mkfifo(lock)),
+    ],
+)
+def test_a_lock_that_is_no_file_of_its_own_is_named_and_not_written(tmp_path, kind, make):
+    mine, lock = tmp_path / "mine", tmp_path / "w" / ".lock"
     mine.write_text("keep")
-    (tmp_path / "w" / ".lock").unlink()
-    (tmp_path / "w" / ".lock").symlink_to(mine)
-    with pytest.raises(UserError, match="cannot write"):
-        workdirs.open_existing(tmp_path / "w")
+    lock.parent.mkdir()
+    make(lock, mine)
+    with pytest.raises(UserError, match=rf"\.lock there is {kind}, .*delete it"):
+        workdirs.create_or_open(tmp_path / "w", CONFIG)
     assert mine.read_text() == "keep"
+
+
+def leave(folder):
+    """What a user may have in a folder: none of it is a run's."""
+    for name in (".notes.tmp", ".config.json.1.tmp", ".cache.tmp/x", "saved_model.tmp/x"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("keep")
+    return sorted(folder.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoints", "best", "tensorboard", "evaluation", "nonfinite", "saved_model"]
+)
+def test_a_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path, name):
+    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
+    mine = leave(tmp_path / "mine")
+    (tmp_path / "w" / name).symlink_to(tmp_path / "mine")
+    for open_again in (
+        lambda: workdirs.create_or_open(tmp_path / "w", CONFIG),
+        lambda: workdirs.open_existing(tmp_path / "w"),
+    ):
+        with pytest.raises(UserError, match=f"--workdir=.*: {name} is a link"):
+            open_again()
+    assert sorted((tmp_path / "mine").rglob("*")) == mine
+
+
+def test_only_temporary_names_of_this_program_are_removed(tmp_path):
+    mine = leave(tmp_path)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "file").write_text("keep")
+    for name in ("config.json", "evaluation/test.npz", "checkpoints/ckpt-3"):
+        left = files.temporary(tmp_path / name)
+        left.mkdir(parents=True)
+        (left / "link").symlink_to(tmp_path / "linked")
+    files.temporary(tmp_path / "best").symlink_to(tmp_path / "linked")
+    (tmp_path / "config.json").write_text(CONFIG.to_json())
+    workdirs.create_or_open(tmp_path, CONFIG).close()
+    assert not list(tmp_path.rglob(".*.hvi_tf-*.tmp"))
+    assert set(mine) < set(tmp_path.rglob("*"))
+    assert (tmp_path / "linked" / "file").read_text() == "keep"
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "saved_model", "metrics.jsonl"])
+def test_a_folder_that_something_else_has_filled_is_refused(tmp_path, name):
+    """A run drops the events and lines of later steps, and replaces a SavedModel."""
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"--workdir=.*no run has made {name} there"):
+        workdirs.create_or_open(tmp_path, CONFIG)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("keep")
+    files.temporary(tmp_path / "file").symlink_to(tmp_path / "mine")
+    files.write_atomically(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "mine").read_text() == "keep"
 
 
 @pytest.mark.parametrize(

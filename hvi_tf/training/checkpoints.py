@@ -5,7 +5,6 @@ import math
 import os
 import pathlib
 import re
-import tempfile
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -19,6 +18,7 @@ from hvi_tf.workdir import Workdir
 
 _SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
 _OVERHEAD = 64 * 2**20  # bytes of a file besides weights and optimizer, far above any
+_OF_CHECKPOINT = re.compile(rf"ckpt-(\d+)({'|'.join(map(re.escape, (*_SUFFIXES, '.json')))})")
 # In the object graph of a checkpoint; runs of version 0.1 have none.
 _STATE = "state/.ATTRIBUTES/py_state"  # as TensorFlow spells it
 
@@ -169,10 +169,9 @@ class Checkpoints:
 
     def _write(self, folder: pathlib.Path, name: str) -> None:
         """In a folder of its own first: TensorFlow fills its index where that stays."""
-        with tempfile.TemporaryDirectory(prefix=f".{name}.", suffix=".tmp", dir=folder) as place:
-            temporary = pathlib.Path(place, name)
-            self._checkpoint.write(str(temporary))
-            parts = [temporary.with_name(f"{name}{suffix}") for suffix in _SUFFIXES]
+        with files.temporary_folder(folder / name) as place:
+            self._checkpoint.write(str(place / name))
+            parts = [place / f"{name}{suffix}" for suffix in _SUFFIXES]
             for part in parts:
                 files.sync(part)
             digests = {part.name: files.digest(part) for part in parts}
@@ -253,10 +252,10 @@ def _manifest(prefix: pathlib.Path) -> pathlib.Path:
 
 
 def _sweep(folder: pathlib.Path, stay: set[int]) -> None:
-    """Removes all other checkpoints, also such as have no index and are none."""
+    """Removes the files of all other checkpoints, also of those that have no index."""
     for file in sorted(folder.glob("ckpt-*"), key=lambda file: file.suffix != ".index"):
-        step = re.match(r"ckpt-(\d+)\.", file.name)
-        if file.is_file() and not (step and int(step[1]) in stay):
+        step = _OF_CHECKPOINT.fullmatch(file.name)
+        if step and int(step[1]) not in stay and not file.is_dir():
             file.unlink(missing_ok=True)
 
 

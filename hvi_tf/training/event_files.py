@@ -35,16 +35,17 @@ def rewind(folder: pathlib.Path, step: int) -> None:
             files.open_regular(path).close()
         except OSError as error:
             raise files.read_error(path, error) from error
-    temporary = folder / f".{_GATHERED}.{os.getpid()}.tmp"
-    with tf.io.TFRecordWriter(str(temporary)) as gathered:
+    beside = files.temporary(folder / _GATHERED)
+    files.remove(beside)  # or a link of that name would be followed
+    with tf.io.TFRecordWriter(str(beside)) as gathered:
         seen = set()
         for record, event in _events(found):
             key = event.step, *(value.tag for value in event.summary.value)
             if event.step <= step and key not in seen:
                 seen.add(key)
                 gathered.write(record)
-    files.sync(temporary)
-    os.replace(temporary, folder / _GATHERED)
+    files.sync(beside)
+    os.replace(beside, folder / _GATHERED)
     files.sync(folder)
     for path in found:
         if path.name != _GATHERED:

@@ -43,7 +43,7 @@ WATCHED = {
     "best": present("best/.ckpt-*/*"),
     "manifest": present("checkpoints/.ckpt-*.json*.tmp"),
     "early stop": said("training ends early"),
-    "export": present("saved_model.tmp*"),
+    "export": present(".saved_model.*.tmp"),
     "evaluation": present("evaluation/.*.tmp"),
 }
 MOMENTS = [

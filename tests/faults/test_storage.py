@@ -419,10 +419,10 @@ def test_a_disk_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch
 @pytest.mark.long
 def test_what_a_killed_process_left_unfinished_is_removed(stopped):
     left = [
-        stopped / ".config.json.1.tmp",
-        stopped / "evaluation" / ".test.npz.1.tmp",
-        stopped / "checkpoints" / ".ckpt-366.x.tmp" / "ckpt-366.index",
-        stopped / "saved_model.tmp" / "saved_model.pb",
+        files.temporary(stopped / "config.json"),
+        files.temporary(stopped / "evaluation" / "test.npz"),
+        files.temporary(stopped / "checkpoints" / "ckpt-366") / "ckpt-366.index",
+        files.temporary(stopped / "saved_model") / "saved_model.pb",
     ]
     for path in left:
         path.parent.mkdir(exist_ok=True)
@@ -436,6 +436,6 @@ def test_what_a_killed_process_left_unfinished_is_removed(stopped):
         lambda: workdirs.create_or_open(stopped, config),
         lambda: workdirs.open_existing(stopped),
     ):
-        (stopped / "saved_model").rename(stopped / "saved_model.old")
+        (stopped / "saved_model").rename(stopped / ".saved_model.hvi_tf-old")
         open_again().close()
         assert (stopped / "saved_model" / "saved_model.pb").exists()
