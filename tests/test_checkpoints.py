@@ -1,6 +1,7 @@
 """Checkpoints: complete, atomic, and read around damage."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -152,6 +153,36 @@ def test_a_damaged_best_is_taken_from_the_others_or_told(workdir):
     assert not [line for line in told if "every" in line and "checkpoints" in line]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_missing_best_is_taken_from_the_others_or_told(workdir, replaced):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound in (-5.0, -3.0, -4.0):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    shutil.rmtree(workdir.best)
+    if replaced:
+        workdir.best.write_text("a file")
+    told = []
+    again = make_vae(CONFIG, 12)
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert int(again.optimizer.iterations) == 2
+    assert not told
+    for file in workdir.checkpoints.glob("ckpt-2.*"):
+        file.unlink()
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
+    (line,) = told
+    assert "latest checkpoint, of step 3, not the best one, of step 2" in line
+
+
+def test_a_run_without_a_validation_yet_has_no_best_to_miss(workdir):
+    trained(workdir, saves=2)
+    told = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_best() == 2
+    assert not told
+
+
 def test_a_checkpoint_without_its_digests_is_damaged(workdir):
     """Whoever puts another one in its place would leave them out."""
     trained(workdir, saves=2)
@@ -192,9 +223,13 @@ def test_a_checkpoint_of_version_01_knows_its_best_step(workdir):
         checkpoints.save()
     for manifest in workdir.path.glob("*/ckpt-*.json"):
         manifest.unlink()
-    resumed = Checkpoints(make_vae(CONFIG, 12), workdir)
+    told = []
+    resumed = Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append)
     assert resumed.restore_latest() == 3
     assert resumed.state.best_step == 2
+    shutil.rmtree(workdir.best)  # where alone it was known which step is the best
+    assert resumed.restore_best() == 3
+    assert "not the best one" in told[-1]
 
 
 def test_a_run_is_known_for_good():

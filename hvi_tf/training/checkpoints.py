@@ -120,17 +120,17 @@ class Checkpoints:
         return found
 
     def restore_best(self) -> int:
-        """Restores the best checkpoint, or else the latest, and returns its step.
+        """Restores the best checkpoint, or else the latest with a warning; returns its step.
 
         Raises:
             UserError: if there is none.
         """
+        step = None
         try:
             step = self._restore(self._workdir.best)
         except UserError as error:
             self._warn(f"warning: {error}")
-            step = self._best_of_the_others()
-        step = step or self.restore_latest()
+        step = step or self._best_of_the_others() or self.restore_latest()
         if not step:
             raise UserError(
                 f"--workdir={self._workdir.path}: no checkpoint yet; train it first (--mode=train)"
@@ -138,14 +138,19 @@ class Checkpoints:
         return step
 
     def _best_of_the_others(self) -> int | None:
-        """The best checkpoint where it may lie once more, among those to resume from."""
-        latest = self.restore_latest()  # which knows what the best step is
+        """Restores the best checkpoint from those to resume from, if it is among them."""
+        latest = self.restore_latest()  # its state holds the best step
         best = self.state.best_step
-        with contextlib.suppress(UserError):  # it is damaged, too, as has been told
+        if self.best_bound.numpy() == -math.inf:
+            return latest or None  # no validation has chosen one yet
+        with contextlib.suppress(UserError):  # a warning has named the damaged one
             if self._restore(self._workdir.checkpoints, lambda step: step == best):
                 return best
         if latest:
-            self._warn(f"warning: using the latest checkpoint, of step {latest}, not the best one")
+            named = f", of step {best}" if best else ""  # version 0.1 does not store it
+            self._warn(
+                f"warning: using the latest checkpoint, of step {latest}, not the best one{named}"
+            )
         return None
 
     @property
