@@ -69,13 +69,27 @@ def record(data: DataConfig | None = None) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """The commit of the source, marked if it was changed since; unknown outside a clone."""
-    git = ["git", "-C", os.path.dirname(__file__), "describe", "--always", "--dirty"]
+    """Returns the commit of the source, marked if it was changed since; unknown outside a clone.
+
+    Another repository around an installed package does not count: it has not tracked this file.
+    """
+    tracked = _git("ls-files", "--error-unmatch", os.path.basename(__file__))
+    return (tracked and _git("describe", "--always", "--dirty")) or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """Returns what git prints for the folder of this file; nothing if it fails."""
+    # A hook of another repository has these set, and git would heed them rather than the folder.
+    environment = {n: v for n, v in os.environ.items() if n not in _OF_A_REPOSITORY}
+    command = ["git", "-C", os.path.dirname(__file__), *arguments]
     try:
-        found = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
     except OSError:  # no git here
-        found = ""
-    return found or "unknown"
+        return ""
+    return done.stdout.strip()
+
+
+_OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def _versions() -> dict[str, str]:

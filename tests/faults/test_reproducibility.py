@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 
 import numpy as np
@@ -69,6 +70,38 @@ def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     assert [len(o["flags"]) for o in origins] == [1, 2]
     told = f"mnist, split sobolev: train SHA-256 {DATA.digests()['train']}"
     assert told in report._source(origins[0])
+
+
+def git(folder, *arguments):
+    about = ("-c", "user.name=a", "-c", "user.email=a", "-c", "commit.gpgsign=false")
+    command = ["git", "-C", folder, *about, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_only_a_repository_that_has_the_sources_names_the_commit(tmp_path, monkeypatch):
+    """Not one around the environment that the package is installed into, nor one of a hook."""
+    source = tmp_path / "venv" / "hvi_tf" / "provenance.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-q", "--allow-empty", "-m", "another program")
+    monkeypatch.setattr(provenance, "__file__", str(source))
+    commit = provenance.commit.__wrapped__
+    assert commit() == "unknown"
+    git(tmp_path, "add", "venv")
+    git(tmp_path, "commit", "-q", "-m", "with this package")
+    own = git(tmp_path, "rev-parse", "HEAD")
+    assert own.startswith(commit())
+    source.write_text("changed")
+    assert commit().endswith("-dirty")
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    (other / "provenance.py").write_text("")
+    git(other, "add", "provenance.py")
+    git(other, "commit", "-q", "-m", "another")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert own.startswith(commit().removesuffix("-dirty"))
 
 
 def test_their_number_is_bounded(tmp_path, monkeypatch):
