@@ -22,6 +22,7 @@ from hvi_tf.workdir import Workdir
 
 GRID = 8  # images per side of an image grid
 AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel
+LISTED = 5  # damaged lines that a warning names
 MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
 
 
@@ -137,18 +138,32 @@ class Summaries:
 
 
 def _rewind_lines(path: pathlib.Path, step: int) -> None:
-    """Drops the lines of later steps, and one that a killed process left unfinished."""
+    """Drops the lines of later steps, and damaged ones with a warning.
+
+    A last line without an end is no damage: a killed process has left it unfinished.
+    """
     if not path.exists():
         return
     try:
-        lines = files.read_text(path, errors="replace").splitlines()
+        *lines, _ = files.read_bytes(path).split(b"\n")
     except (OSError, ValueError) as error:
         raise files.read_error(path, error) from error
-    kept = []
-    for line in lines:
+    kept, damaged = [], []
+    for number, line in enumerate(lines, 1):
         try:
-            if files.parse_json(line)["step"] <= step:
-                kept.append(line + "\n")
+            if _step_of(line) <= step:
+                kept.append(line + b"\n")
         except (ValueError, KeyError, TypeError):
-            continue
-    files.write_atomically(path, "".join(kept))
+            damaged.append(str(number))
+    if damaged:
+        listed = ", ".join(damaged[:LISTED]) + ", ..." * (len(damaged) > LISTED)
+        print(f"warning: {path} is damaged; what it held in line {listed} is lost", flush=True)
+    files.write_atomically(path, b"".join(kept))
+
+
+def _step_of(line: bytes) -> int:
+    """Raises `ValueError`, `KeyError` or `TypeError` if it is no line of an epoch."""
+    found = files.parse_json(line.decode())["step"]
+    if type(found) is not int:
+        raise TypeError(f"step {found}")
+    return found

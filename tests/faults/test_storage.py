@@ -321,6 +321,25 @@ def test_records_that_are_no_events_are_told(tmp_path, capsys):
     assert "is damaged; its later events are lost" in capsys.readouterr().out
 
 
+def test_damaged_lines_of_metrics_are_told(tmp_path, capsys):
+    """But for an unfinished last one, which any kill may leave; later steps are dropped."""
+    config = config_lib.make(jit_compile="off")
+    lines = [json.dumps({"step": step, "bound": -1.5}).encode() for step in range(1, 10)]
+    damaged = [b"", b'{"st', b'{"bound": 1}', b'{"step": NaN}', b'{"step": 3, "\xff": 1}', b"[3]"]
+    with contextlib.closing(workdirs.create_or_open(tmp_path, config)) as workdir:
+        workdir.metrics.write_bytes(b"\n".join([*lines, b'{"step": 3']))
+        Summaries(workdir, config, (4, 4, 1), 8)
+        assert "warning" not in capsys.readouterr().out
+        assert workdir.metrics.read_bytes() == b"\n".join([*lines[:8], b""])
+        for line in damaged:
+            workdir.metrics.write_bytes(b"\n".join([*lines[:2], line, *lines[3:], b""]))
+            Summaries(workdir, config, (4, 4, 1), 8)
+            assert re.search(r"metrics\.jsonl is damaged; .* line 3 ", capsys.readouterr().out), (
+                line
+            )
+            assert workdir.metrics.read_bytes().splitlines() == [*lines[:2], *lines[3:8]]
+
+
 GONE = "error: output pipe closed; to resume: the same\n"
 
 
