@@ -3,7 +3,6 @@
 import contextlib
 import io
 import pathlib
-import shutil
 import socket
 import sys
 import tempfile
@@ -151,10 +150,8 @@ def _alone(folder: pathlib.Path, config: DataConfig) -> Iterator[None]:
 
 
 def _remove(folder: pathlib.Path) -> None:
-    """Removes a folder of this program; a link in its place leads elsewhere and is removed."""
-    if folder.is_symlink():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another process may remove it, too
+        files.remove(folder)
 
 
 def _prepare_in(
