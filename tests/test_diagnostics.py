@@ -47,10 +47,11 @@ def test_ties_are_no_trouble():
         assert np.isfinite(diagnostics.pareto_k(tf.constant(log_weights)))
 
 
-@pytest.mark.parametrize(("seed", "n", "columns", "ties"), [(35, 12, 2, 5), (214, 5, 1, 3)])
-def test_a_tail_tied_with_its_cutoff_is_finite(seed, n, columns, ties):
+@pytest.mark.parametrize("case", [35, 214, 293, 316])
+def test_a_tail_tied_with_its_cutoff_is_finite(case):
     """exp of equal logs differs by a rounding error here, which made an excess negative."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(case)
+    n, columns, ties = rng.integers(5, 80), rng.integers(1, 4), rng.integers(2, 6)
     log_weights = -np.sort(rng.uniform(0, 3, size=(n + 1, columns)), axis=0)
     log_weights[-ties:] = log_weights[-ties]
     assert np.all(np.isfinite(diagnostics.pareto_k(tf.constant(log_weights))))
