@@ -298,11 +298,11 @@ def test_a_density_that_depends_on_other_observations_is_refused(name):
         hvi.evidence(model._replace(**rest), x, bound="diwhvi", K=2, M=2)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+@pytest.mark.parametrize("rows", [2, 3, 5])
 def test_a_density_of_the_wrong_shape_is_refused_at_every_number_of_rows(rows):
     model = hvi.Model(
         prior=normal(tf.zeros(1), tf.ones(1)),
-        likelihood=lambda z: hvi.Callables(lambda x: -0.5 * (x[:, 0] - z) ** 2),
+        likelihood=lambda z: hvi.Callables(lambda x: -0.5 * (x - z[..., 0]) ** 2),
         conditional=lambda psi, x: normal(0.5 * x, 0.7 * tf.ones_like(x)),
     )
     with pytest.raises(ValueError, match="likelihood"):

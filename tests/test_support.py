@@ -105,14 +105,15 @@ def value_and_gradients(case, model, name, estimator, backward_samples=0, **warm
 @pytest.mark.parametrize(("name", "estimator"), CASES)
 def test_a_draw_outside_the_support_of_the_prior(name, estimator, hierarchical_prior):
     case = Case(METHODS[name].inverse == "tau", hierarchical_prior)
-    results = []
-    for outside in (TINY, -INF):
-        model = case.model(prior_outside=outside)
-        objective, found = value_and_gradients(case, model, name, estimator, backward_samples=2)
-        results.append(found)
-    log_prior = bounds.log_mean_exp(objective.densities.log_prior)
-    assert 0 < np.isinf(log_prior).sum() < log_prior.shape.num_elements()
-    np.testing.assert_allclose(results[1], results[0], rtol=1e-9)
+    for backward_samples in (0, 2) if estimator == "reparameterized" else (0,):
+        results = []
+        for outside in (TINY, -INF):
+            model = case.model(prior_outside=outside)
+            objective, found = value_and_gradients(case, model, name, estimator, backward_samples)
+            results.append(found)
+        log_prior = bounds.log_mean_exp(objective.densities.log_prior)
+        assert 0 < np.isinf(log_prior).sum() < log_prior.shape.num_elements()
+        np.testing.assert_allclose(results[1], results[0], rtol=1e-9)
 
 
 @pytest.mark.parametrize("estimator", METHODS["diwhvi"].gradients)
