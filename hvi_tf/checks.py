@@ -15,6 +15,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf import sampling
+from hvi_tf.arguments import shown
 from hvi_tf.bounds import LogDensities
 from hvi_tf.errors import first_line
 from hvi_tf.gradients import ParameterGroups
@@ -105,7 +106,10 @@ def call(name: str, function: Callable, *arguments: Any) -> Any:
 
     Raises:
         ValueError: naming the function and its arguments, if these do not fit it or each other.
+        TypeError: if it is no function.
     """
+    if not callable(function):
+        raise TypeError(f"{name}={shown(function)}: must be a function")
     try:
         return function(*arguments)
     except (TypeError, ValueError, tf.errors.InvalidArgumentError) as error:
@@ -314,9 +318,9 @@ class _Checker:
 
     def _expect(self, name: str, found: tf.Tensor, wanted: Sequence) -> None:
         if not found.shape.is_compatible_with(wanted):
-            shown = ", ".join("D" if size is None else str(size) for size in wanted)
+            sizes = ", ".join("D" if size is None else str(size) for size in wanted)
             raise ValueError(
-                f"{name}: shape {tuple(found.shape)}, wanted ({shown}) for x of shape "
+                f"{name}: shape {tuple(found.shape)}, wanted ({sizes}) for x of shape "
                 f"{tuple(self._x.shape)}; {_EVENT_HINT}"
             )
         if "log_prob" in name:

@@ -61,6 +61,14 @@ def inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
     return q.inverse(z)
 
 
+def _check_distributions(**distributions: Any) -> None:
+    for name, given in distributions.items():
+        if not (isinstance(given, Hierarchy) or hasattr(given, "log_prob")):
+            raise TypeError(
+                f"{name}={arguments.shown(given)}: must be a distribution or an hvi.Hierarchy"
+            )
+
+
 def _score(name: str, distribution: tfd.Distribution, z: tf.Tensor, lead: tf.Tensor) -> tf.Tensor:
     """log_prob(z), which must have the shape of `lead` without its event axis.
 
@@ -189,6 +197,7 @@ def kl_upper(
     Raises:
         ValueError: if a count is too small, a shape is wrong or an inverse is missing.
     """
+    _check_distributions(q=q, p=p)
     n = arguments.count_or_tensor("n", n, lowest=1)
     K = arguments.count_or_tensor("K", K, lowest=0)
     L = arguments.count_or_tensor("L", L, lowest=1)
@@ -234,6 +243,7 @@ def kl_lower(
         ValueError: if p is a hierarchy and `posterior` is None, a count is too small, a
             shape is wrong or an inverse is missing.
     """
+    _check_distributions(q=q, p=p)
     n = arguments.count_or_tensor("n", n, lowest=1)
     K = arguments.count_or_tensor("K", K, lowest=1)
     L = arguments.count_or_tensor("L", L, lowest=0)
@@ -247,10 +257,10 @@ def kl_lower(
         log_q = _score("q", q, z, z)
     if not isinstance(p, Hierarchy):
         return log_q - _score("p", p, z, z)
-    if posterior is None:
+    if not callable(posterior):
         raise ValueError(
-            "posterior=None: a hierarchical p needs draws from p(zeta|z); pass a function "
-            "(z, seed) -> zeta, such as hmc_posterior(p)"
+            f"posterior={arguments.shown(posterior)}: a hierarchical p needs draws from "
+            "p(zeta|z); pass a function (z, seed) -> zeta, such as hmc_posterior(p)"
         )
     zeta_0 = posterior(z, zeta_0_seed)
     return log_q - log_density_upper(p, z, zeta_0, K=L, seed=zeta_seed)

@@ -293,10 +293,14 @@ def fit(
         whole = checks.observations(x)
         batch = lambda step: whole  # noqa: E731
     first = checks.observations(batch(tf.constant(0, tf.int64)))
+    if not isinstance(gradient, str):
+        raise ValueError(f"gradient={arguments.shown(gradient)}: must be the name of an estimator")
     checks.check_model(model, row, first, gradient)
     flat = _flat_variables(variables)
     adam = arguments.optimizer("adam" if optimizer is None else optimizer)
-    adam.build(flat)
+    adam.build(flat)  # does nothing if it is built
+    if {id(v) for v in flat} - {id(v) for v in getattr(adam, "_trainable_variables", flat)}:
+        raise ValueError("optimizer: was built on other variables; make one for each fit of these")
     unreached: list[str] = []
 
     @tf.function(jit_compile=jit_compile)

@@ -140,6 +140,7 @@ def refine(
             it is climbed from the encoder's own output, and its draw serves both.
         estimator: of these gradients (`gradients.ESTIMATORS`).
     """
+    settings = settings.checked()
     local = localize(x)
     shift = tf.zeros_like(local.start)
 
@@ -192,6 +193,7 @@ def follow(
     Returns:
         lambda_k `[B, P]` and the last state. Memory does not grow with the steps.
     """
+    settings = settings.checked()
     local = localize(x)
     loop = _Loop(local, row, x, settings, 1.0)
     first = loop.step(local.start, tf.zeros_like(local.start), tf.random.fold_in(seed, 0))

@@ -141,3 +141,14 @@ def test_optimizers_by_instance_class_and_name():
     for wrong in ("zz", 0.01, keras.optimizers.Optimizer):
         with pytest.raises(TypeError, match="optimizer="):
             arguments.optimizer(wrong)
+
+
+def test_an_optimizer_of_other_variables_is_named():
+    adam = keras.optimizers.Adam(1e-3)
+    loc = tf.Variable(ONES)
+    fit(loc, optimizer=adam)
+    fit(loc, optimizer=adam)  # goes on
+    with pytest.raises(ValueError, match="optimizer: was built on other variables"):
+        fit(tf.Variable(ONES), optimizer=adam)
+    with pytest.raises(ValueError, match="gradient=None"):
+        fit(loc, gradient=None)

@@ -677,6 +677,10 @@ def test_counts_are_checked():
     for bound, given, message in mistakes:
         with pytest.raises(ValueError, match=message):
             bound(q, p, **(dict(n=5, seed=seed) | given))
+    with pytest.raises(TypeError, match="p=None: must be a distribution"):
+        hierarchy.kl_upper(q, None, n=5, seed=seed)
+    with pytest.raises(ValueError, match="posterior=3"):
+        hierarchy.kl_lower(q, q, n=5, posterior=3, seed=seed)
     with pytest.raises(ValueError, match=r"K=0: .* at least 1"):
         hierarchy.mutual_information(q, n=5, K=0, seed=seed)
     for given in (dict(num_steps=0), dict(leapfrog_steps=1.5), dict(step_size=0.0)):

@@ -479,6 +479,8 @@ def test_mistakes_in_localize_are_named():
         (hvi.LocalModel(local.start, lambda lam: fixed), ValueError, "no gradient reaches lambda"),
         (hvi.LocalModel(local.start, lambda lam: flipped), ValueError, "reparameteriz"),
     ]
+    with pytest.raises(TypeError, match="localize=None: must be a function"):
+        hvi.refined_evidence(None, x, steps=2, learning_rate=0.1)
     for returned, kind, message in mistakes:
         with pytest.raises(kind, match=message):
             hvi.refined_evidence(lambda x, r=returned: r, x, steps=2, learning_rate=0.1)
