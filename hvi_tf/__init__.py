@@ -106,6 +106,8 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
+        if _HOME_OF[name] == "inference":  # whose optimizers are of Keras
+            importlib.import_module("hvi_tf.startup").check_keras_backend()
         return getattr(importlib.import_module(f"hvi_tf.{_HOME_OF[name]}"), name)
     if name in __all__:
         return importlib.import_module(f"hvi_tf.{name}")

@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class KerasError(UserError, ValueError):
+    """Settings of Keras that this package cannot compute with."""
+
+
 def first_line(error: BaseException) -> str:
     """What an exception says, on one line; its type if it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0]

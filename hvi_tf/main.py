@@ -184,6 +184,8 @@ def _run(mode: str) -> None:
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with startup.without_matplotlib():
+        startup.check_keras_backend()
+        startup.check_keras_dtype()
         from hvi_tf import commands, devices, distribution
 
     devices.configure(_of_command(DeviceConfig))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 
 from hvi_tf import files
+from hvi_tf.errors import KerasError, first_line
 
 
 class StartUp:
@@ -61,3 +62,37 @@ def without_matplotlib() -> Iterator[None]:
         yield
     finally:
         del sys.modules["matplotlib"]
+
+
+def check_keras_backend() -> None:
+    """Imports Keras and raises `KerasError` unless it computes with TensorFlow."""
+    try:
+        import keras
+    except Exception as error:  # another backend is missing, or keras.json is damaged
+        raise KerasError(
+            f"Keras cannot be imported ({first_line(error)}); set KERAS_BACKEND=tensorflow in the "
+            "environment, and see keras.json in ~/.keras or KERAS_HOME"
+        ) from error
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        raise KerasError(
+            f"the backend of Keras is {backend}; set KERAS_BACKEND=tensorflow in the environment, "
+            "before Keras is imported"
+        )
+
+
+def check_keras_dtype() -> None:
+    """Raises `KerasError` unless Keras makes layers of float32."""
+    import keras
+
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy().name
+    if floatx != "float32":
+        raise KerasError(
+            f'the floatx of Keras is {floatx}; set "floatx": "float32" in keras.json (in '
+            "~/.keras or KERAS_HOME), or call keras.config.set_floatx('float32')"
+        )
+    if policy != "float32":
+        raise KerasError(
+            f"the dtype policy of Keras is {policy}; call "
+            "keras.config.set_dtype_policy('float32'), and choose bfloat16 by precision"
+        )

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import arguments, hierarchy, methods, sampling, seeds, svi_scores
+from hvi_tf import arguments, hierarchy, methods, sampling, seeds, startup, svi_scores
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.models import architecture, distributions, likelihoods, networks
@@ -29,11 +29,15 @@ class Autoencoder(keras.Model):
         model_config: which networks, and their sizes.
         x_dim: pixels of an observation.
         seed: of the initial weights.
+
+    Raises:
+        KerasError: if the floatx or the dtype policy of Keras is not float32.
     """
 
     def __init__(
         self, method_config: MethodConfig, model_config: ModelConfig, x_dim: int, seed: int = 0
     ) -> None:
+        startup.check_keras_dtype()
         super().__init__(name="vae")
         self.method = methods.row(method_config.bound, method_config.posterior)
         self.method_config, self.model_config = method_config, model_config
