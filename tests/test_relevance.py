@@ -179,3 +179,41 @@ def test_every_setting_has_a_value_here():
     names = {field.name for field in config_lib.fields()}
     assert names == {*VALUES, *OF_EVERY_RUN, *OF_A_MODE}
     assert relevance.USES.keys() <= VALUES.keys()
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "refused"),
+    [
+        ("train", dict(tau_epochs=3), "--tau_epochs=3: for --mode=fit_tau, not --mode=train"),
+        ("train", dict(num_samples=3), "--num_samples=3: for --mode=sample, not --mode=train"),
+        ("evaluate", dict(num_samples=3), "--num_samples=3: for --mode=sample, not --mode=eva"),
+        ("evaluate", dict(checkpoint_every=3), "--checkpoint_every=3: for --mode=train|fit_tau"),
+        ("sample", dict(eval_M=7), "--eval_M=7: for --mode=train|fit_tau|evaluate, not"),
+        ("export", dict(eval_M=7), "--eval_M=7: for --mode=train|fit_tau|evaluate, not"),
+        ("export", dict(eval_M=100, data_dir="x"), None),  # the run has that eval_M
+        ("fit_tau", dict(tau_epochs=3, eval_M=7), None),
+        ("sample", dict(num_samples=3), None),
+    ],
+)
+def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):
+    try:
+        relevance.check_mode(mode, given, config_lib.defaults())
+        message = None
+    except UserError as error:
+        message = str(error)
+    assert message == refused if refused is None else refused in message
+
+
+def test_other_evaluations_leave_a_stored_setting_without_a_use_behind():
+    stored = config_lib.flatten(config_lib.make(estimator="ais", ais_steps=9))
+    config = config_lib.derive(stored, estimator="diwhvi", eval_M=7)
+    assert config.evaluation == config_lib.make(estimator="diwhvi", eval_M=7).evaluation
+    with pytest.raises(UserError, match="--ais_chains=9: for --estimator=ais"):
+        config_lib.derive(stored, estimator="diwhvi", ais_chains=9)
+
+
+def test_a_run_of_an_earlier_version_may_hold_settings_without_a_use():
+    stored = config_lib.make(bound="vae").to_json().replace('"aux_dim": 32', '"aux_dim": 7')
+    config = config_lib.Config.from_json(stored)
+    assert config.model.aux_dim == 7
+    assert config_lib.derive(config_lib.flatten(config), eval_M=7).model == config.model
