@@ -163,6 +163,101 @@ def test_keras_fit_runs_the_same_step():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+class Batches(keras.utils.PyDataset):
+    """One batch of these images."""
+
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        return (self.x,)
+
+
+GRAY = np.full((6, 12), 0.5, np.float32)
+BINARY = X.numpy()
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize(
+    ("likelihood", "data", "message"),
+    [
+        ("bernoulli", GRAY, "x: 0.5 at pixel 0 of image 0"),
+        ("bernoulli", 255 * BINARY, "x: 255 at pixel"),
+        ("bernoulli", np.where(BINARY == 1, np.nan, BINARY), "x: nan at pixel"),
+        ("bernoulli", tf.data.Dataset.from_tensors(GRAY), "x: 0.5 at pixel 0 of image 0"),
+        ("bernoulli", Batches(GRAY), "x: 0.5 at pixel 0 of image 0"),
+        ("bernoulli", (x for x in [(GRAY,)]), "x: 0.5 at pixel 0 of image 0"),
+        ("discretized_logistic", GRAY, "x: 0.5 at pixel 0 of image 0"),
+        ("discretized_logistic", 2 * BINARY - 1, "x: -1 at pixel"),
+        ("discretized_logistic", 255 * BINARY, "x: 255 at pixel"),
+        ("bernoulli", BINARY[:, :9], r"x: shape \(6, 9\), wanted \(B, 12\)"),
+        ("bernoulli", BINARY[0], r"x: shape \(12,\), wanted \(B, 12\)"),
+        ("bernoulli", BINARY.reshape(6, 3, 4), r"x: shape \(6, 3, 4\), wanted \(B, 12\)"),
+        ("bernoulli", BINARY[:0], "x: no images"),
+        ("bernoulli", BINARY.astype(np.complex64), "x: complex64, wanted real numbers"),
+        ("bernoulli", BINARY.tolist(), "x: a list, wanted an array"),
+        ("bernoulli", None, "x: a NoneType, wanted an array"),
+        ("bernoulli", (BINARY, BINARY), "y: the autoencoder takes images alone"),
+    ],
+)
+def test_images_that_the_likelihood_is_not_of_are_refused(likelihood, data, message):
+    model = small_vae("vae", likelihood=likelihood)
+    before = [v.numpy() for v in model.trainable_variables]
+    with pytest.raises(ValueError, match=message):
+        model.fit(data, verbose=0)
+    for old, new in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.usefixtures("eager")
+def test_every_way_in_checks_the_images():
+    model = small_vae("vae")
+    for use in (
+        lambda: model.evaluate(GRAY, verbose=0),
+        lambda: model.train_on_batch(GRAY),
+        lambda: model.test_on_batch(GRAY),
+        lambda: model.fit(BINARY, validation_data=GRAY, verbose=0),
+    ):
+        with pytest.raises(ValueError, match="5 at pixel 0 of image 0"):
+            use()
+    for name in ("sample_weight", "class_weight"):
+        with pytest.raises(ValueError, match=f"{name}: the autoencoder takes images alone"):
+            model.fit(BINARY, verbose=0, **{name: np.ones(6)})
+
+
+@pytest.mark.usefixtures("eager")
+@pytest.mark.parametrize("dtype", ["uint8", "bool", "float64", "float16"])
+def test_images_of_any_real_dtype_are_taken(dtype):
+    model = small_vae("vae")
+    source = (x for x in [(BINARY.astype(dtype),)])
+    for data in (BINARY.astype(dtype), Batches(BINARY.astype(dtype)), source):
+        history = model.fit(data, verbose=0).history
+        assert np.isfinite(history["bound"]).all()
+    levels = np.arange(72).reshape(6, 12) / 255
+    logistic = small_vae("vae", likelihood="discretized_logistic")
+    if dtype.startswith("float"):
+        assert np.isfinite(logistic.evaluate(levels.astype(dtype), verbose=0))
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_optimizer_may_be_an_instance_a_class_or_a_name():
+    import tf_keras
+
+    model = small_vae("vae")
+    for optimizer in ("sgd", keras.optimizers.SGD, keras.optimizers.SGD()):
+        model.compile(optimizer)
+        assert np.isfinite(model.fit(BINARY, verbose=0).history["bound"]).all()
+    for other in (tf_keras.optimizers.SGD(), tf_keras.optimizers.SGD, None, "nothing"):
+        with pytest.raises(TypeError, match=r"optimizer=.*: must be an optimizer of Keras 3"):
+            model.compile(other)
+    with pytest.raises(ValueError, match="gradient='dreg': bound='vae' takes reparameterized"):
+        model.compile("sgd", gradient="dreg")
+
+
 def test_k_0_needs_no_special_case():
     model = small_vae("iwhvi", K=5)
     model.set_schedule(K=0, inner=1.0, outer=1.0, learning_rate=1e-3)

@@ -19,6 +19,13 @@ MAX_LEVEL = 255
 class Bernoulli(keras.layers.Layer):
     """Independent pixels in {0, 1} with the outputs as logits. It has no weights."""
 
+    values = "0 or 1 (binarize gray images)"
+
+    @staticmethod
+    def contains(x: np.ndarray) -> np.ndarray:
+        """Whether each value is 0 or 1."""
+        return (x == 0) | (x == 1)
+
     def __init__(self) -> None:
         super().__init__()
         self.built = True
@@ -104,6 +111,15 @@ class DiscretizedLogistic(keras.layers.Layer):
     Args:
         x_dim: D.
     """
+
+    values = "v/255 for v = 0, ..., 255 (divide 8-bit images by 255)"
+
+    @staticmethod
+    def contains(x: np.ndarray) -> np.ndarray:
+        """Whether each value is a level, but for a rounding error."""
+        levels = MAX_LEVEL * x
+        is_level = np.abs(levels - np.round(levels)) < 0.1
+        return is_level & (levels > -0.1) & (levels < MAX_LEVEL + 0.1)
 
     def __init__(self, x_dim: int) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.models import metrics
+from hvi_tf.models import metrics, observations
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
@@ -79,7 +79,14 @@ class VAE(Autoencoder):
             jit_compile: whether to use XLA for the forward and backward pass.
             kl_annealing_start: weight of log p(z) - log q(z|x) at step 0.
             kl_annealing_steps: after which that weight, having risen linearly, is 1.
+
+        Raises:
+            ValueError: if the row does not take the estimator.
+            TypeError: if the optimizer is not one of Keras 3.
         """
+        if gradient not in self.method.gradients:
+            others = ", ".join(self.method.gradients)
+            raise ValueError(f"gradient={gradient!r}: bound={self.method.name!r} takes {others}")
         optimizer = arguments.optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
@@ -107,6 +114,35 @@ class VAE(Autoencoder):
             if self.train_function is not None:  # Keras's own, which has the old K built in
                 self.make_train_function(force=True)
 
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, on images that the likelihood is of.
+
+        Raises:
+            ValueError: if images have other values, such as gray ones under a Bernoulli
+                likelihood, another shape, or labels.
+        """
+        observations.refuse_extras(
+            sample_weight=kwargs.get("sample_weight"), class_weight=kwargs.get("class_weight")
+        )
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
+        return super().fit(self._checked("x", x), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Scores as `keras.Model.evaluate` does; raises ValueError as `fit` does."""
+        return super().evaluate(self._checked("x", x), *args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does."""
+        return super().train_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores as `keras.Model.test_on_batch` does; raises ValueError as `fit` does."""
+        return super().test_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def _checked(self, name: str, data: Any) -> Any:
+        return observations.checked(name, data, self.x_dim, self.pixels)
+
     def train_step(self, data: tf.Tensor) -> Metrics:
         """One step of gradient ascent on the warmed-up bound of a batch `[B, Dx]`.
 
@@ -114,7 +150,7 @@ class VAE(Autoencoder):
         weights stay as they are, and the metrics tell; so they do of weights that the step
         itself has spoiled.
         """
-        reported, ascent = self.ascent(data)
+        reported, ascent = self.ascent(observations.images(data, self.x_dim))
         if_finite(reported, lambda: self.climb(ascent))
         return reported | self.weight_norm()
 
@@ -240,7 +276,8 @@ class VAE(Autoencoder):
     def test_step(self, data: tf.Tensor) -> Metrics:
         """The bound without warm-ups at the full K, of a batch `[B, Dx]`."""
         seed = seeds.fold(self.seed, seeds.Purpose.VALIDATE)
-        return {"bound": tf.reduce_mean(self.validation_scores(data, seed).log_likelihood)}
+        x = observations.images(data, self.x_dim)
+        return {"bound": tf.reduce_mean(self.validation_scores(x, seed).log_likelihood)}
 
     def _make_scorer(self, jit_compile: bool) -> Callable[[tf.Tensor, tf.Tensor], Any]:
         if not self.method.refines:

@@ -1,0 +1,95 @@
+"""Checks of the images that a library user gives to the autoencoder.
+
+Shapes and dtypes are static, so their check is part of tracing. Values are checked on the host,
+before the first step: the compiled step does no more work for it.
+"""
+
+import types
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class Pixels(Protocol):
+    """What the likelihood says of the values of pixels."""
+
+    values: str
+
+    def contains(self, x: np.ndarray) -> np.ndarray:
+        """Whether each value has a probability of its own."""
+
+
+def images(data: Any, x_dim: int, name: str = "x") -> tf.Tensor:
+    """The batch of images `[B, Dx]`, float32, in what Keras hands to a step.
+
+    Raises:
+        ValueError: if it is of another shape or dtype, or comes with labels or weights.
+    """
+    x = data
+    if isinstance(data, tuple):
+        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        refuse_extras(y=labels, sample_weight=weights)
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise ValueError(f"{name}: a {type(x).__name__}, wanted an array of shape (B, {x_dim})")
+    try:
+        x = tf.convert_to_tensor(x)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {x.dtype}, wanted real numbers ({error})") from error
+    if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
+        raise ValueError(f"{name}: {x.dtype.name}, wanted real numbers")
+    if not x.shape.is_compatible_with([None, x_dim]):
+        raise ValueError(f"{name}: shape {tuple(x.shape)}, wanted (B, {x_dim}), a row per image")
+    return tf.cast(x, tf.float32)
+
+
+def refuse_extras(**extras: Any) -> None:
+    """Raises ValueError for labels or weights, which the bound has no use for."""
+    for name, value in extras.items():
+        if value is not None:
+            raise ValueError(f"{name}: the autoencoder takes images alone; leave it out")
+
+
+def checked(name: str, data: Any, x_dim: int, pixels: Pixels) -> Any:
+    """Returns `data`, an argument of `fit` or `evaluate`, once its images are checked.
+
+    All images of an array are checked, and of other sources those of the first batch.
+
+    Raises:
+        ValueError: naming the argument, if the likelihood gives its values no probability, or
+            its shape or dtype is wrong.
+    """
+    if isinstance(data, types.GeneratorType):
+        first = next(data, None)
+        data = _again(first, data)
+    else:
+        first = _first(data)
+    if first is None and data is not None:
+        return data  # Keras warns of a source without batches
+    x = images(first, x_dim, name).numpy()
+    if not len(x):
+        raise ValueError(f"{name}: no images")
+    outside = ~pixels.contains(x)
+    if outside.any():
+        image, pixel = np.argwhere(outside)[0]
+        raise ValueError(
+            f"{name}: {x[image, pixel]:g} at pixel {pixel} of image {image}; the likelihood is of "
+            f"pixels that are {pixels.values}"
+        )
+    return data
+
+
+def _first(data: Any) -> Any:
+    """An array as it is, or the first batch of a source of batches; None if there is none."""
+    if isinstance(data, tf.data.Dataset):
+        return next(iter(data.take(1)), None)
+    if isinstance(data, keras.utils.PyDataset):
+        return data[0]
+    return data
+
+
+def _again(first: Any, rest: Iterator) -> Iterator:
+    yield first
+    yield from rest
