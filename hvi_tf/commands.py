@@ -94,9 +94,10 @@ def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None
         _export(run)
         print(f"SavedModel of step {run.step}: {workdir.saved_model}")
     elif distribution.is_chief():
-        count, image = config.evaluation.num_samples, f"samples_step{run.step}.png"
-        pictures.sample(model, count, data.image_shape, workdir.path / image)
-        print(f"{counted(count, 'image')}: {workdir.path / image}")
+        count = config.evaluation.num_samples
+        image = workdir.path / f"samples_step{run.step}_N{count}.png"
+        pictures.sample(model, count, data.image_shape, image)
+        print(f"{counted(count, 'image')}: {image}")
 
 
 def _export(run: Run) -> None:

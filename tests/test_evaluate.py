@@ -53,7 +53,7 @@ def test_summary_is_mean_and_standard_error_over_images(run):
     score = summary["log_likelihood"]
     assert score["mean"] == pytest.approx(values.mean(), rel=1e-6)
     assert score["standard_error"] == pytest.approx(values.std(ddof=1) / np.sqrt(700), rel=1e-4)
-    stored = json.loads((run.workdir.evaluation / "test_M3_K2_N700.json").read_text())
+    stored = json.loads((run.workdir.evaluation / "test_step1_M3_K2_N700.json").read_text())
     assert stored == summary
 
 
@@ -96,7 +96,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
     few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
     unbroken = run(**few)
     whole = saved_scores(unbroken).copy()
-    next(run.workdir.evaluation.glob("test_bsvi*.npz")).unlink()
+    next(run.workdir.evaluation.glob("test_step1_bsvi*.npz")).unlink()
     with interrupted():
         run(**few)
     np.testing.assert_array_equal(saved_scores(run(**few)), whole)
@@ -179,7 +179,9 @@ def test_annealing_brackets_and_is_resumed(run, monkeypatch):
     assert 0.4 < summary["acceptance"]["mean"] <= 1
     assert 1 <= summary["ess_chains"]["mean"] <= 8
     assert abs(simulated["gap"]["mean"]) < 0.3  # this posterior is close to the prior
-    stored = json.loads((run.workdir.evaluation / "test_ais_C8_T20_leapfrog3_N64.json").read_text())
+    stored = json.loads(
+        (run.workdir.evaluation / "test_step1_ais_C8_T20_leapfrog3_N64.json").read_text()
+    )
     assert stored == summary
     by_diwhvi = run(eval_M=500, eval_K=10, eval_images=64)["log_likelihood"]["mean"]
     assert abs(summary["log_likelihood"]["mean"] - by_diwhvi) < 0.2
@@ -211,7 +213,7 @@ def test_scores_do_not_depend_on_how_many_images_are_scored(run):
 
 def test_interrupted_and_continued_equals_unbroken(run, interrupted):
     unbroken = saved_scores(run()).copy()
-    path = run.workdir.evaluation / "test_M3_K2.npz"
+    path = run.workdir.evaluation / "test_step1_M3_K2.npz"
     path.unlink()
     with interrupted():
         run()
@@ -258,15 +260,42 @@ def test_scores_are_not_written_where_the_workdir_has_been(run):
 
 
 def test_another_checkpoint_is_scored_anew(run):
-    first = saved_scores(run(step=1)).copy()
+    summary = run(step=1)
+    first = saved_scores(summary).copy()
     run.model.decoder.later_layers[-1].bias.assign(np.full(12, 1.0))
     assert not np.allclose(saved_scores(run(step=2)), first)
+    np.testing.assert_array_equal(saved_scores(summary), first)  # which are still there
+
+
+@pytest.mark.parametrize(
+    ("common", "changes"),
+    [
+        (dict(estimator="bsvi", eval_steps=2), dict(eval_svi_learning_rate=0.5)),
+        (dict(estimator="ais", ais_chains=2, ais_steps=2), dict(step=2)),
+        (dict(eval_M=2), dict(eval_images=3)),
+    ],
+)
+def test_evaluations_of_other_settings_keep_their_files(run, common, changes):
+    common |= dict(eval_images=2)
+    run(**common)
+    before = {p: p.read_bytes() for p in run.workdir.evaluation.glob("*.json")}
+    run(**{**common, **changes})
+    assert {p: p.read_bytes() for p in before} == before
+    assert len(list(run.workdir.evaluation.glob("*.json"))) == len(before) + 1
+
+
+def test_scores_that_are_replaced_are_told(run, capsys):
+    run(eval_images=2)
+    path = run.workdir.evaluation / "test_step1_M3_K2.npz"
+    files.write_arrays(path, files.read_arrays(path) | {"identity": "{}"})
+    run(eval_images=2)
+    assert "holds scores of other settings" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another format"])
 def test_a_damaged_score_file_is_replaced(damage, run, capsys):
     first = saved_scores(run()).copy()
-    path = run.workdir.evaluation / "test_M3_K2.npz"
+    path = run.workdir.evaluation / "test_step1_M3_K2.npz"
     half = path.read_bytes()[: path.stat().st_size // 2]
     path.write_bytes({"truncated": half, "empty": b"", "another format": b"not a zip"}[damage])
     np.testing.assert_array_equal(saved_scores(run()), first)

@@ -192,7 +192,7 @@ def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir
     assert re.search(r"computes on +cpu:0\n", result.stdout)
     assert "First step" not in result.stdout
     assert "test log-likelihood (DIWHVI, M=9, K=0)" in result.stdout
-    assert (workdir / "evaluation" / "test_M9_K0.npz").exists()
+    assert list(workdir.glob("evaluation/test_step*_M9_K0.npz"))
     refused = run(*common, "--K=7")
     assert refused.returncode == 2
     assert "holds another run: --K: 2 -> 7" in refused.stderr
@@ -335,6 +335,37 @@ def assert_one_line_error(result, *parts):
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ("hvi_tf.main", "--workdir=gs://b/x"),
+        ("hvi_tf.main", "--data_dir=gs://b/x"),
+        ("hvi_tf.reproduce", "laplace", "--out=gs://b/x"),
+        ("hvi_tf.report", ".", "--copy_to=gs://b/x"),
+        ("hvi_tf.benchmark", "--out=gs://b/x"),
+        ("hvi_tf.benchmark", "--store=gs://b/x.json"),
+    ],
+)
+def test_no_command_writes_to_a_url(command, tmp_path):
+    """As into a folder named `gs:`."""
+    environment = {**os.environ, "PYTHONPATH": str(FLAGFILES.parent)}
+    result = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        capture_output=True,
+    )
+    assert_one_line_error(result, f"{command[-1]}: a URL")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with flagsaver.flagsaver(workdir="~/runs/x"):
+        assert main._workdir_path() == tmp_path / "runs" / "x"
+
+
+@pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--dataset=imagenet", "--dataset=imagenet: unknown; choose one of mnist"),
@@ -428,7 +459,7 @@ def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, m
         assert "damaged" not in result.stdout
     drawn = call("--mode=sample", f"--workdir={workdir}", data, "--num_samples=5")
     assert "5 images" in drawn.stdout
-    assert (workdir / "samples_step6.png").read_bytes().startswith(b"\x89PNG")
+    assert (workdir / "samples_step6_N5.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

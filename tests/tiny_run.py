@@ -59,7 +59,7 @@ def run(values, folder, spoiled_replica=None):
         found["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
         distribution.barrier()  # the chief writes the scores, and the others read them here
-        scores = np.load(evaluate.scores_path(workdir, config), allow_pickle=False)
+        scores = np.load(evaluate.scores_path(workdir, config, step), allow_pickle=False)
         found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
         found["best_step"] = step
         workdir.close()

@@ -53,11 +53,14 @@ def refinement(config: Config) -> SVI:
     return SVI(steps, e.eval_svi_learning_rate, MOMENTUM, CLIP_NORM, K=K, L=max(L, 1))
 
 
-def scores_path(workdir: Workdir, config: Config) -> pathlib.Path:
-    """Where the per-image scores of an evaluation lie."""
-    own = config.evaluation.estimator == "auto" and not config.row.refines
-    parts = [config.evaluation.eval_split, *([] if own else [estimator(config)])]
+def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
+    """Returns where the per-image scores of an evaluation lie; other settings, another file."""
+    e = config.evaluation
+    own = e.estimator == "auto" and not config.row.refines
+    parts = [e.eval_split, f"step{step}", *([] if own else [estimator(config)])]
     parts += [f"{n}{c}" for n, c in _shown_counts(config).items() if c or n in "MK"]
+    if estimator_row(config).refines:
+        parts.append(f"lr{e.eval_svi_learning_rate:g}")
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
 
 
@@ -130,7 +133,7 @@ def _job(
     found = make(config, model)
     job = Job(
         title="evaluation " + " ".join(f"{n}={c}" for n, c in _shown_counts(config).items() if c),
-        path=scores_path(workdir, config),
+        path=scores_path(workdir, config, step),
         check=workdir.check,
         identity=_identity(config, step) | {"estimator": name} | found.identity,
         names=found.names,
@@ -235,7 +238,7 @@ def _evaluate_by_annealing(
     e = config.evaluation
     settings = Annealing(e.ais_chains, e.ais_steps, e.ais_leapfrog_steps)
     images = max(1, ANNEALED_STATES // settings.chains)
-    name = f"ais_C{settings.chains}_T{settings.steps}_leapfrog{settings.leapfrog_steps}"
+    name = f"step{step}_ais_C{settings.chains}_T{settings.steps}_leapfrog{settings.leapfrog_steps}"
     identity = _identity(config, step) | {"annealing": settings._asdict()}
     anneal = annealing.make_annealer(model.callables, settings, _jit(config))
     real_job = Job(

@@ -128,6 +128,7 @@ def _load(job: Job) -> tuple[Scores, float]:
         most = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
         stored = str(files.read_arrays(job.path, ["identity"], most)["identity"])
         if files.parse_json(stored) != identity:
+            print(f"warning: {job.path} holds scores of other settings; they are replaced")
             return empty, 0.0
         found = files.read_arrays(job.path, [*job.names, "seconds"], most)
         seconds = float(found.pop("seconds"))
