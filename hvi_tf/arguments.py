@@ -115,6 +115,8 @@ def optimizer(value: Any) -> keras.optimizers.Optimizer:
     try:
         if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
             made = value()
+        if made is None:  # for which Keras returns None
+            raise TypeError("no optimizer")
         return keras.optimizers.get(made)
     except (TypeError, ValueError) as error:
         kind = value if isinstance(value, type) else type(value)

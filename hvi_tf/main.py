@@ -137,8 +137,7 @@ def _config_of_run(workdir: Workdir) -> Config:
 
 def _workdir_path() -> pathlib.Path:
     """The folder of --workdir, which need not be there."""
-    validation.check_text("workdir", FLAGS.workdir)
-    path = pathlib.Path(FLAGS.workdir)
+    path = validation.local_path("--workdir", FLAGS.workdir)
     try:
         (path / "config.json").exists()
     except OSError as error:  # such as a name that is too long, or a folder closed to this user

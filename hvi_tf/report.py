@@ -18,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from hvi_tf import command_line, files
+from hvi_tf import command_line, files, validation
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
 from hvi_tf.progress import counted, duration
@@ -163,13 +163,14 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if len(argv) != 2:
             raise UserError("name one folder of results, such as runs/reproduce-quick")
-        folder = pathlib.Path(argv[1])
+        folder = validation.local_path("DIR", argv[1])
+        target = validation.local_path("--copy_to", FLAGS.copy_to)
         experiments = read(folder)
         files.write_atomically(folder / PAGE, render(experiments))
         print(f"Report: {folder / PAGE}")
         if FLAGS.copy_to:
-            copy(folder, [e["name"] for e in experiments], pathlib.Path(FLAGS.copy_to))
-            print(f"Copied to {FLAGS.copy_to}")
+            copy(folder, [e["name"] for e in experiments], target)
+            print(f"Copied to {target}")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.report"))
 

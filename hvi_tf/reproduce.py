@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from hvi_tf import command_line
+from hvi_tf import command_line, validation
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
 from hvi_tf.progress import counted
@@ -207,6 +207,7 @@ def main(argv: list[str]) -> None:
             print(listing(_names(argv[1:]) if len(argv) > 1 else []))
             return
         names = _names(argv[1:])
+        out = validation.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -215,7 +216,6 @@ def main(argv: list[str]) -> None:
         from hvi_tf import devices
 
         devices.configure(DeviceConfig())  # several such commands may share a GPU
-        out = pathlib.Path(FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         tasks = [_task(name) for name in names]
         _make(out)
         tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment

@@ -1,6 +1,7 @@
 """What a configuration may hold: defaults that depend on the method, ranges, contradictions."""
 
 import dataclasses
+import pathlib
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
@@ -259,6 +260,28 @@ def check_text(name: str, text: str) -> None:
     """Raises `UserError` for a text that no file and no program beneath this one takes."""
     if re.search("[\0\ud800-\udfff]", text):
         raise UserError(f"--{name}={text!r}: must be UTF-8 without a NUL")
+
+
+def local_path(label: str, text: str) -> pathlib.Path:
+    """Returns the path that a flag or an argument names, with `~` for the home folder.
+
+    Args:
+        label: names the flag in messages, such as "--workdir".
+        text: its value.
+
+    Raises:
+        UserError: for a URL, an unknown home, or a text that no file system takes.
+    """
+    check_text(label.removeprefix("--"), text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+        raise UserError(
+            f"{label}={text}: a URL, and only paths of this machine are written; mount it and "
+            "name where it is mounted, or name a local path"
+        )
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{label}={text}: {error}; name another") from None
 
 
 def _check_number(field: dataclasses.Field, value: Any) -> None:

@@ -18,7 +18,15 @@ fi
 
 unset CDPATH # in which cd would look first
 cd -- "$(dirname -- "$0")/.."
-case "$workdir" in /*) ;; *) workdir="./$workdir" ;; esac # its name may begin with a dash
+case "$workdir" in
+  *://*)
+    echo "error: --workdir=$workdir: a URL; name a local folder" >&2
+    exit 2
+    ;;
+  "~" | "~/"*) workdir="$HOME${workdir#\~}" ;; # as hvi_tf.main does
+  /*) ;;
+  *) workdir="./$workdir" ;; # its name may begin with a dash
+esac
 log="${workdir%/}.log"
 mkdir -p "${log%/*}/"
 echo "Output goes to $log as well."

@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--grid", required=True, help="name=value,value;name=value,... of flags of hvi_tf.main")
-    add("--out", required=True, type=pathlib.Path, help="folder of the cells")
+    add("--out", required=True, type=_folder, help="folder of the cells")
     add("--jobs", default=1, type=int, help="cells at a time; of an array, if above 1")
     add("--slurm", action="store_true", help="submit a job array instead of running here")
     add(
@@ -122,6 +122,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--cell", type=int, help=argparse.SUPPRESS)  # what a task of the array runs
     return parser
+
+
+def _folder(text: str) -> pathlib.Path:
+    """Returns the folder that --out names, as --workdir of hvi_tf.main would name it."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text} is a URL; name a local folder")
+    try:
+        return pathlib.Path(text).expanduser()
+    except RuntimeError as error:  # an unknown user's home
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:

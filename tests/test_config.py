@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from hvi_tf import config as config_lib
+from hvi_tf import validation
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
 
@@ -144,3 +145,12 @@ def test_auto_jit_follows_the_device():
     assert config_lib.resolve_jit(config, has_gpu=False).training.jit_compile == "off"
     on = config_lib.make(jit_compile="on")
     assert config_lib.resolve_jit(on, has_gpu=False) == on
+
+
+def test_a_path_begins_at_home_or_on_this_machine(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(validation.local_path("--workdir", "~/x")) == "/home/somebody/x"
+    assert str(validation.local_path("--workdir", "runs/a:b")) == "runs/a:b"
+    for text in ("gs://bucket/x", "gs:/bucket/x", "s3://b", "file:///x", "~nobody-here/x", "a\0b"):
+        with pytest.raises(UserError, match=r"^--workdir="):
+            validation.local_path("--workdir", text)

@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import flags
 
-from hvi_tf import command_line, files
+from hvi_tf import command_line, files, validation
 from hvi_tf.benchmark import cells as cells_lib
 from hvi_tf.benchmark import regression, tables
 from hvi_tf.benchmark.cells import (
@@ -168,7 +168,10 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
-    stored = regression.read(pathlib.Path(FLAGS.check)) if FLAGS.check else None
+    out, store, check = (
+        validation.local_path(f"--{name}", FLAGS[name].value) for name in ("out", "store", "check")
+    )
+    stored = regression.read(check) if FLAGS.check else None
 
     def keep(results: dict[str, Any]) -> None:
         versions = {**now["versions"], **results.get("frameworks", {})}
@@ -176,8 +179,10 @@ def run() -> None:
             "provenance": {**now, "versions": versions},
             "ratios": regression.ratios(results),
         }
-        write(FLAGS.out, {**about, **results})
-        write(FLAGS.store, about)
+        if FLAGS.out:
+            write(out, {**about, **results})
+        if FLAGS.store:
+            write(store, about)
 
     ratios = regression.ratios(measure(keep))
     show(f"{counted(2 if FLAGS.quick else FLAGS.rounds, 'round')}. {provenance()}.")
@@ -185,12 +190,10 @@ def run() -> None:
         show(regression.check(stored, ratios))
 
 
-def write(name: str, content: dict[str, Any]) -> None:
-    """To a JSON file, if it has a name."""
-    if name:
-        path = pathlib.Path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_json(path, content)
+def write(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes a JSON file, with the folders that lead to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, content)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hvi_tf import validation
 from hvi_tf.data import preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError, first_line
@@ -130,10 +131,7 @@ def check(config: DataConfig) -> None:
     """Raises `UserError` unless the data set is known and has that split, and folders can be."""
     check_name(config.dataset)
     for name in _FOLDERS:
-        try:
-            pathlib.Path(getattr(config, name)).expanduser()
-        except RuntimeError as error:
-            raise UserError(f"--{name}={getattr(config, name)}: {error}; name another") from None
+        validation.local_path(f"--{name}", getattr(config, name))
     source = SOURCES[config.dataset]
     if config.split not in source.splits:
         raise UserError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from absl import flags
 
-from hvi_tf import command_line
+from hvi_tf import command_line, validation
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     del argv
 
     def command() -> None:
-        model, x = trained(pathlib.Path(_WORKDIR.value))
+        model, x = trained(validation.local_path("--workdir", _WORKDIR.value))
         print(table(model, x[: _IMAGES.value]))
         print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
 

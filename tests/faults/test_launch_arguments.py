@@ -85,7 +85,8 @@ FLAGS = [*HOSTILE, *(f"--data_dir={value}" for value in HOSTILE)]
 
 def workdirs(clone):
     for name in HOSTILE:
-        yield from (name, f"{name}/{name}", f"{clone.path.parent}/{name}/run", f"{name}/")
+        if name != "~":  # the home folder
+            yield from (name, f"{name}/{name}", f"{clone.path.parent}/{name}/run", f"{name}/")
 
 
 @pytest.mark.parametrize("script", ["local.sh", "multiworker_local.sh"])
@@ -112,6 +113,22 @@ def test_a_folder_may_have_any_name(script, clone):
         path = clone.path / f"{workdir.removesuffix('/')}.{log}"
         assert path.read_text() == "said\n", workdir
         path.unlink()
+
+
+def test_a_home_folder_is_meant_and_a_url_is_refused(clone):
+    home = clone.path.parent / "home"
+    (home / "runs").mkdir(parents=True)
+    sweep = (sys.executable, clone.path / "launch" / "sweep.py", "--grid=K=1")
+    scripts = {
+        "x.log": (clone.path / "launch" / "local.sh", "--workdir="),
+        "x.worker1.log": (clone.path / "launch" / "multiworker_local.sh", "2", "--workdir="),
+        "x/K=1.log": (*sweep, "--out="),
+    }
+    for log, (*command, flag) in scripts.items():
+        clone.run(*command, f"{flag}~/runs/x", HOME=str(home))
+        assert (home / "runs" / log).read_text() == "said\n"
+        assert not clone.run(*command, f"{flag}gs://bucket/x", status=2)
+    assert not [p for p in clone.path.iterdir() if p.name in ("~", "gs:")]
 
 
 @pytest.mark.parametrize("start", ["launch/local.sh", "./launch/local.sh"])
