@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     )
     from hvi_tf.inference import (
         Evidence,
+        draw,
         evidence,
         fit,
         refined_evidence,
         value_and_gradients,
     )
     from hvi_tf.methods import METHODS
-    from hvi_tf.sampling import LatentSample, Model, draw, log_densities
+    from hvi_tf.sampling import LatentSample, Model, log_densities
     from hvi_tf.svi import SVI, LocalModel
 
 if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends with one line.
@@ -85,7 +86,7 @@ _HOME_OF = {
     "LocalModel": "svi",
     "Model": "sampling",
     "ParameterGroups": "gradients",
-    "draw": "sampling",
+    "draw": "inference",
     "evidence": "inference",
     "fit": "inference",
     "hmc_posterior": "hierarchy",
@@ -106,7 +107,7 @@ def __dir__() -> list[str]:
 
 def __getattr__(name: str) -> Any:
     if name in _HOME_OF:
-        if _HOME_OF[name] == "inference":  # whose optimizers are of Keras
+        if _HOME_OF[name] in ("inference", "ascent"):  # whose optimizers are of Keras
             importlib.import_module("hvi_tf.startup").check_keras_backend()
         return getattr(importlib.import_module(f"hvi_tf.{_HOME_OF[name]}"), name)
     if name in __all__:

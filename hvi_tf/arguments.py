@@ -1,11 +1,10 @@
-"""Numbers and optimizers as users pass them: one rule for every public function."""
+"""Numbers as users pass them: one rule for every public function."""
 
 import numbers
 import operator
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -103,29 +102,6 @@ def stateless_seed(value: Any) -> tf.Tensor:
     if not fits or (static is not None and np.any(static != static.astype(np.int32))):
         raise ValueError(f"seed={shown(value)}: {hint}")
     return tf.cast(pair, tf.int32)
-
-
-def optimizer(value: Any) -> keras.optimizers.Optimizer:
-    """Returns the Keras 3 optimizer that is passed, as itself, a class, a name or a config.
-
-    Raises:
-        TypeError: for anything else, such as an optimizer of tf_keras.
-    """
-    made = value
-    try:
-        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
-            made = value()
-        if made is None:  # for which Keras returns None
-            raise TypeError("no optimizer")
-        return keras.optimizers.get(made)
-    except (TypeError, ValueError) as error:
-        kind = value if isinstance(value, type) else type(value)
-        old = kind.__module__.startswith("tf_keras")
-        raise TypeError(
-            f"optimizer={shown(value)}: must be an optimizer of Keras 3"
-            + (", this one is of tf_keras (Keras 2)" if old else "")
-            + "; pass keras.optimizers.Adam(1e-3), its class or a name such as 'adam'"
-        ) from error
 
 
 def shown(value: Any) -> str:

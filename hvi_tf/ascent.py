@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from hvi_tf import arguments
+
 # Python sees Ctrl-C between two chunks.
 _CHUNK_SECONDS = 0.5
 _MAX_CHUNK = 1024
@@ -49,6 +51,29 @@ class FitDiverged(ValueError):
         self.course = course
 
 
+def as_optimizer(value: Any) -> keras.optimizers.Optimizer:
+    """Returns the Keras 3 optimizer that is passed, as itself, a class, a name or a config.
+
+    Raises:
+        TypeError: for anything else, such as an optimizer of tf_keras.
+    """
+    made = value
+    try:
+        if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
+            made = value()
+        if made is None:  # for which Keras returns None
+            raise TypeError("no optimizer")
+        return keras.optimizers.get(made)
+    except (TypeError, ValueError) as error:
+        kind = value if isinstance(value, type) else type(value)
+        old = kind.__module__.startswith("tf_keras")
+        raise TypeError(
+            f"optimizer={arguments.shown(value)}: must be an optimizer of Keras 3"
+            + (", this one is of tf_keras (Keras 2)" if old else "")
+            + "; pass keras.optimizers.Adam(1e-3), its class or a name such as 'adam'"
+        ) from error
+
+
 class Ascent:
     """One compiled loop over the steps.
 
@@ -66,12 +91,11 @@ class Ascent:
         optimizer: keras.optimizers.Optimizer,
         check: Callable[[], None],
     ) -> None:
-        self._state = [*variables, *optimizer.variables]
+        state = [*variables, *optimizer.variables]
         # As they were where the last finite value was computed.
-        kept = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in self._state]
+        kept = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in state]
         values = tf.Variable(tf.zeros([_MAX_CHUNK], tf.float64), trainable=False)
         done = tf.Variable(0, dtype=tf.int64, trainable=False)
-        state = self._state
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def run(first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -85,18 +109,14 @@ class Ascent:
                     optimizer.apply([-g for g in ascent], variables)
                     finite = _all_finite(variables)
                 if not finite:
+                    for copy, variable in zip(kept, state, strict=True):
+                        variable.assign(tf.convert_to_tensor(copy))
                     break
                 values.scatter_nd_update([[step - first]], [tf.cast(value, tf.float64)])
                 done.assign(step + 1)
             return finite
 
-        self._run, self._check, self._kept, self._values, self._done = (
-            run,
-            check,
-            kept,
-            values,
-            done,
-        )
+        self._run, self._check, self._values, self._done = run, check, values, done
 
     def climb(self, steps: int) -> np.ndarray:
         """Does the steps and returns the value at each, `[steps]`.
@@ -116,7 +136,6 @@ class Ascent:
                 finite = self._run(tf.constant(first, tf.int64), tf.constant(count, tf.int64))
                 chunks.append(self._unread(chunks))
                 if not finite:
-                    self._restore()
                     raise FitDiverged(np.concatenate(chunks))
                 rate = (time.monotonic() - started) / count
                 size = int(min(2 * size, _MAX_CHUNK, max(1.0, _CHUNK_SECONDS / rate)))
@@ -127,10 +146,6 @@ class Ascent:
     def _unread(self, chunks: list[np.ndarray]) -> np.ndarray:
         """Returns the values of the last chunk's finished steps."""
         return self._values.numpy()[: int(self._done) - sum(map(len, chunks))]
-
-    def _restore(self) -> None:
-        for variable, copy in zip(self._state, self._kept, strict=True):
-            variable.assign(tf.convert_to_tensor(copy))
 
 
 def _all_finite(tensors: Sequence[Any]) -> tf.Tensor:

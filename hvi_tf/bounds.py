@@ -37,7 +37,7 @@ def log_sum_exp(values: tf.Tensor) -> tf.Tensor:
     """Returns the log of the sum of exp over axis 0. `[N, ...] -> [...]`.
 
     Where all entries are -inf, or one is +inf, the result is that infinity and its gradient
-    is 0. A draw outside the support of a density so has the weight 0, and no gradient.
+    is 0. So a draw outside the support of a density has weight 0 and no gradient.
     """
     largest = tf.stop_gradient(tf.reduce_max(values, axis=0))
     infinite = tf.math.is_inf(largest)

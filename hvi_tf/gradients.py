@@ -145,7 +145,7 @@ def record(
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
         model = sampling.prepared(model, x)
         sample = sampling.draw(model, method, x, K=K, M=M, L=L, seed=seed)
-        if any(name in _AT_Z for name in estimators):
+        if any(name in AT_Z for name in estimators):
             sample = sample._replace(log_q_z=None)
         kept = None
         if 0 < backward_samples < max(per_z, M):
@@ -261,7 +261,7 @@ ESTIMATORS: dict[str, Estimator] = {
 }
 # These follow the derivative of an explicit log q(z|x) at z. A distribution may compute the
 # density of its own draws from their noise, which has none.
-_AT_Z = ("stl", "iwae-dreg")
+AT_Z = ("stl", "iwae-dreg")
 
 
 def _gradient(tape: tf.GradientTape, objective: Objective, sources: Any) -> Any:

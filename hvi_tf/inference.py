@@ -7,6 +7,7 @@ hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10
 print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
 """
 
+import collections
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -25,12 +26,12 @@ from hvi_tf import (
     seeds,
     svi_scores,
 )
-from hvi_tf.ascent import Ascent
+from hvi_tf.ascent import Ascent, as_optimizer
 from hvi_tf.gradients import Objective, ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.methods import METHODS, Count, Method
-from hvi_tf.sampling import Model
+from hvi_tf.sampling import LatentSample, Model
 from hvi_tf.svi import SVI, Localize, LocalModel
 from hvi_tf.svi_scores import RefinedScores
 
@@ -43,15 +44,14 @@ class Evidence(NamedTuple):
         standard_error: `[B]`, nats, over the replicates.
         replicates: `[R, B]`, nats.
         diagnostics: means over the replicates, `[B]` each; see `ImageScores`. NaN where
-            there is nothing to measure, such as a tail of few draws.
-        draws: over which each replicate takes its weights: M of z, or the k+1 proposals.
+            there is nothing to measure, such as a tail of few draws. `draws` is the number of
+            weights of each replicate: M, or the k+1 proposals.
     """
 
     mean: np.ndarray
     standard_error: np.ndarray
     replicates: np.ndarray
     diagnostics: dict[str, np.ndarray]
-    draws: int = 1
 
     def __str__(self) -> str:
         return "\n".join(self._line(i) for i in range(len(self.mean)))
@@ -65,8 +65,9 @@ class Evidence(NamedTuple):
             )
         line = f"log p(x[{i}]) >= {self.mean[i]:.3f} +- {self.standard_error[i]:.3f} nats"
         size = self.diagnostics.get("ess_outer", self.diagnostics.get("ess_buffer"))
-        if self.draws > 1 and size is not None:
-            line += f"; effective sample size {size[i]:.1f} of {self.draws}"
+        draws = int(self.diagnostics.get("draws", np.ones(len(self.mean)))[i])
+        if draws > 1 and size is not None:
+            line += f"; effective sample size {size[i]:.1f} of {draws}"
         k = self.diagnostics.get("pareto_k_outer", np.full(len(self.mean), np.nan))[i]
         if np.isfinite(k):
             line += f", Pareto k {k:.2f}"
@@ -224,8 +225,10 @@ def _as_evidence(scores: Sequence[ImageScores | RefinedScores], draws: int) -> E
         mean=values.mean(axis=0),
         standard_error=standard_error,
         replicates=values,
-        diagnostics={name: v.mean(axis=0) for name, v in stacked.items()},
-        draws=draws,
+        diagnostics={
+            **{name: v.mean(axis=0) for name, v in stacked.items()},
+            "draws": np.full(values.shape[1], draws),
+        },
     )
 
 
@@ -286,7 +289,7 @@ def fit(
     seed = arguments.seed(seed)
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
-    backward_samples = _backward_samples(row, backward_samples)
+    backward_samples = _backward_samples(row, backward_samples, counts)
     if callable(x):
         batch = x
     else:
@@ -297,7 +300,7 @@ def fit(
         raise ValueError(f"gradient={arguments.shown(gradient)}: must be the name of an estimator")
     checks.check_model(model, row, first, gradient)
     flat = _flat_variables(variables)
-    adam = arguments.optimizer("adam" if optimizer is None else optimizer)
+    adam = as_optimizer("adam" if optimizer is None else optimizer)
     adam.build(flat)  # does nothing if it is built
     if {id(v) for v in flat} - {id(v) for v in getattr(adam, "_trainable_variables", flat)}:
         raise ValueError("optimizer: was built on other variables; make one for each fit of these")
@@ -369,13 +372,20 @@ def value_and_gradients(
     Raises:
         ValueError, TypeError: as `fit`.
     """
-    if not isinstance(method, Method):
-        raise TypeError(f"method={arguments.shown(method)}: must be a row such as METHODS['iwhvi']")
+    _check_method(method)
     seed = arguments.stateless_seed(seed)
     x = checks.observations(x)
     prepared = sampling.prepared(model, x)
     counts = _counts(method, prepared, K=K, M=M, L=L)
-    backward_samples = _backward_samples(method, backward_samples)
+    backward_samples = _backward_samples(method, backward_samples, counts)
+    for name, warmup in (("inner", inner), ("outer", outer)):
+        if tf.get_static_value(warmup) is not None or not tf.is_tensor(warmup):
+            arguments.number(name, warmup, "from 0 to 1", lambda c: 0 <= c <= 1)
+    if estimator not in method.gradients:
+        raise ValueError(
+            f"estimator={arguments.shown(estimator)}: bound={method.name!r} takes "
+            + ", ".join(method.gradients)
+        )
     _flat_variables(variables)
     _check_once(model, prepared, method, x, estimator)
     return gradients.value_and_gradients(
@@ -392,7 +402,8 @@ def value_and_gradients(
     )
 
 
-_last_checked: tuple | None = None
+# The latest models that were checked, and what they were checked for.
+_CHECKED: collections.deque = collections.deque(maxlen=16)
 
 
 def _check_once(
@@ -402,20 +413,19 @@ def _check_once(
     x: tf.Tensor,
     estimator: str,
 ) -> None:
-    """Calls `checks.check_model` unless its last call here was about the same model."""
-    global _last_checked
-    rest = (method, x.shape.as_list(), x.dtype, estimator)
-    if _last_checked is not None and _last_checked[0] is model and _last_checked[1] == rest:
+    """Calls `checks.check_model` unless one of the last calls here was about the same model."""
+    purpose = (method, x.shape.as_list(), x.dtype, estimator)
+    if any(other is model and known == purpose for other, known in _CHECKED):
         return
     checks.check_model(prepared, method, x, estimator)
-    _last_checked = (model, rest)
+    _CHECKED.append((model, purpose))
 
 
-def _backward_samples(row: Method, value: Any) -> int:
-    """Returns S, which a bound with a single term does not take.
+def _backward_samples(row: Method, value: Any, counts: dict[str, Any]) -> int:
+    """Returns S, fewer than the terms over k or m.
 
     Raises:
-        ValueError: for such a row, or if S is no whole number.
+        ValueError: for a row with a single term, or if S is no whole number or too large.
     """
     count = arguments.count("backward_samples", value, lowest=0)
     if count and not row.takes_backward_samples:
@@ -423,6 +433,11 @@ def _backward_samples(row: Method, value: Any) -> int:
         raise ValueError(
             f"backward_samples={count}: bound={row.name!r} has one term, without a sum over k or "
             f"m; it is for {rows}"
+        )
+    terms = max(sampling.psi_per_z(row, counts["K"], counts["M"]), counts["M"])
+    if count >= terms > 0:
+        raise ValueError(
+            f"backward_samples={count}: must be below {terms}, the number of terms; 0 takes all"
         )
     return count
 
@@ -437,6 +452,52 @@ def _flat_variables(variables: ParameterGroups) -> list:
     if variables.pi:
         raise ValueError("variables: pi weighs the proposals of an SVI loop; there is none here")
     return flat
+
+
+def draw(
+    model: Model | sampling.Prepare,
+    method: Method,
+    x: tf.Tensor,
+    *,
+    K: int | tf.Tensor,
+    M: int | tf.Tensor,
+    L: int | tf.Tensor = 1,
+    seed: tf.Tensor,
+) -> LatentSample:
+    """Returns one draw of every latent variable, after checks of the counts and the seed.
+
+    Args:
+        model: the callables, or a function that makes them of x.
+        method: a row of the table, such as `METHODS["iwhvi"]`.
+        x: observations `[B, ...]`.
+        K: draws of psi besides psi_0, >= 0. Ignored for an explicit proposal.
+        M: draws of z, >= 1.
+        L: draws of zeta, >= 1. Ignored for an explicit prior and where zeta is psi_0.
+        seed: int32 `[2]`; the draw is a pure function of it.
+
+    Raises:
+        ValueError: for a count or a seed out of range.
+        TypeError: if `model` or `method` is of another type.
+    """
+    _check_method(method)
+    x = checks.observations(x)
+    model = sampling.prepared(model, x) if callable(model) else model
+    if not isinstance(model, Model):
+        raise TypeError(f"model={arguments.shown(model)}: must be an hvi.Model")
+    return sampling.draw(
+        model,
+        method,
+        x,
+        K=arguments.count_or_tensor("K", K, lowest=0),
+        M=arguments.count_or_tensor("M", M, lowest=1),
+        L=arguments.count_or_tensor("L", L, lowest=1),
+        seed=arguments.stateless_seed(seed),
+    )
+
+
+def _check_method(method: Any) -> None:
+    if not isinstance(method, Method):
+        raise TypeError(f"method={arguments.shown(method)}: must be a row such as METHODS['iwhvi']")
 
 
 def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list[str]:

@@ -56,9 +56,9 @@ def jackknife(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
     """
     weights = coefficients(log_ratios.shape[0] - 1, order)
     averages = subset_averages(log_ratios, order)
-    infinite = tf.math.is_inf(averages)  # and so for every j: the weights have both signs
+    infinite = tf.math.is_inf(averages[0])  # and so for every j: the weights have both signs
     estimate = tf.tensordot(weights, tf.where(infinite, tf.zeros_like(averages), averages), 1)
-    return tf.cast(tf.where(infinite[0], averages[0], estimate), log_ratios.dtype)
+    return tf.cast(tf.where(infinite, averages[0], estimate), log_ratios.dtype)
 
 
 def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
@@ -99,7 +99,10 @@ def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
         tf.concat([beta[:1], tf.sort(beta[1:], axis=0)[: K - order]], axis=0), axis=0
     )
     # exp(-40) and exp(-exp(4)) are below float64's resolution of 1.
-    nodes = tf.range(-40.0, 4.0 - tf.reduce_min(kept_smallest), _NODE_DISTANCE, dtype=tf.float64)
+    # Where the smallest subset has no weight, the next one has that of the smallest positive.
+    positive = tf.reduce_min(tf.where(tf.math.is_inf(beta), tf.zeros_like(beta), beta), axis=0)
+    smallest = tf.reduce_min(tf.where(tf.math.is_inf(kept_smallest), positive, kept_smallest))
+    nodes = tf.range(-40.0, 4.0 - smallest, _NODE_DISTANCE, dtype=tf.float64)
     nodes = tf.reshape(nodes, [-1, *[1] * (beta.shape.rank - 1)])  # [Q, 1, ...]
 
     # averages[j]: over the j-subsets dropped from psi_1:k, of the product of what is kept.
@@ -114,7 +117,11 @@ def subset_averages(log_ratios: tf.Tensor, order: int) -> tf.Tensor:
         ]
     reference = _factor(nodes)
     integrals = [_NODE_DISTANCE * tf.reduce_sum(reference - a, axis=0) for a in averages]
-    return tf.stack(integrals) + full - shift
+    # A subset whose weights are all 0 has the log-sum -inf, and so has the average.
+    zero_weights = tf.reduce_sum(tf.cast(tf.math.is_inf(beta[1:]), tf.float64), axis=0)
+    nowhere = tf.math.is_inf(beta[0]) & (zero_weights >= tf.exp(shift) - 1.0)
+    nothing = tf.constant(-float("inf"), tf.float64)
+    return tf.where(nowhere, nothing, tf.stack(integrals) + full - shift)
 
 
 def _factor(log_rates: tf.Tensor) -> tf.Tensor:

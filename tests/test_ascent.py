@@ -11,7 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 import hvi_tf as hvi
-from hvi_tf import arguments, ascent
+from hvi_tf import ascent
 from tests.analytic import LinearGaussian, normal
 
 LG = LinearGaussian()
@@ -134,13 +134,13 @@ def test_optimizers_by_instance_class_and_name():
     by_name, by_default = fit(tf.Variable(ONES), optimizer="adam"), fit(tf.Variable(ONES))
     np.testing.assert_array_equal(by_name, by_default)
     for right in ("SGD", keras.optimizers.SGD, keras.optimizers.SGD(0.01)):
-        assert isinstance(arguments.optimizer(right), keras.optimizers.SGD)
+        assert isinstance(ascent.as_optimizer(right), keras.optimizers.SGD)
     for wrong in (tf_keras.optimizers.Adam(1e-3), tf_keras.optimizers.Adam):
         with pytest.raises(TypeError, match=r"optimizer=.*tf_keras"):
             fit(tf.Variable(ONES), optimizer=wrong)
     for wrong in ("zz", 0.01, keras.optimizers.Optimizer):
         with pytest.raises(TypeError, match="optimizer="):
-            arguments.optimizer(wrong)
+            ascent.as_optimizer(wrong)
 
 
 def test_an_optimizer_of_other_variables_is_named():

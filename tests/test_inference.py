@@ -10,6 +10,7 @@ import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
@@ -237,8 +238,13 @@ def test_draws_that_are_not_reparameterized():
     ("values", "message"),
     [
         (dict(method="iwhvi"), "method='iwhvi': must be a row"),
-        (dict(estimator="zz"), "gradient='zz': bound='diwhvi' takes reparameterized"),
-        (dict(estimator="iwae-dreg"), "gradient='iwae-dreg': bound='diwhvi' takes"),
+        (dict(estimator="zz"), "estimator='zz': bound='diwhvi' takes reparameterized"),
+        (dict(estimator=None), "estimator=None: bound='diwhvi' takes reparameterized"),
+        (dict(estimator="iwae-dreg"), "estimator='iwae-dreg': bound='diwhvi' takes"),
+        (dict(inner=1.5), "inner=1.5: must be a number, from 0 to 1"),
+        (dict(outer=float("nan")), "outer=nan: must be a number, from 0 to 1"),
+        (dict(backward_samples=2), "backward_samples=2: must be below 2, the number of terms"),
+        (dict(variables=None), "variables=None: must be hvi.ParameterGroups"),
         (dict(backward_samples=-1), "backward_samples=-1: .* at least 0"),
         (dict(backward_samples=True), "backward_samples=True: .* a whole number"),
         (dict(M=0), "M=0: .* at least 1"),
@@ -270,16 +276,13 @@ def test_a_model_is_checked_once(monkeypatch):
     assert len(checked) == 2
 
 
-def mixed_over_observations(x_dim=1):
+def mixed_over_observations():
     """Models in which a density of an observation depends on the others, by one callable each."""
     likelihood = lambda z: hvi.Callables(  # noqa: E731
         lambda x: -0.5 * tf.reduce_sum((x - z) ** 2, axis=1)  # over the batch, not the event
     )
     return {
         "likelihood": LG.model._replace(likelihood=likelihood),
-        "mixing": LG.model._replace(
-            mixing=lambda x: normal(tf.zeros_like(x[:, :2]) + tf.reduce_mean(x), ONES2)
-        ),
         "tau": LG.model._replace(tau=lambda z, x: normal(tf.reverse(z, axis=[1]), tf.ones_like(z))),
         "conditional": LG.model._replace(
             conditional=lambda psi, x: normal(tf.reverse(psi, axis=[-2]), ONES2)
@@ -296,6 +299,57 @@ def test_a_density_that_depends_on_other_observations_is_refused(name):
     rest = {n: getattr(lg.model, n) for n in model._fields if n != name}
     with pytest.raises(ValueError, match=name + r".*depends on another observation"):
         hvi.evidence(model._replace(**rest), x, bound="diwhvi", K=2, M=2)
+
+
+def test_a_proposal_may_depend_on_all_observations():
+    model = LG.model._replace(
+        mixing=lambda x: normal(tf.zeros_like(x[:, :2]) + tf.reduce_mean(x), ONES2)
+    )
+    check_model(model, METHODS["diwhvi"], X)
+
+
+class OfOwnDrawsOnly(tfb.Bijector):
+    """z = 2 y, whose inverse is not known."""
+
+    def __init__(self):
+        super().__init__(forward_min_event_ndims=0, is_constant_jacobian=True, dtype=tf.float64)
+
+    @classmethod
+    def _parameter_properties(cls, dtype):
+        return {}
+
+    def _forward(self, y):
+        return 2.0 * y
+
+    def _forward_log_det_jacobian(self, y):
+        return tf.math.log(tf.constant(2.0, tf.float64))
+
+
+def test_a_flow_that_scores_only_its_own_draws():
+    shift = tf.Variable(ONES2)
+
+    def flow(psi, x):
+        return tfd.TransformedDistribution(normal(x[:, :2] + shift, ONES2), OfOwnDrawsOnly())
+
+    model, variables = LG.model._replace(conditional=flow), hvi.ParameterGroups(phi=[shift])
+    assert np.isfinite(hvi.evidence(model, X, bound="iwae", M=3, replicates=2).mean).all()
+    assert np.isfinite(hvi.fit(model, X, variables, bound="vae", steps=1)).all()
+    with pytest.raises(TypeError, match=r"conditional\(None, x\): no log_prob"):
+        hvi.fit(model, X, variables, bound="vae", gradient="stl", steps=1)
+
+
+def test_draw_checks_its_counts():
+    given = dict(model=LG.model, method=METHODS["diwhvi"], x=X, K=1, M=2, seed=[0, 1])
+    assert hvi.draw(**given).z.shape == (2, 4, 2)
+    for values, message in (
+        (dict(M=0), "M=0: .* at least 1"),
+        (dict(K=True), "K=True: .* a whole number"),
+        (dict(seed=0.5), "seed=0.5: .* two whole numbers"),
+        (dict(model=None), "model=None: must be an hvi.Model"),
+        (dict(method="vae"), "method='vae': must be a row"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            hvi.draw(**(given | values))
 
 
 @pytest.mark.parametrize("rows", [2, 3, 5])

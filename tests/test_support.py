@@ -169,6 +169,16 @@ def test_diagnostics_of_infinite_entries():
     for estimate in (jackknife.jackknife(beta, 1), bounds.log_mean_exp(beta)):
         assert estimate[0] == -INF
         assert np.isfinite(estimate[1])
+    averages = jackknife.subset_averages(tf.constant([[-INF], [1.0], [-INF], [2.0]]), 2)[:, 0]
+    np.testing.assert_allclose(  # of {1, -, 2}, {1, -}, {1, 2}, {-, 2} and {1}, {-}, {2}
+        averages,
+        [
+            np.log((np.exp(1) + np.exp(2)) / 4),
+            (1 + 2 + np.log(np.exp(1) + np.exp(2))) / 3 - np.log(3),
+            -INF,
+        ],
+        rtol=1e-9,
+    )
     np.testing.assert_array_equal(hvi.diagnostics.kl_tau_posterior(beta), [INF, INF])
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import (
-    arguments,
     gradients,
     log_likelihood,
     noise,
@@ -18,6 +17,7 @@ from hvi_tf import (
     svi_gradients,
     svi_scores,
 )
+from hvi_tf.ascent import as_optimizer
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
 from hvi_tf.gradients import ParameterGroups
@@ -87,7 +87,7 @@ class VAE(Autoencoder):
         if gradient not in self.method.gradients:
             others = ", ".join(self.method.gradients)
             raise ValueError(f"gradient={gradient!r}: bound={self.method.name!r} takes {others}")
-        optimizer = arguments.optimizer(optimizer)
+        optimizer = as_optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
         self.estimator = gradient
