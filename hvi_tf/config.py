@@ -232,6 +232,16 @@ def differences(old: Config, new: Config) -> list[str]:
     ]
 
 
+def with_stored_unused(config: Config, stored: Config) -> Config:
+    """Returns `config` with the stored values of the settings that change nothing in it.
+
+    Earlier versions accepted and stored such settings. They remain a part of the run's identity.
+    """
+    values = flatten(stored)
+    kept = set(relevance.unused(config, values, defaults())) - _NOT_IDENTITY
+    return _checked(flatten(config) | {name: values[name] for name in kept})
+
+
 def flatten(config: Config) -> dict[str, Any]:
     """All settings by their flag names; `make(**flatten(c)) == c`."""
     return {

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hvi_tf import files, provenance
-from hvi_tf.config import PROVENANCE, Config, differences, identity_digest
+from hvi_tf.config import PROVENANCE, Config, differences, identity_digest, with_stored_unused
 from hvi_tf.errors import UserError
 from hvi_tf.locks import Lock
 
@@ -86,10 +86,11 @@ class Workdir:
 
 
 def reconcile(path: pathlib.Path, config: Config) -> Config:
-    """The configuration to go on with when `config` is asked for in the workdir `path`.
+    """Returns the configuration to go on with when `config` is asked for in the workdir `path`.
 
     Settings that are no part of a run's identity may have changed, and epochs may have
-    grown. `--jit_compile=auto` and an unknown data file take what the run began with.
+    grown. `--jit_compile=auto`, an unknown data file and settings that the run does not use
+    take what the run began with.
 
     Raises:
         UserError: if the workdir holds another run; lists what differs.
@@ -104,6 +105,7 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     if not config.data.data_digest:
         data = dataclasses.replace(config.data, data_digest=stored.data.data_digest)
         config = dataclasses.replace(config, data=data)
+    config = with_stored_unused(config, stored)
     changes = differences(stored, config)
     if changes:
         raise UserError(
