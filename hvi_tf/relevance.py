@@ -77,6 +77,7 @@ USES: dict[str, Use] = {
         lambda config: config.training.annealing_factor != 1, "an --annealing_factor below 1"
     ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
+    "tau_epochs": _rows(lambda row: row.hierarchical),
     "kl_annealing_start": Use(
         lambda config: config.training.kl_annealing_steps > 0, "--kl_annealing_steps above 0"
     ),
@@ -101,7 +102,6 @@ _MODES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(field_names(DataConfig), ("train", "fit_tau", "evaluate", "export", "sample")),
     **dict.fromkeys(field_names(EvaluationConfig), ("train", "fit_tau", "evaluate")),
     "num_samples": ("sample",),
-    "tau_epochs": ("fit_tau",),
 }
 
 

@@ -298,7 +298,9 @@ class TrainingConfig:
     steps_per_call: int = _flag(
         10, "Training steps per call of the compiled loop; more means less host work.", 1, MAX_COUNT
     )
-    tau_epochs: int = _flag(7_000, "Epochs of --mode=fit_tau.", 1, MAX_EPOCHS)
+    tau_epochs: int = _flag(
+        7_000, "Epochs of a later --mode=fit_tau, unless that command names others.", 1, MAX_EPOCHS
+    )
     frozen: str = _flag("", None)  # of a fit_tau run: the checkpoint whose p and q it keeps
 
 

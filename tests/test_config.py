@@ -103,6 +103,7 @@ BAD = [
         "--inner_warmup_epochs=3.0: for --bound=hvm|iwhvi",
     ),
     (dict(bound="bsvi", svi_momentum=1.0), "--svi_momentum=1.0: must be a number, at least 0.0"),
+    (dict(bound="vae", tau_epochs=3), "--tau_epochs=3: for --bound=hvm|sivi|"),
     (dict(patience=2, eval_every=5), "--patience=2: fewer epochs than --eval_every=5"),
     (dict(bound="iwhvi", estimator="iwae"), "whose q(z|x) is hierarchical; choose diwhvi"),
     (dict(kl_annealing_steps=5, outer_warmup_epochs=3.0), "is the same weight by epochs"),

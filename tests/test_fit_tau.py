@@ -18,6 +18,8 @@ def test_it_keeps_the_model_and_trains_anew():
     assert config.training.epochs == 5
     assert config.training.outer_warmup_epochs == 0
     assert fit_tau.fit_config(TRAINED, {}).training.epochs == 7_000
+    later = config_lib.make(bound="sivi", K=3, tau_epochs=20)
+    assert fit_tau.fit_config(later, {}).training.epochs == 20
 
 
 def test_a_hierarchical_prior_is_kept_and_gets_a_rho():

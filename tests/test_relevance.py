@@ -178,13 +178,14 @@ def test_a_setting_of_an_evaluation_changes_the_scores_or_is_refused(name, score
 def test_every_setting_has_a_value_here():
     names = {field.name for field in config_lib.fields()}
     assert names == {*VALUES, *OF_EVERY_RUN, *OF_A_MODE}
-    assert relevance.USES.keys() <= VALUES.keys()
+    assert relevance.USES.keys() <= {*VALUES, *OF_A_MODE}
 
 
 @pytest.mark.parametrize(
     ("mode", "given", "refused"),
     [
-        ("train", dict(tau_epochs=3), "--tau_epochs=3: for --mode=fit_tau, not --mode=train"),
+        ("train", dict(tau_epochs=3), None),  # the epochs of a later fit_tau
+        ("evaluate", dict(tau_epochs=3), "--tau_epochs=3: for --mode=train|fit_tau, not --mode=ev"),
         ("train", dict(num_samples=3), "--num_samples=3: for --mode=sample, not --mode=train"),
         ("evaluate", dict(num_samples=3), "--num_samples=3: for --mode=sample, not --mode=eva"),
         ("evaluate", dict(checkpoint_every=3), "--checkpoint_every=3: for --mode=train|fit_tau"),
