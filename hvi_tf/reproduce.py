@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from hvi_tf import command_line, validation
+from hvi_tf import command_line, startup, validation
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import catalogue
 from hvi_tf.progress import counted
@@ -211,6 +211,8 @@ def main(argv: list[str]) -> None:
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        startup.check_keras_backend()
+        startup.check_keras_dtype()
         import tensorflow as tf
 
         from hvi_tf import devices

@@ -64,11 +64,13 @@ def test_a_run_imports_no_matplotlib_and_who_wants_it_may_import_it_later():
         ({"KERAS_BACKEND": "tensorflow"}, "[1]", "see keras.json"),
     ],
 )
+@pytest.mark.parametrize("arguments", [("main", "--workdir="), ("reproduce", "laplace", "--out=")])
 def test_another_keras_is_one_line_before_anything_is_written(
-    variables, content, message, tmp_path
+    arguments, variables, content, message, tmp_path
 ):
     (tmp_path / "keras.json").write_text(content)
-    command = [sys.executable, "-m", "hvi_tf.main", f"--workdir={tmp_path / 'run'}"]
+    module, *given, folder = arguments
+    command = [sys.executable, "-m", f"hvi_tf.{module}", *given, f"{folder}{tmp_path / 'run'}"]
     environment = {**os.environ, "KERAS_HOME": str(tmp_path), **variables}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     (line,) = [text for text in result.stderr.splitlines() if text.startswith("error:")]
