@@ -11,6 +11,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import estimators
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.settings import DataConfig, EvaluationConfig, field_names
+from hvi_tf.training import schedules
 
 if TYPE_CHECKING:
     from hvi_tf.config import Config
@@ -47,13 +48,27 @@ def _has_mlp(config: "Config") -> bool:
     return not convolutional or config.row.hierarchical or config.method.prior == "hierarchical"
 
 
+def _schedule(config: "Config") -> list[int]:
+    """The K of each step of the schedule."""
+    steps = schedules.parse_steps(config.training.K_schedule or f"0:{config.method.K}")
+    return [K for _, K in steps]
+
+
+def _has_more_terms(config: "Config") -> bool:
+    """Whether a sum over k or m has more terms than `--backward_samples`."""
+    method, row = config.method, config.row
+    K = max(_schedule(config)) * (method.M if row.shared == "MK" else 1)
+    return row.takes_backward_samples and method.backward_samples < max(K, method.M)
+
+
+_BACKWARD = _rows(lambda row: row.takes_backward_samples).where
 _REFINES = _rows(lambda row: row.refines)
 _BUFFER = _rows(lambda row: row.buffer == "all")
 _FLOW = Use(lambda config: config.method.posterior in ("iaf", "realnvp"), "--posterior=iaf|realnvp")
 _AIS = Use(estimators.anneals, "--estimator=ais")
 
 USES: dict[str, Use] = {
-    "backward_samples": _rows(lambda row: row.takes_backward_samples),
+    "backward_samples": Use(_has_more_terms, f"{_BACKWARD} with a --K or --M above it"),
     "svi_steps": _REFINES,
     "svi_learning_rate": _REFINES,
     "svi_momentum": _REFINES,
@@ -76,8 +91,14 @@ USES: dict[str, Use] = {
     "annealing_epochs": Use(
         lambda config: config.training.annealing_factor != 1, "an --annealing_factor below 1"
     ),
+    "K_schedule": Use(
+        lambda config: set(_schedule(config)) != {config.method.K}, "numbers other than --K"
+    ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
     "tau_epochs": _rows(lambda row: row.hierarchical),
+    "kl_annealing_steps": Use(
+        lambda config: config.training.kl_annealing_start < 1, "a --kl_annealing_start below 1"
+    ),
     "kl_annealing_start": Use(
         lambda config: config.training.kl_annealing_steps > 0, "--kl_annealing_steps above 0"
     ),

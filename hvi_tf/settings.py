@@ -104,7 +104,7 @@ class MethodConfig:
         0,
         "S: the gradient goes back through psi_0's term and S of the K others, drawn in proportion "
         "to their weights, and through S of the M draws of z. Unbiased, and faster where S is far "
-        "below K; 0, or as many as there are: through all.",
+        "below K. 0: through all.",
         0,
         MAX_COUNT,
     )

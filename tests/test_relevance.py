@@ -68,6 +68,7 @@ RUNS = {
     "iaf": dict(bound="vae", posterior="iaf"),
     "convolutions": dict(bound="vae", encoder="resnet", decoder="pixelcnn"),
     "annealed": dict(bound="hvm", kl_annealing_steps=5),
+    "constant weight": dict(bound="vae", kl_annealing_steps=5, kl_annealing_start=1.0),
     "constant rate": dict(bound="vae", annealing_factor=1.0),
 }
 

@@ -256,6 +256,9 @@ def test_an_optimizer_may_be_an_instance_a_class_or_a_name():
             model.compile(other)
     with pytest.raises(ValueError, match="gradient='dreg': bound='vae' takes reparameterized"):
         model.compile("sgd", gradient="dreg")
+    for half in (dict(kl_annealing_start=0.3), dict(kl_annealing_steps=5)):
+        with pytest.raises(ValueError, match=f"{next(iter(half))}=.* or neither"):
+            model.compile("sgd", **half)
 
 
 def test_k_0_needs_no_special_case():

@@ -81,12 +81,18 @@ class VAE(Autoencoder):
             kl_annealing_steps: after which that weight, having risen linearly, is 1.
 
         Raises:
-            ValueError: if the row does not take the estimator.
+            ValueError: if the row does not take the estimator, or one of the two settings of KL
+                annealing is given without the other.
             TypeError: if the optimizer is not one of Keras 3.
         """
         if gradient not in self.method.gradients:
             others = ", ".join(self.method.gradients)
             raise ValueError(f"gradient={gradient!r}: bound={self.method.name!r} takes {others}")
+        if (kl_annealing_start < 1) != (kl_annealing_steps > 0):
+            raise ValueError(
+                f"kl_annealing_start={kl_annealing_start}, kl_annealing_steps="
+                f"{kl_annealing_steps}: give a start below 1 and steps above 0, or neither"
+            )
         optimizer = as_optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
@@ -347,11 +353,12 @@ def make_vae(config: Config, x_dim: int) -> VAE:
         amsgrad=t.optimizer == "amsgrad",
         global_clipnorm=t.clip_norm or None,
     )
+    anneals = t.kl_annealing_start < 1 and t.kl_annealing_steps > 0
     model.compile(
         optimizer,
         gradient=m.gradient,
         jit_compile=t.jit_compile == "on",
-        kl_annealing_start=t.kl_annealing_start,
-        kl_annealing_steps=t.kl_annealing_steps,
+        kl_annealing_start=t.kl_annealing_start if anneals else 1.0,
+        kl_annealing_steps=t.kl_annealing_steps if anneals else 0,
     )
     return model
