@@ -18,8 +18,7 @@ import numpy as np
 
 from hvi_tf.errors import UserError, first_line
 
-# Bytes that a file of each kind may have, far above what this package writes: the scalars of
-# 10,000 epochs have 16 MB.
+# Bytes that a file of each kind may have, far above what this package writes.
 MAX_TEXT = 64 * 2**20
 MAX_JSON = 16 * 2**20
 MAX_ARRAYS = 4 * 2**30

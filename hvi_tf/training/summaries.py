@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,8 @@ from hvi_tf.workdir import Workdir
 GRID = 8  # images per side of an image grid
 AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel
 LISTED = 5  # damaged lines that a warning names
+MAX_BYTES = 4 * 2**30  # of metrics.jsonl; a million epochs have 1.6 GB
+MAX_LINE = 2**20  # bytes of one of its lines; an epoch has 1.6 kB
 MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
 
 
@@ -140,25 +143,35 @@ class Summaries:
 def _rewind_lines(path: pathlib.Path, step: int) -> None:
     """Drops the lines of later steps, and damaged ones with a warning.
 
-    A last line without an end is no damage: a killed process has left it unfinished.
+    An unfinished last line is not reported: a killed process leaves one.
     """
     if not path.exists():
         return
+    kept, damaged = [], []
     try:
-        *lines, _ = files.read_bytes(path).split(b"\n")
+        with files.open_regular(path, MAX_BYTES) as file:
+            for number, line in enumerate(_whole_lines(file), 1):
+                try:
+                    if _step_of(line) <= step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):
+                    damaged.append(str(number))
     except (OSError, ValueError) as error:
         raise files.read_error(path, error) from error
-    kept, damaged = [], []
-    for number, line in enumerate(lines, 1):
-        try:
-            if _step_of(line) <= step:
-                kept.append(line + b"\n")
-        except (ValueError, KeyError, TypeError):
-            damaged.append(str(number))
     if damaged:
         listed = ", ".join(damaged[:LISTED]) + ", ..." * (len(damaged) > LISTED)
         print(f"warning: {path} is damaged; what it held in line {listed} is lost", flush=True)
     files.write_atomically(path, b"".join(kept))
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the lines that have an end; an empty one in the place of each that is too long."""
+    while line := file.readline(MAX_LINE):
+        end = line
+        while end and not end.endswith(b"\n"):
+            line, end = b"", file.readline(MAX_LINE)
+        if end:
+            yield line
 
 
 def _step_of(line: bytes) -> int:

@@ -25,7 +25,7 @@ from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.export import export
 from hvi_tf.locks import Lock
-from hvi_tf.training import event_files
+from hvi_tf.training import event_files, summaries
 from hvi_tf.training.summaries import Summaries
 from tests.faults import traces
 from tests.faults.tiny import Run
@@ -338,6 +338,26 @@ def test_damaged_lines_of_metrics_are_told(tmp_path, capsys):
                 line
             )
             assert workdir.metrics.read_bytes().splitlines() == [*lines[:2], *lines[3:8]]
+
+
+def test_metrics_of_many_epochs_are_read(tmp_path):
+    """They have no smaller limit than a run may write."""
+    path, wide = tmp_path / "metrics.jsonl", "x" * 2**19
+    lines = [json.dumps({"step": step, "wide": wide}).encode() for step in range(140)]
+    path.write_bytes(b"\n".join([*lines, b""]))
+    assert path.stat().st_size > files.MAX_TEXT
+    summaries._rewind_lines(path, 138)
+    assert path.read_bytes().splitlines() == lines[:139]
+
+
+def test_a_line_of_metrics_that_is_too_long_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(summaries, "MAX_LINE", 20)
+    path = tmp_path / "metrics.jsonl"
+    for too_long in (b"x" * 20, b"x" * 39, b"x" * 40, b"x" * 1000):
+        path.write_bytes(b'{"step": 1}\n' + too_long + b'\n{"step": 2}\n' + too_long)
+        summaries._rewind_lines(path, 5)
+        assert "line 2 is lost" in capsys.readouterr().out
+        assert path.read_bytes() == b'{"step": 1}\n{"step": 2}\n'
 
 
 GONE = "error: output pipe closed; to resume: the same\n"
