@@ -54,7 +54,7 @@ def expand(argv: list[str]) -> list[str]:
 
 def place(message: str) -> str:
     """Returns "FILE, line N: " of the argument that a message begins with, if a flagfile has it."""
-    found = re.search(r"--?(\w+)|flag '([^']*)'", message)
+    found = re.match(r"(?:flag )?--?(\w+)|Unknown command line flag '([^']*)'", message)
     name = (found[1] or found[2]) if found else None
     own = [a for a in _arguments if a.name in (name, f"no{name}")]
     stray = [a for a in _arguments if message.startswith(f"{a.text}: ")]

@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hvi_tf as hvi
-from hvi_tf import commands, main, seeds
+from hvi_tf import commands, flagfiles, main, seeds
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.data import pipeline, pixels
@@ -221,6 +221,24 @@ def test_a_long_or_invisible_value_is_shown_short_and_visible(flag, shown):
     assert_works_or_is_one_line(result)
     assert shown in result.err
     assert len(result.err) < 5_000
+
+
+@pytest.mark.parametrize(
+    ("message", "has_place"),
+    [
+        ("--seed=x: must be a number", True),
+        ("flag --seed=x: must be a number", True),
+        ("Unknown command line flag 'seed'", True),
+        ("cannot write /data/run-seed/x", False),
+        ("out of memory; give a smaller --seed", False),
+        ("cannot read 'a flag 'seed''", False),
+    ],
+)
+def test_only_a_message_about_a_flag_names_its_line(message, has_place):
+    with folder():
+        pathlib.Path("flags.cfg").write_text("--seed=3\n")
+        flagfiles.expand(["hvi_tf.main", "--flagfile=flags.cfg"])
+    assert flagfiles.place(message) == ("flags.cfg, line 1: " if has_place else "")
 
 
 CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off")
