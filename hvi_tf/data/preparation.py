@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import pathlib
 import socket
 import sys
@@ -90,8 +91,8 @@ def prepare(
 ) -> Any:
     """Lets TFDS prepare a data set, or waits for another process that does.
 
-    All that is not finished lies in `preparing-NAME` next to the data set. The process that
-    writes there holds a lock; what a dead one left there is removed.
+    Unfinished files are in `preparing-NAME` next to the data set. The process that writes there
+    holds a lock; leftovers of dead processes are removed.
 
     Args:
         make: the builder of a folder. Without registered digests it verifies its files itself.
@@ -113,8 +114,9 @@ def prepare(
     try:
         (target / builder.name).mkdir(parents=True, exist_ok=True)
         with _alone(target / builder.name, config):
-            if construct(make, config).is_prepared():  # by the process that was waited for
-                return construct(make, config)
+            builder = construct(make, config)
+            if builder.is_prepared():  # by the process that was waited for
+                return builder
             if any(final.glob("*")):
                 raise UserError(f"{final}: not a whole data set; delete it to prepare it again")
             _remove(temporary)
@@ -135,15 +137,17 @@ def prepare(
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path, config: DataConfig) -> Iterator[None]:
     """Waits until no other process prepares the data set of this folder, and keeps it."""
-    waiting = False
-    while True:
+    for look in itertools.count():
         try:
             lock = Lock(folder, "--data_dir")
             break
-        except InUseError as error:
-            if not waiting:
-                print(f"Waiting for {config.dataset}: {error}", flush=True)
-            waiting = True
+        except InUseError:
+            if look % round(_TELL_SECONDS / _WAIT_SECONDS) == 0:
+                print(
+                    f"Waiting for another process that prepares {config.dataset} in "
+                    f"{folder.parent} and holds {folder / '.lock'} ...",
+                    flush=True,
+                )
             time.sleep(_WAIT_SECONDS)
     with lock:
         yield
