@@ -45,7 +45,8 @@ class Lock:
     def __init__(self, path: pathlib.Path, flag: str = "--workdir") -> None:
         self._path, self._flag = path, flag
         try:
-            self._check_file()
+            with contextlib.suppress(FileNotFoundError):
+                self._check_file(os.lstat(path / _NAME))  # before it is opened: a FIFO may wait
             # Opening does not empty it: until the lock is taken, it names the owner.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             self._file: IO[str] = os.fdopen(
@@ -55,21 +56,18 @@ class Lock:
         except OSError as error:
             raise files.write_error(path, error) from error
         try:
+            self._check_file(os.fstat(self._file.fileno()))  # it may be another file by now
             self._take()
             self._write(json.dumps(_identity()))
         except OSError as error:
             self._file.close()
             raise files.write_error(path, error) from error
-        except InUseError:
+        except UserError:
             self._file.close()
             raise
 
-    def _check_file(self) -> None:
-        """Raises `UserError` for a file that another place shares, and for what is no file."""
-        try:
-            found = os.lstat(self._path / _NAME)
-        except FileNotFoundError:
-            return
+    def _check_file(self, found: os.stat_result) -> None:
+        """Raises `UserError` unless `.lock` is a regular file without other hard links."""
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
             raise UserError(

@@ -444,6 +444,21 @@ def test_a_lock_of_another_machine_or_of_a_pid_given_anew(tmp_path, monkeypatch)
         Lock(tmp_path).close()
 
 
+def test_a_lock_that_becomes_a_link_before_it_is_opened_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "mine").write_text("text")
+    opens = os.open
+
+    def swapped(path, *arguments):
+        if os.path.basename(path) == ".lock":
+            os.link(tmp_path / "mine", path)
+        return opens(path, *arguments)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(UserError, match=r"\.lock there is a hard link"):
+        Lock(tmp_path)
+    assert (tmp_path / "mine").read_text() == "text"
+
+
 def test_a_disk_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch):
     lock = Lock(tmp_path)
 
