@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import re
 import shutil
 import sys
 import time
@@ -245,11 +246,20 @@ def _undated(origin: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in origin.items() if name != "date"}
 
 
+# Only this program has made folders of such names.
+_OF_VERSION_01 = re.compile(r"\.ckpt-\d+\.\w{8}\.tmp")
+
+
 def _remove_leftovers(workdir: Workdir) -> None:
     """Removes what killed processes left unfinished, now that this one has the folder."""
     files.restore_folder(workdir.saved_model)
     for folder in (workdir.path, *(workdir.path / name for name in _FOLDERS)):
         files.remove_leftovers(folder)
+    for folder in (workdir.checkpoints, workdir.best):
+        for path in folder.glob(".ckpt-*.tmp"):
+            if _OF_VERSION_01.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    files.remove(path)
 
 
 def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
