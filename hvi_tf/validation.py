@@ -273,9 +273,9 @@ def local_path(label: str, text: str) -> pathlib.Path:
         UserError: for a URL, an unknown home, or a text that no file system takes.
     """
     check_text(label.removeprefix("--"), text)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", text):
+    if "://" in text or re.match("[a-z0-9]{2,}:/", text):  # or as a pathlib.Path writes it
         raise UserError(
-            f"{label}={text}: a URL, and only paths of this machine are written; mount it and "
+            f"{label}={text}: a URL, and only paths of this machine are used; mount it and "
             "name where it is mounted, or name a local path"
         )
     try:

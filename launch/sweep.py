@@ -25,7 +25,10 @@ import sys
 import urllib.parse
 from typing import Any, NamedTuple
 
-from hvi_tf import files
+# `python launch/sweep.py` has only launch/ on its path; in a clone the package is next to it.
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+
+from hvi_tf import files, validation
 from hvi_tf.errors import UserError, one_line
 
 INTERRUPTED = 130
@@ -92,6 +95,7 @@ def _fail(reason: str) -> int:
 def _sweep(argv: list[str]) -> int:
     split = argv.index("--") if "--" in argv else len(argv)
     arguments = _parser().parse_args(argv[:split])
+    arguments.out = validation.local_path("--out", arguments.out)
     cells = make_cells(arguments.grid, arguments.out, argv[split + 1 :])
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.cell is not None:
@@ -111,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--grid", required=True, help="name=value,value;name=value,... of flags of hvi_tf.main")
-    add("--out", required=True, type=_folder, help="folder of the cells")
+    add("--out", required=True, help="folder of the cells")
     add("--jobs", default=1, type=int, help="cells at a time; of an array, if above 1")
     add("--slurm", action="store_true", help="submit a job array instead of running here")
     add(
@@ -122,16 +126,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--cell", type=int, help=argparse.SUPPRESS)  # what a task of the array runs
     return parser
-
-
-def _folder(text: str) -> pathlib.Path:
-    """Returns the folder that --out names, as --workdir of hvi_tf.main would name it."""
-    if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text} is a URL; name a local folder")
-    try:
-        return pathlib.Path(text).expanduser()
-    except RuntimeError as error:  # an unknown user's home
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:

@@ -155,7 +155,8 @@ def test_auto_jit_follows_the_device():
 def test_a_path_begins_at_home_or_on_this_machine(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert str(validation.local_path("--workdir", "~/x")) == "/home/somebody/x"
-    assert str(validation.local_path("--workdir", "runs/a:b")) == "runs/a:b"
+    for text in ("runs/a:b", "a:/b", "runs/ab:/c", "A:b"):
+        assert str(validation.local_path("--workdir", text)) == text
     for text in ("gs://bucket/x", "gs:/bucket/x", "s3://b", "file:///x", "~nobody-here/x", "a\0b"):
         with pytest.raises(UserError, match=r"^--workdir="):
             validation.local_path("--workdir", text)

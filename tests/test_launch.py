@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -131,7 +132,18 @@ def test_the_help_has_the_command_in_two_lines(capsys):
     assert "--out=runs/sweep \\\n        --jobs=2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("out", ["file/sweep", "a\0b", "x" * 300])
+def test_a_sweep_uses_the_package_of_its_own_clone(tmp_path):
+    """Which need not be installed."""
+    for folder in ("launch", "hvi_tf"):
+        (tmp_path / folder).mkdir()
+    shutil.copy(ROOT / "launch" / "sweep.py", tmp_path / "launch")
+    (tmp_path / "hvi_tf" / "__init__.py").write_text("raise SystemExit(55)")
+    assert subprocess.run([sys.executable, tmp_path / "launch" / "sweep.py"]).returncode == 55
+
+
+@pytest.mark.parametrize(
+    "out", ["file/sweep", "a\0b", "x" * 300, "gs://bucket/x", "~nobody-here/x"]
+)
 def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
