@@ -10,6 +10,7 @@ from hvi_tf import methods, sampling, svi
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.methods import METHODS
+from hvi_tf.models import likelihoods, observations
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.steps import StepRunner
 
@@ -161,6 +162,19 @@ def test_keras_fit_runs_the_same_step():
         run_steps(batches, 5)
     for a, b in zip(fitted.trainable_variables, stepped.trainable_variables, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("eager")
+def test_images_are_checked_once_in_parts_on_the_host(monkeypatch):
+    monkeypatch.setattr(observations, "_CHUNK", 4)
+    model, contains, parts = small_vae("vae"), likelihoods.Bernoulli.contains, []
+    counted = staticmethod(lambda x: parts.append(len(x)) or contains(x))
+    monkeypatch.setattr(likelihoods.Bernoulli, "contains", counted)
+    model.fit(BINARY, validation_data=BINARY[:5], epochs=3, verbose=0)
+    assert parts == [4, 1, 4, 2]
+    wrong = np.concatenate([BINARY, GRAY])
+    with pytest.raises(ValueError, match=r"x: 0\.5 at pixel 0 of image 6"):
+        model.evaluate(wrong, verbose=0)
 
 
 class Batches(keras.utils.PyDataset):

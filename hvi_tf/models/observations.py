@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+_CHUNK = 10_000  # images that are checked at a time
+
 
 class Pixels(Protocol):
     """What the likelihood says of the values of pixels."""
@@ -28,21 +30,28 @@ def images(data: Any, x_dim: int, name: str = "x") -> tf.Tensor:
     Raises:
         ValueError: if it is of another shape or dtype, or comes with labels or weights.
     """
-    x = data
-    if isinstance(data, tuple):
-        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
-        refuse_extras(y=labels, sample_weight=weights)
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise ValueError(f"{name}: a {type(x).__name__}, wanted an array of shape (B, {x_dim})")
+    x = _array(data, x_dim, name)
     try:
         x = tf.convert_to_tensor(x)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: {x.dtype}, wanted real numbers ({error})") from error
     if not (x.dtype.is_floating or x.dtype.is_integer or x.dtype.is_bool):
         raise ValueError(f"{name}: {x.dtype.name}, wanted real numbers")
-    if not x.shape.is_compatible_with([None, x_dim]):
-        raise ValueError(f"{name}: shape {tuple(x.shape)}, wanted (B, {x_dim}), a row per image")
     return tf.cast(x, tf.float32)
+
+
+def _array(data: Any, x_dim: int, name: str) -> Any:
+    """Returns the array in what Keras hands to a step; raises ValueError for another shape."""
+    x = data
+    if isinstance(data, tuple):
+        x, labels, weights = keras.utils.unpack_x_y_sample_weight(data)
+        refuse_extras(y=labels, sample_weight=weights)
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise ValueError(f"{name}: a {type(x).__name__}, wanted an array of shape (B, {x_dim})")
+    shape = tf.TensorShape(x.shape)
+    if not shape.is_compatible_with([None, x_dim]):
+        raise ValueError(f"{name}: shape {tuple(shape)}, wanted (B, {x_dim}), a row per image")
+    return x
 
 
 def refuse_extras(**extras: Any) -> None:
@@ -68,17 +77,29 @@ def checked(name: str, data: Any, x_dim: int, pixels: Pixels) -> Any:
         first = _first(data)
     if first is None and data is not None:
         return data  # Keras warns of a source without batches
-    x = images(first, x_dim, name).numpy()
-    if not len(x):
+    count = 0
+    for chunk in _chunks(_array(first, x_dim, name)):
+        with tf.device("CPU:0"):
+            x = images(chunk, x_dim, name).numpy()
+        outside = ~pixels.contains(x)
+        if outside.any():
+            image, pixel = np.argwhere(outside)[0]
+            raise ValueError(
+                f"{name}: {x[image, pixel]:g} at pixel {pixel} of image {count + image}; the "
+                f"likelihood is of pixels that are {pixels.values}"
+            )
+        count += len(x)
+    if not count:
         raise ValueError(f"{name}: no images")
-    outside = ~pixels.contains(x)
-    if outside.any():
-        image, pixel = np.argwhere(outside)[0]
-        raise ValueError(
-            f"{name}: {x[image, pixel]:g} at pixel {pixel} of image {image}; the likelihood is of "
-            f"pixels that are {pixels.values}"
-        )
     return data
+
+
+def _chunks(x: Any) -> Iterator[Any]:
+    """Yields a NumPy array in parts, which need little memory, and any other array as it is."""
+    if isinstance(x, np.ndarray):
+        yield from (x[i : i + _CHUNK] for i in range(0, len(x), _CHUNK))
+    else:
+        yield x
 
 
 def _first(data: Any) -> Any:

@@ -136,7 +136,9 @@ class VAE(Autoencoder):
 
     def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Scores as `keras.Model.evaluate` does; raises ValueError as `fit` does."""
-        return super().evaluate(self._checked("x", x), *args, **kwargs)
+        if not kwargs.get("_use_cached_eval_dataset"):  # which `fit` has checked already
+            x = self._checked("x", x)
+        return super().evaluate(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does."""
