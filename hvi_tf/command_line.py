@@ -116,7 +116,7 @@ def run(command: Callable[[], Result], same_command: Callable[[], str]) -> Resul
         _tell(f"output pipe closed; to resume: {same_command()}")
         sys.exit(2)
     except OSError as error:  # of a disk, or of standard output
-        _tell(str(error) if error.filename else f"{error}; can standard output be written?")
+        _tell(str(error) if error.filename else f"{error}; standard output may be full or closed")
         sys.exit(2)
     except Warning as error:  # Only filters of warnings raise one.
         kind = type(error).__name__
@@ -150,7 +150,7 @@ _LESS = "give a smaller --batch_size, --K, --M or --L, or smaller networks"
 
 def _tell(line: str) -> None:
     """Prints the one line for the exception that is being handled."""
-    with contextlib.suppress(OSError):  # nobody may read this, too
+    with contextlib.suppress(OSError):  # standard error may be closed too
         if FLAGS["debug"].value:  # which an error of the flags themselves leaves at its default
             traceback.print_exc()
         print(f"error: {one_line(flagfiles.place(line) + line)}", file=sys.stderr)

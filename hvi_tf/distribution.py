@@ -68,7 +68,7 @@ def _mirrored(replicas: int) -> tf.distribute.Strategy:
     gpus = tf.config.get_visible_devices("GPU")
     if gpus and replicas > len(gpus):
         raise UserError(
-            f"--replicas={replicas}: to be used: {counted(len(gpus), 'GPU')}; give fewer"
+            f"--replicas={replicas}: more than the {counted(len(gpus), 'visible GPU')}; give fewer"
         )
     kind, count = ("GPU", replicas or len(gpus)) if gpus else ("CPU", max(replicas, 1))
     if kind == "CPU":

@@ -71,7 +71,7 @@ def record(data: DataConfig | None = None) -> dict[str, Any]:
 def commit() -> str:
     """Returns the commit of the source, marked if it was changed since; unknown outside a clone.
 
-    Another repository around an installed package does not count: it has not tracked this file.
+    A repository around an installed package does not count, because it does not track this file.
     """
     tracked = _git("ls-files", "--error-unmatch", os.path.basename(__file__))
     return (tracked and _git("describe", "--always", "--dirty")) or "unknown"
@@ -79,7 +79,7 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     """Returns what git prints for the folder of this file; nothing if it fails."""
-    # A hook of another repository has these set, and git would heed them rather than the folder.
+    # A hook of another repository sets these, and git would use them instead of the folder.
     environment = {n: v for n, v in os.environ.items() if n not in _OF_A_REPOSITORY}
     command = ["git", "-C", os.path.dirname(__file__), *arguments]
     try:

@@ -178,9 +178,9 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
     if results is None:
         left = measuring.unfinished(task.experiment.cells(task.settings), folder)
         print(
-            f"{task.name}: not yet measured: {counted(len(left), 'cell')} "
-            f"({_shown([cell.name for cell in left])}); once that is done, this command, without "
-            "--cells, makes the figures"
+            f"{task.name}: {counted(len(left), 'cell')} {'is' if len(left) == 1 else 'are'} left "
+            f"({_shown([cell.name for cell in left])}); run this command without --cells to "
+            "measure them and make the figures."
         )
         return
     print(measuring.as_text(results))
