@@ -168,6 +168,17 @@ def derive(base: Mapping[str, Any], **given: Any) -> Config:
     return _checked({name: value for name, value in values.items() if name not in dropped})
 
 
+def for_saved_model(base: Mapping[str, Any], **given: Any) -> Config:
+    """Builds the configuration of a run whose data a SavedModel is scored on.
+
+    The SavedModel may be of another run, so it has a use for settings that this run has not.
+
+    Raises:
+        UserError: as `make` does, but for the settings that the run does not use.
+    """
+    return _checked({**base, **given})
+
+
 def defaults() -> dict[str, Any]:
     """The default of every setting; None where it depends on the method."""
     return {field.name: field.default for field in fields()}

@@ -15,6 +15,8 @@ class ExportedModel(tf.Module):
         super().__init__()
         # Keras layers are no tf.Modules: naming their variables here is what saves them.
         self.model_variables = [v.value for v in model.variables]
+        # Read by `saved_models.load`; SavedModels keep variables, but no Python values.
+        self.draws_psi = tf.Variable(model.method.draws_psi, trainable=False)
         pixels, latents = [None, model.x_dim], [None, model.model_config.latent_dim]
         seed = tf.TensorSpec([2], tf.int32, "seed")
         x = tf.TensorSpec(pixels, tf.float32, "x")

@@ -118,13 +118,12 @@ def _config_of_run(workdir: Workdir) -> Config:
     """The run's own configuration; flags only name its data and what to evaluate."""
     stored = config_lib.flatten(workdir.config)
     given = _flag_values(only_given=True)
-    if FLAGS.saved_model:
-        stored |= saved_models.OWN_ESTIMATOR
     if "estimator" in given:
         del stored["eval_steps"]  # which belongs to the stored estimator
     if given.get("jit_compile") == "auto":
         del given["jit_compile"]
-    asked = config_lib.derive(stored, **given)
+    build = config_lib.for_saved_model if FLAGS.saved_model else config_lib.derive
+    asked = build(stored, **given)
     changes = config_lib.differences(workdir.config, asked)
     if changes:
         raise UserError(

@@ -66,6 +66,11 @@ class Method(NamedTuple):
         return self.inverse != "none"
 
     @property
+    def draws_psi(self) -> bool:
+        """Whether more psi are drawn for each z, besides the psi_0 that generated it."""
+        return self.inverse in ("tau", "mixing")
+
+    @property
     def needs_hierarchical_prior(self) -> bool:
         """Whether the row is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
         return self.zeta != "rho"

@@ -11,7 +11,7 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hvi_tf import files
 from hvi_tf.errors import UserError
@@ -24,8 +24,18 @@ if TYPE_CHECKING:  # TensorFlow, because flags are checked before it is imported
 
 LogWeights = Callable[["tf.Tensor", int, int, "tf.Tensor"], "tf.Tensor"]
 
-# The evaluation settings of a SavedModel, which is scored by its own log-weights.
-OWN_ESTIMATOR: dict[str, Any] = dict(estimator="auto", eval_steps=None, eval_tolerance=0.0)
+
+class Loaded(NamedTuple):
+    """What is used of a SavedModel.
+
+    Attributes:
+        log_weights: (x `[B, Dx]`, M, K, seed int32 `[2]`) -> `[M, B]`, nats.
+        draws_psi: whether K changes them; None where an earlier version has exported it.
+    """
+
+    log_weights: LogWeights
+    draws_psi: bool | None
+
 
 # As of `log_likelihood.ImageScores`.
 SCORES = ("log_likelihood", "bound", "ess_outer")
@@ -76,15 +86,12 @@ def digest(path: pathlib.Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def load(path: pathlib.Path, x_dim: int) -> LogWeights:
+def load(path: pathlib.Path, x_dim: int) -> Loaded:
     """Loads a SavedModel, which runs what is in it: only what `find` has found.
 
     Args:
         path: of its folder.
         x_dim: pixels of the images that it is to score.
-
-    Returns:
-        Its log-weights: (x `[B, Dx]`, M, K, seed int32 `[2]`) -> `[M, B]`, nats.
 
     Raises:
         UserError: if it cannot be loaded, or has no such log-weights.
@@ -129,7 +136,17 @@ def load(path: pathlib.Path, x_dim: int) -> LogWeights:
             raise UserError(f"{path}: its log_weights are {found}; wanted float32 [{M}, {len(x)}]")
         return weights
 
-    return log_weights
+    return Loaded(log_weights, _draws_psi(model))
+
+
+def _draws_psi(model: Any) -> bool | None:
+    """Returns what a SavedModel has stored under this name, if it is as exported."""
+    import tensorflow as tf
+
+    stored = getattr(model, "draws_psi", None)
+    if isinstance(stored, tf.Variable) and stored.dtype == tf.bool and stored.shape == ():
+        return bool(stored.numpy())
+    return None
 
 
 def make_scorer(

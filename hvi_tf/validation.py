@@ -199,6 +199,9 @@ _OF_A_CHECKPOINT = (
     "eval_tolerance",
     "eval_L",
     "eval_svi_learning_rate",
+    "ais_chains",
+    "ais_steps",
+    "ais_leapfrog_steps",
 )
 
 

@@ -1,6 +1,7 @@
 """A SavedModel is scored as the checkpoint it was made of, and loaded only where it may be."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.evaluation import summary as summaries
-from hvi_tf.export import export
+from hvi_tf.export import ExportedModel, export
 from hvi_tf.log_likelihood import Plan
 from hvi_tf.models.vae import make_vae
 from hvi_tf.settings import SavedModelConfig
@@ -73,6 +74,22 @@ def test_without_psi_the_score_is_that_of_the_checkpoint(bound, tmp_path):
         assert all("K=" not in name for name, _ in summaries.score_rows(saved))
         for name in saved_models.SCORES:
             np.testing.assert_allclose(scores(saved, name), scores(own, name), rtol=2e-4)
+    run.workdir.close()
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, earlier):
+    """On the data of a run without psi; an earlier version's export does not store whether."""
+    run = Exported(tmp_path / "vae", bound="vae")
+    module = ExportedModel(hierarchical.model)
+    if earlier:
+        module.draws_psi = None
+    save(run.workdir.path / "other", module)
+    asked = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)
+    score = functools.partial(evaluate.evaluate_saved_model, data=DATA, workdir=run.workdir)
+    assert score(asked, (run.workdir.path / "other").resolve())["K"] == 7
+    with pytest.raises(UserError, match="--eval_K=7: this SavedModel draws no psi; leave it out"):
+        score(asked, run.workdir.saved_model.resolve())
     run.workdir.close()
 
 
@@ -139,7 +156,7 @@ def test_memory_stays_bounded(hierarchical, monkeypatch):
             calls.append(M * (K + 1) * len(x))
             return tf.zeros([M, len(x)])
 
-        return log_weights
+        return saved_models.Loaded(log_weights, True)
 
     monkeypatch.setattr(saved_models, "load", load)
     for M, K in ((1, 1), (5000, 100), (300, 9000)):

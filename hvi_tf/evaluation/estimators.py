@@ -54,7 +54,7 @@ def draws_psi(config: "Config") -> bool:
     row = _scored_row(config)
     # A run of hvm is scored with eval_K as the paper does; --estimator=hvm asks for K=0.
     asked_for = config.evaluation.estimator not in ("auto", "bsvi", "svi")
-    drawn = row.inverse in ("tau", "mixing") and (row.K.free or not asked_for)
+    drawn = row.draws_psi and (row.K.free or not asked_for)
     return drawn and not anneals(config)
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import config as config_lib
 from hvi_tf import distribution, files, log_likelihood, sampling, saved_models, seeds, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
@@ -22,7 +21,7 @@ from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores, Plan
 from hvi_tf.models import architecture
 from hvi_tf.models.vae import VAE
-from hvi_tf.settings import MAX_COUNT
+from hvi_tf.settings import MAX_COUNT, EvaluationConfig
 from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 from hvi_tf.workdir import Workdir
@@ -37,6 +36,7 @@ _REFINED_ALONE = ("elbo", "kl", "reconstruction", "elbo_start")
 ANNEALED_STATES = 256
 # Simulated images tell the bracket's width to 0.1 nats or so; their number need not grow.
 MAX_SIMULATED = 100
+_DEFAULT_K = EvaluationConfig().eval_K
 
 
 def make_plan(config: Config, rows: int = log_likelihood.ROWS, **limits: int) -> Plan:
@@ -296,18 +296,22 @@ def evaluate_saved_model(
         Interrupted: after Ctrl-C or SIGTERM, with the finished images saved.
         UserError: if it is no SavedModel with such log-weights, or a score is not finite.
     """
-    config = config_lib.derive(config_lib.flatten(config) | saved_models.OWN_ESTIMATOR)
-    M, K, _ = counts(config)
+    x, num_images = _observed(config, data)
+    log_weights, draws_psi = saved_models.load(path, int(x.shape[1]))
+    if draws_psi is None:
+        draws_psi = config.row.draws_psi or path != workdir.saved_model.resolve()
+    e = config.evaluation
+    if not draws_psi and e.eval_K not in (workdir.config.evaluation.eval_K, _DEFAULT_K):
+        raise UserError(f"--eval_K={e.eval_K}: this SavedModel draws no psi; leave it out")
+    M, K = e.eval_M, e.eval_K if draws_psi else 0
     if K > MAX_COUNT:
         raise UserError(
             f"--eval_K={K}: a SavedModel draws all psi of a z at once; give at most {MAX_COUNT}"
         )
-    x, num_images = _observed(config, data)
     # As for the run's own row, whose export it mostly is: then explicit q(z|x) draw the same z.
     rows = architecture.rows_per_call(config.model)
     per_z = sampling.psi_per_z(config.row, K, M)
     plan = log_likelihood.make_plan(M, per_z, config.method.L, rows=rows)
-    log_weights = saved_models.load(path, int(x.shape[1]))
     score = saved_models.make_scorer(log_weights, plan, K)
     digest, seed = saved_models.digest(path), config.training.seed
     name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"
