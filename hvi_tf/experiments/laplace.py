@@ -22,7 +22,6 @@ from hvi_tf.experiments.rows import (
     standard_error,
     values,
 )
-from hvi_tf.progress import counted
 
 _COMMON: Settings = dict(dim=50, hidden=[500, 500, 500], K=[0, 1, 2, 5, 10, 20, 50, 100])
 PRESETS: dict[str, Settings] = {
@@ -79,7 +78,9 @@ def curves(rows: list[Row]) -> dict[str, list[Row]]:
     """The rows of each line of the figure."""
     lines = {"SIVI": select(rows, method="SIVI")}
     for steps in distinct(select(rows, method="IWHVI"), "tau_steps"):
-        lines[f"IWHVI, {counted(steps, 'step')} of tau"] = select(rows, tau_steps=steps)
+        lines[f"IWHVI, {steps:,} {'step' if steps == 1 else 'steps'} of tau"] = select(
+            rows, tau_steps=steps
+        )
     return lines
 
 
