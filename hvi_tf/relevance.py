@@ -1,4 +1,4 @@
-"""Which settings a run has a use for: any other is refused, for it would change nothing.
+"""Settings that a run uses; a setting that would change nothing is refused.
 
 Settings that are not listed here change every run.
 """

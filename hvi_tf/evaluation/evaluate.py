@@ -54,7 +54,7 @@ def refinement(config: Config) -> SVI:
 
 
 def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
-    """Returns where the per-image scores of an evaluation lie; other settings, another file."""
+    """Returns the path of an evaluation's per-image scores; each setting has its own file."""
     e = config.evaluation
     own = e.estimator == "auto" and not config.row.refines
     parts = [e.eval_split, f"step{step}", *([] if own else [estimator(config)])]

@@ -16,7 +16,7 @@ _CHUNK = 10_000  # images that are checked at a time
 
 
 class Pixels(Protocol):
-    """What the likelihood says of the values of pixels."""
+    """Pixel values that a likelihood gives a probability."""
 
     values: str
 
@@ -85,8 +85,8 @@ def checked(name: str, data: Any, x_dim: int, pixels: Pixels) -> Any:
         if outside.any():
             image, pixel = np.argwhere(outside)[0]
             raise ValueError(
-                f"{name}: {x[image, pixel]:g} at pixel {pixel} of image {count + image}; the "
-                f"likelihood is of pixels that are {pixels.values}"
+                f"{name}: {x[image, pixel]:g} at pixel {pixel} of image {count + image}; this "
+                f"likelihood takes pixels that are {pixels.values}"
             )
         count += len(x)
     if not count:

@@ -121,7 +121,7 @@ class VAE(Autoencoder):
                 self.make_train_function(force=True)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
-        """Trains as `keras.Model.fit` does, on images that the likelihood is of.
+        """Trains as `keras.Model.fit` does, on images that the likelihood supports.
 
         Raises:
             ValueError: if images have other values, such as gray ones under a Bernoulli
