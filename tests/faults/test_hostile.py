@@ -297,8 +297,8 @@ class Download:
             }
             # MNIST comes with the package; here its download is tested.
             source = source._replace(
-                open=functools.partial(
-                    source.open.func, **source.open.keywords | {"packaged": None}
+                builder=functools.partial(
+                    source.builder.func, **source.builder.keywords | {"packaged": None}
                 )
             )
         patch.setitem(datasets.SOURCES, name, source)
@@ -369,7 +369,7 @@ def test_every_source_has_registered_digests():
         if name == "omniglot":
             assert len(chardata.ORIGINAL_MD5) == 32
             continue
-        builder = tfds.builder_cls(source.open.keywords["name"].partition(":")[0])
+        builder = tfds.builder_cls(source.builder.keywords["name"].partition(":")[0])
         assert builder.url_infos, name
         assert all(len(info.checksum) == 64 for info in builder.url_infos.values())
 
@@ -380,8 +380,8 @@ def test_the_packaged_files_are_verified_too(tmp_path, monkeypatch):
     content[-1] ^= 1
     file.write_bytes(content)
     source = datasets.SOURCES["mnist"]
-    changed = functools.partial(source.open.func, name="mnist:3.0.1", packaged=tmp_path / "files")
-    monkeypatch.setitem(datasets.SOURCES, "mnist", source._replace(open=changed))
+    changed = functools.partial(source.builder.func, name="mnist:3.0.1", packaged=tmp_path / "files")
+    monkeypatch.setitem(datasets.SOURCES, "mnist", source._replace(builder=changed))
     with pytest.raises(UserError, match="damaged or another file"):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))
     assert not (tmp_path / "tfds").exists()
