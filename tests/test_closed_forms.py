@@ -254,12 +254,15 @@ DISCRETE_STEPS = {
 }
 
 
+NO_X = tf.zeros([1, 1])  # which the toy does not look at
+
+
 @functools.cache
 def discrete_expectations(name, hierarchical_prior, K, M, L):
     """E exp(bound), E bound and the total probability, over every possible draw."""
     toy, row = TOYS[hierarchical_prior], METHODS[name]
     sample, probability = toy.outcomes(row, K, M, L)
-    value = bounds.bound(sampling.log_densities(toy.model, row, None, sample)).numpy()
+    value = bounds.bound(sampling.log_densities(toy.model, row, NO_X, sample)).numpy()
     return probability @ np.exp(value), probability @ value, probability.sum()
 
 

@@ -472,7 +472,7 @@ def test_mistaken_arguments_of_fit():
     v = tf.Variable(ONES2)
     with pytest.raises(TypeError, match=r"is no list in hvi.ParameterGroups\(eta=\[...\]\)"):
         hvi.fit(LG.model, X, hvi.ParameterGroups(eta=v), bound="iwhvi", K=2)
-    with pytest.raises(TypeError, match="variables: theta is no list"):
+    with pytest.raises(TypeError, match=r"variables=.*: must be hvi.ParameterGroups of lists"):
         hvi.fit(LG.model, X, [v], bound="iwhvi", K=2)
     with pytest.raises(ValueError, match="steps=0: must be a whole number, at least 1"):
         hvi.fit(LG.model, X, hvi.ParameterGroups(eta=[v]), bound="iwhvi", K=2, steps=0)

@@ -380,7 +380,9 @@ def test_the_packaged_files_are_verified_too(tmp_path, monkeypatch):
     content[-1] ^= 1
     file.write_bytes(content)
     source = datasets.SOURCES["mnist"]
-    changed = functools.partial(source.builder.func, name="mnist:3.0.1", packaged=tmp_path / "files")
+    changed = functools.partial(
+        source.builder.func, name="mnist:3.0.1", packaged=tmp_path / "files"
+    )
     monkeypatch.setitem(datasets.SOURCES, "mnist", source._replace(builder=changed))
     with pytest.raises(UserError, match="damaged or another file"):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))

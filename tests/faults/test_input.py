@@ -409,7 +409,7 @@ def test_any_arrays_of_a_data_set(data):
         ((2, 8, 1), dict(decoder="pixelcnn"), "--decoder=pixelcnn: images of mnist are 2x8x1"),
         ((2, 2, 4), dict(decoder="pixelcnn"), "is for square ones of one channel; choose --decod"),
         ((2, 2, 4), {}, None),
-        ((4, 4, 1), dict(batch_size=2), "--batch_size=2: mnist has only 1 training images"),
+        ((4, 4, 1), dict(batch_size=2), "--batch_size=2: mnist has only 1 training image"),
     ],
 )
 def test_what_networks_and_batches_need_of_images(shape, values, message):

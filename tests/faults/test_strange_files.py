@@ -78,7 +78,7 @@ def test_what_reads_a_file_refuses_it(put, read, tmp_path):
 def test_a_file_is_written_over_what_lies_in_the_place_of_its_temporary_one(tmp_path):
     """A name that a stranger can foresee: no link is followed, and no FIFO waited for."""
     for put in (fifo, lambda path: path.symlink_to(tmp_path / "another")):
-        put(tmp_path / f".file.{os.getpid()}.tmp")
+        put(files.temporary(tmp_path / "file"))
         files.write_atomically(tmp_path / "file", "text")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 

@@ -18,7 +18,7 @@ import traceback
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIZES = ("--hidden=8,8", "--latent_dim=3", "--aux_dim=2", "--jit_compile=off", "--devices=cpu")
+SIZES = ("--hidden=8,8", "--latent_dim=3", "--jit_compile=off", "--devices=cpu")
 
 
 class Victims:
