@@ -281,6 +281,7 @@ def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
 
 
 def test_a_dump_that_cannot_be_written_hides_nothing(tmp_path):
+    workdirs.create_or_open(tmp_path, CONFIG).close()
     (tmp_path / "nonfinite").touch()  # no folder
     run = Run(tmp_path, lambda model: spoil_steps(model, [3]))
     with pytest.raises(UserError, match=r"^step 3: \w+ is nan; not dumped: .*File exists"):
