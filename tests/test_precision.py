@@ -35,7 +35,11 @@ def make(name, precision):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_bound_is_that_of_float32_within_a_thousandth(name):
+def test_the_bound_is_that_of_float32_within_the_rounding(name):
+    """Within 2^-8, which one rounding to bfloat16 changes at most.
+
+    Processors without instructions for bfloat16 round each product, too: 1.7e-3 was seen there.
+    """
     bounds = []
     for precision in ("float32", "bfloat16"):
         model, batch = make(name, precision)
@@ -43,7 +47,7 @@ def test_the_bound_is_that_of_float32_within_a_thousandth(name):
         assert bounds[-1].dtype == tf.float32
     exact, rounded = (float(tf.reduce_mean(bound)) for bound in bounds)
     assert rounded != exact
-    assert rounded == pytest.approx(exact, rel=1e-3)
+    assert rounded == pytest.approx(exact, rel=2.0**-8)
 
 
 @pytest.mark.parametrize("name", ["iwhvi", "iaf", "mnist"])
