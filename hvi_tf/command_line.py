@@ -76,7 +76,7 @@ def flags_parser(doc: str | None) -> Callable[[list[str]], list[str]]:
 
 
 def _print_help(text: str) -> None:
-    """Prints a help text, of which a reader such as `head` may take only a part."""
+    """Prints a help text; a reader such as `head` may close the pipe early."""
     try:
         print(text, end="", flush=True)
     except BrokenPipeError:

@@ -26,7 +26,7 @@ LogWeights = Callable[["tf.Tensor", int, int, "tf.Tensor"], "tf.Tensor"]
 
 
 class Loaded(NamedTuple):
-    """What is used of a SavedModel.
+    """The parts of a SavedModel that scoring uses.
 
     Attributes:
         log_weights: (x `[B, Dx]`, M, K, seed int32 `[2]`) -> `[M, B]`, nats.

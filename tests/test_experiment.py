@@ -192,7 +192,7 @@ def test_a_difference_is_told_in_standard_errors_of_both():
 
 
 def test_one_value_has_no_error():
-    """Not an error of 0, of which any difference is many times as large."""
+    """An error of 0 would make any difference look significant."""
     (one,) = [rows.row_of_mean("a", "b", [7.0])]
     assert one["standard_error"] is None
     assert rows.plus_minus(*rows.mean_and_error([one])) == "7.00 ± n/a"

@@ -93,7 +93,7 @@ def with_setting(base, name, value):
 
 
 def shapes(config):
-    """Of all weights of all networks."""
+    """Returns the shapes of all weights of all networks."""
     rng = np.random.default_rng(0)
     built = architecture.build(config.row, config.method, config.model, 16, rng)
     return {name: [tuple(v.shape) for v in layer.variables] for name, layer in built.items()}
@@ -134,7 +134,7 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """What an evaluation would compute, and where its scores would lie."""
+    """Records the identity and the path of the scores of an evaluation."""
 
     class Recorded(Exception):
         pass

@@ -122,7 +122,7 @@ def test_a_lock_that_is_no_file_of_its_own_is_named_and_not_written(tmp_path, ki
 
 
 def leave(folder):
-    """What a user may have in a folder: none of it is a run's."""
+    """Files of a user that no run has made."""
     for name in (".notes.tmp", ".config.json.1.tmp", ".cache.tmp/x", "saved_model.tmp/x"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

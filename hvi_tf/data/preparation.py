@@ -33,7 +33,7 @@ class Needs(NamedTuple):
 
 SMALL = Needs()
 
-# Of a file that TFDS writes about a prepared data set.
+# Bytes of a metadata file that TFDS writes for a prepared data set.
 _MAX_METADATA = 16 * 2**20
 _WAIT_SECONDS = 1.0  # between two looks at whether another process has finished
 _TELL_SECONDS = 30.0  # between two lines in a log
