@@ -93,27 +93,9 @@ def value_and_gradients(
     outer: float | tf.Tensor = 1.0,
     backward_samples: int = 0,
 ) -> tuple[Objective, ParameterGroups]:
-    """Draws once and returns the objective with its gradient for every group.
+    """Draws once and returns the objective with its gradient for every group, unchecked.
 
-    Args:
-        model: the callables, or what makes them of x.
-        method: the row of the table; its `gradients` are the estimators that apply.
-        x: observations `[B, ...]`.
-        variables: what to differentiate by, by group.
-        K: draws of psi besides psi_0.
-        M: draws of z.
-        L: draws of zeta.
-        seed: int32 `[2]`.
-        estimator: a key of `ESTIMATORS`.
-        inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
-        outer: warm-up c_out in [0, 1]; likewise.
-        backward_samples: S, of how many of the terms over k, beside that of psi_0, and over m
-            the gradient is taken; they are drawn in proportion to their weights, which leaves
-            every estimator's mean as it is. 0 takes all.
-
-    Returns:
-        What was drawn and its value, and the ascent direction of each group; None for a
-        variable that no gradient reaches.
+    `inference.value_and_gradients` has the same arguments, describes them, and checks them.
     """
     tape, objective = record(
         *(model, method, x, variables),
