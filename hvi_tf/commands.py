@@ -15,7 +15,7 @@ from hvi_tf.models.vae import make_vae
 from hvi_tf.progress import counted
 from hvi_tf.startup import StartUp
 from hvi_tf.task import Task
-from hvi_tf.training import determinism, fit_tau, runs
+from hvi_tf.training import determinism, fit_tau, planning, runs
 from hvi_tf.training.loop import TrainingResult
 from hvi_tf.training.runs import Run
 from hvi_tf.workdir import Workdir
@@ -73,6 +73,8 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)
+    if config.training.minutes and not (path / "config.json").exists():
+        config = planning.plan(config, model, data)
     with distribution.chief_first():  # nothing is written before here
         workdir = workdirs.create_or_open(path, config, writes=distribution.is_chief())
     print(f"Workdir: {path}", flush=True)

@@ -59,6 +59,7 @@ _LATER = {
     "inner_free_bits": 0.0,
     "outer_free_bits": 0.0,
     "tau_steps": 0,
+    "minutes": 0.0,
 }
 
 
@@ -81,13 +82,18 @@ class Config:
         """The method's row of the table."""
         return methods.row(self.method.bound, self.method.posterior)
 
+    @property
+    def k_steps(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of an epoch and the K that holds from it on."""
+        t = self.training
+        return schedules.parse_steps(t.K_schedule or f"0:{self.method.K}", t.epochs)
+
     def schedule(self, epoch: int) -> schedules.ScheduleValues:
         """The values of all schedules at `epoch`."""
         t = self.training
-        K_steps = schedules.parse_steps(t.K_schedule or f"0:{self.method.K}", t.epochs)
         factor = 1.0 if t.decays_to_the_end else t.annealing_factor
         return schedules.ScheduleValues(
-            K=schedules.step_function(K_steps, epoch),
+            K=schedules.step_function(self.k_steps, epoch),
             inner=schedules.linear_warmup(epoch, t.inner_warmup_epochs),
             outer=schedules.linear_warmup(epoch, t.outer_warmup_epochs),
             learning_rate=schedules.exponential_decay(

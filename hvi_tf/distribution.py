@@ -135,6 +135,11 @@ def any_worker(flag: bool) -> bool:
     return flag if _resolver() is None else bool(_gather(flag).any())
 
 
+def least(value: int) -> int:
+    """The least of all workers' values."""
+    return value if _resolver() is None else int(_gather(value).min())
+
+
 def barrier() -> None:
     """Waits for all workers."""
     any_worker(False)

@@ -58,11 +58,11 @@ class FreeBits(NamedTuple):
         """Returns the warm-up weights, each 0 where its term is free."""
         if self.inner:
             kl_inner = tf.reduce_mean(densities.log_tau - densities.log_q_psi)
-            inner *= tf.cast(kl_inner > self.inner, inner.dtype)
+            inner = inner * tf.cast(kl_inner > self.inner, inner.dtype)
         if self.outer:
             log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
             kl_outer = tf.reduce_mean(log_q - bounds.log_mean_exp(densities.log_prior))
-            outer *= tf.cast(kl_outer > self.outer, outer.dtype)
+            outer = outer * tf.cast(kl_outer > self.outer, outer.dtype)
         return inner, outer
 
 

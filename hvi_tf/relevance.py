@@ -11,7 +11,6 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import estimators
 from hvi_tf.methods import METHODS, Method
 from hvi_tf.settings import DataConfig, EvaluationConfig, field_names
-from hvi_tf.training import schedules
 
 if TYPE_CHECKING:
     from hvi_tf.config import Config
@@ -48,16 +47,10 @@ def _has_mlp(config: "Config") -> bool:
     return not convolutional or config.row.hierarchical or config.method.prior == "hierarchical"
 
 
-def _schedule(config: "Config") -> list[int]:
-    """The K of each step of the schedule."""
-    t = config.training
-    return [K for _, K in schedules.parse_steps(t.K_schedule or f"0:{config.method.K}", t.epochs)]
-
-
 def _has_more_terms(config: "Config") -> bool:
     """Whether a sum over k or m has more terms than `--backward_samples`."""
     method, row = config.method, config.row
-    K = max(_schedule(config)) * (method.M if row.shared == "MK" else 1)
+    K = max(K for _, K in config.k_steps) * (method.M if row.shared == "MK" else 1)
     return row.takes_backward_samples and method.backward_samples < max(K, method.M)
 
 
@@ -102,7 +95,7 @@ USES: dict[str, Use] = {
         "--lr_schedule=exponential with an --annealing_factor below 1",
     ),
     "K_schedule": Use(
-        lambda config: set(_schedule(config)) != {config.method.K}, "numbers other than --K"
+        lambda config: {K for _, K in config.k_steps} != {config.method.K}, "numbers other than --K"
     ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
     "inner_free_bits": _rows(lambda row: row.takes_inner_warmup),

@@ -232,6 +232,13 @@ class TrainingConfig:
         1,
         MAX_EPOCHS,
     )
+    minutes: float = _flag(
+        0.0,
+        "Plans the epochs of a new run, in place of --epochs: as many as take so many minutes on "
+        "this machine, by the speed of its first steps. The score comes after them. 0: no plan.",
+        0.0,
+        1e7,
+    )
     max_steps: int = _flag(
         0, "Ends training after this many steps, though epochs may be left; 0: never.", 0, MAX_STEPS
     )

@@ -90,8 +90,8 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     """Returns the configuration to go on with when `config` is asked for in the workdir `path`.
 
     Settings that are no part of a run's identity may have changed, and epochs may have
-    grown. `--jit_compile=auto`, an unknown data file and settings that the run does not use
-    take what the run began with.
+    grown. `--jit_compile=auto`, an unknown data file, the epochs of `--minutes` and settings that
+    the run does not use take what the run began with.
 
     Raises:
         UserError: if the workdir holds another run; lists what differs.
@@ -106,6 +106,9 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     if not config.data.data_digest:
         data = dataclasses.replace(config.data, data_digest=stored.data.data_digest)
         config = dataclasses.replace(config, data=data)
+    if 0 < config.training.minutes == stored.training.minutes:  # it was planned once
+        training = dataclasses.replace(config.training, epochs=stored.training.epochs)
+        config = dataclasses.replace(config, training=training)
     config = with_stored_unused(config, stored)
     changes = differences(stored, config)
     if changes:

@@ -37,6 +37,8 @@ VALUES = {
     **{"pixelcnn_channels": 3, "pixelcnn_kernels": (5, 3), "tau_gate_bias": -1.0},
     **{"precision": "bfloat16", "learning_rate": 0.1, "annealing_factor": 0.5},
     **{"annealing_epochs": 7.0, "K_schedule": "0:1", "inner_warmup_epochs": 3.0},
+    **{"weight_decay": 0.1, "lr_final_fraction": 0.1, "tau_steps": 1},
+    **{"inner_free_bits": 1e6, "outer_free_bits": 1e6},
     **{"outer_warmup_epochs": 3.0, "kl_annealing_steps": 9, "kl_annealing_start": 0.3},
     **{"estimator": "ais", "eval_steps": 3, "eval_M": 7, "eval_tolerance": 0.3, "eval_K": 3},
     **{"eval_L": 3, "eval_split": "train", "eval_images": 3, "eval_svi_learning_rate": 0.3},
@@ -47,7 +49,7 @@ OF_EVERY_RUN = {
     *("dataset", "split", "split_seed", "data_dir", "manual_dir", "data_digest", "epochs"),
     *("max_steps", "patience", "batch_size", "checkpoint_every", "keep_checkpoints", "keep_every"),
     *("on_nonfinite", "eval_every", "jit_compile", "steps_per_call", "frozen"),
-    *("optimizer", "clip_norm", "seed"),
+    *("optimizer", "clip_norm", "seed", "minutes", "lr_schedule", "lr_warmup_steps", "ema_decay"),
 }
 OF_A_MODE = {"num_samples", "tau_epochs"}
 OF_AN_EVALUATION = [n for n in field_names(EvaluationConfig) if n not in OF_A_MODE]
@@ -70,6 +72,7 @@ RUNS = {
     "annealed": dict(bound="hvm", kl_annealing_steps=5),
     "constant weight": dict(bound="vae", kl_annealing_steps=5, kl_annealing_start=1.0),
     "constant rate": dict(bound="vae", annealing_factor=1.0),
+    "linear rate": dict(bound="vae", lr_schedule="linear", optimizer="adamw"),
 }
 
 
@@ -104,8 +107,11 @@ def step(config):
     model = make_vae(config, 16)
     model.set_schedule(*config.schedule(1))
     model.optimizer.iterations.assign(1)
+    model.set_run_length(4)
     reported, ascent = model.ascent(X)
     arrays = [*reported.values(), *(g for group in ascent for g in group)]
+    if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
+        arrays += [*model.train_step(X).values(), *model.trainable_variables]
     return [np.asarray(a).tobytes() for a in arrays]
 
 

@@ -12,6 +12,30 @@ def test_published_k_schedule():
     assert [schedules.step_function(steps, e) for e in epochs] == [0, 0, 5, 5, 25, 25, 50, 50]
 
 
+@pytest.mark.parametrize(
+    ("epochs", "expected"),
+    [(20, [1] * 10 + [5] * 8 + [20] * 2), (3, [1, 1, 5]), (1, [1])],
+)
+def test_percents_are_of_the_runs_epochs(epochs, expected):
+    steps = schedules.parse_steps("0%:1,50%:5,90%:20", epochs)
+    assert [schedules.step_function(steps, e) for e in range(epochs)] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0%:1,5:5", "both epochs and percents"),
+        ("0%:1,101%:5", "101% is more than 100%"),
+        ("5%:1", "begins at epoch 5"),
+        ("0%:1,50%:5,50%:6", "do not increase"),
+        ("0%:1,%:6", "not a list"),
+    ],
+)
+def test_percents_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        schedules.parse_steps(text, 20)
+
+
 def test_linear_warmup():
     assert [schedules.linear_warmup(e, 300) for e in (0, 150, 300, 999)] == [0.0, 0.5, 1.0, 1.0]
     assert schedules.linear_warmup(0, 0) == 1.0

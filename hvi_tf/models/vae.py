@@ -122,16 +122,20 @@ class VAE(Autoencoder):
         self._ascend_tau = tf.function(
             _sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
         )
-        variables = [v for group in self.parameter_groups for v in group]
-        self._apply = _applier(optimizer, variables, jit_compile)
-        if self.tau_optimizer is not None:
-            eta = list(self.parameter_groups.eta)
-            self._apply_to_tau = _applier(self.tau_optimizer, eta, jit_compile)
+        self._jit_compile = jit_compile
+        self._make_appliers()
         self._score = self._make_scorer(jit_compile)
         # Compiled as the step is, for the draws depend on that.
         self.first_densities = tf.function(
             self._first_densities, jit_compile=jit_compile, autograph=False
         )
+
+    def _make_appliers(self) -> None:
+        variables = [v for group in self.parameter_groups for v in group]
+        self._apply = _applier(self.optimizer, variables, self._jit_compile)
+        if self.tau_optimizer is not None:
+            eta = list(self.parameter_groups.eta)
+            self._apply_to_tau = _applier(self.tau_optimizer, eta, self._jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -152,6 +156,7 @@ class VAE(Autoencoder):
         for optimizer in (self.optimizer, self.tau_optimizer):
             if isinstance(optimizer, Adam):
                 optimizer.set_run_length(steps)
+        self._make_appliers()  # those that are compiled have the old length built in
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on images that the likelihood supports.
@@ -194,10 +199,12 @@ class VAE(Autoencoder):
         x = observations.images(data, self.x_dim)
         reported, ascent = self.ascent(x)
         if_finite(reported, lambda: self.climb(ascent))
+        taken = []
         for i in range(self.tau_steps):
-            of_tau = self.tau_ascent(x, i)
-            if_finite(reported, functools.partial(self.tau_climb, of_tau))
-        return reported | self.weight_norm()
+            of_tau, direction = self.tau_ascent(x, i)
+            climb = functools.partial(self.tau_climb, direction)
+            taken.append(if_finite(reported | of_tau, climb))
+        return reported | tau_steps_taken(taken) | self.weight_norm()
 
     def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
         """The first half of a step: what a batch says, and which way is up.
@@ -220,15 +227,19 @@ class VAE(Autoencoder):
         """The second half: applies what `ascent` returned, the same in every replica."""
         self._apply([g for group in ascent for g in group])
 
-    def tau_ascent(self, data: tf.Tensor, i: int) -> list[tf.Tensor]:
+    def tau_ascent(self, data: tf.Tensor, i: int) -> tuple[Metrics, list[tf.Tensor]]:
         """The first half of an extra step of tau: the gradient of the bound without warm-ups.
 
         Args:
             data: the batch `[B, Dx]`.
             i: number of the extra step, from 0.
+
+        Returns:
+            The norm of the gradient, and the gradient.
         """
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN_TAU, self.optimizer.iterations, i)
-        return _mean_over_replicas(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
+        ascent = _mean_over_replicas(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
+        return {"gradient_norm_tau_step": tf.linalg.global_norm(ascent)}, ascent
 
     def tau_climb(self, ascent: list[tf.Tensor]) -> None:
         """The second half: applies what `tau_ascent` returned, the same in every replica."""
@@ -383,15 +394,24 @@ class VAE(Autoencoder):
         return self._score(x, seed)
 
 
-def if_finite(reported: Metrics, climb: Callable[[], None]) -> None:
-    """Climbs if a step's terms and gradients are all finite; else the weights stay."""
+def if_finite(reported: Metrics, climb: Callable[[], None]) -> tf.Tensor:
+    """Climbs if a step's terms and gradients are all finite; else the weights stay.
+
+    Returns:
+        Whether they are.
+    """
     finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
 
     def climbed() -> tf.Tensor:
         climb()
         return finite
 
-    tf.cond(finite, climbed, lambda: finite)
+    return tf.cond(finite, climbed, lambda: finite)
+
+
+def tau_steps_taken(finite: list[tf.Tensor]) -> Metrics:
+    """How many of the extra steps of tau had a finite gradient; the others are left out."""
+    return {"tau_steps": tf.add_n([tf.cast(f, tf.float32) for f in finite])} if finite else {}
 
 
 def _applier(

@@ -18,7 +18,8 @@ from hvi_tf.workdir import Workdir
 
 # What may differ from the run whose model is kept; its evaluation may differ, too.
 _OWN_SETTINGS = {
-    *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "batch_size", "learning_rate"),
+    *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "minutes"),
+    *("batch_size", "learning_rate"),
     *("annealing_factor", "annealing_epochs", "lr_schedule", "lr_final_fraction"),
     *("lr_warmup_steps", "ema_decay", "optimizer", "weight_decay"),
     *("seed", "checkpoint_every", "eval_every"),
@@ -55,7 +56,7 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
         **dict(posterior="gaussian", svi_steps=None, pi="uniform", sir=False),
         **dict(double_sampling=False, encoder_objective="elbo", estimator="auto"),
         **dict(eval_steps=None, kl_annealing_steps=0, max_steps=0, patience=0),
-        **dict(inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0),
+        **dict(inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0, minutes=0.0),
     }
     return config_lib.derive(base | fresh, **given)
 

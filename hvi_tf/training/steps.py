@@ -66,14 +66,18 @@ class StepRunner:
             first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
             return ascent(batch[first : first + rows], *arguments)
 
+        def first(metrics: dict[str, Any]) -> dict[str, tf.Tensor]:
+            return {n: strategy.experimental_local_results(v)[0] for n, v in metrics.items()}
+
         reported, direction = strategy.run(of_share, args=(model.ascent,))
-        reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
+        reported = first(reported)
         vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
+        taken = []
         for i in range(model.tau_steps):
-            of_tau = strategy.run(of_share, args=(model.tau_ascent, i))
-            climb = functools.partial(strategy.run, model.tau_climb, args=(of_tau,))
-            vae.if_finite(reported, climb)
-        return reported | model.weight_norm()
+            of_tau, direction = strategy.run(of_share, args=(model.tau_ascent, i))
+            climb = functools.partial(strategy.run, model.tau_climb, args=(direction,))
+            taken.append(vae.if_finite(reported | first(of_tau), climb))
+        return reported | vae.tau_steps_taken(taken) | model.weight_norm()
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
         self._names[K] = tuple(metrics)

@@ -89,12 +89,23 @@ DRAWN = {
     "max_steps": [0, 1, 3],
     "patience": [0, 1, 5],
     "batch_size": [1, 2, 3, 4],
-    "optimizer": ["adam", "amsgrad", "sgd"],
+    "optimizer": ["adam", "amsgrad", "adamw", "sgd"],
+    "weight_decay": [0.0, 0.1, 10.0, 1e39],
+    "lr_schedule": ["exponential", "cosine", "linear", "constant"],
+    "lr_final_fraction": [0.0, 0.5, 1.0, 2.0],
+    "lr_warmup_steps": [0, 1, 2, 2**40],
+    "ema_decay": [0.0, 0.5, 0.999, 1.0],
+    "inner_free_bits": [0.0, 1e-9, 1.0, 1e30, 1e39],
+    "outer_free_bits": [0.0, 1e-9, 1.0, 1e30, 1e39],
+    "tau_steps": [0, 1, 2],
+    "minutes": [0.0, 1.0, -1.0],
     "clip_norm": [0.0, 1e-30, 1e-3, 5.0, 1e30, 1e37, 1e39],
     "learning_rate": [0.0, 1e-30, 1e-3, 0.1, 1.0, 10.0, 1e39],
     "annealing_factor": [1e-9, 0.5, 0.95, 1.0, 0.0],
     "annealing_epochs": [1e-9, 0.5, 1.0, 100.0, 1e30],
-    "K_schedule": ["0:0", "0:0,1:2", "0:3,2:0", "0:1,1:2,2:5", "1:0", "0:0,0:1", "0:x"],
+    "K_schedule": [
+        *("0:0", "0:0,1:2", "0:3,2:0", "0:1,1:2,2:5", "0%:1,50%:2", "1:0", "0:0,0:1", "0:x")
+    ],
     "inner_warmup_epochs": [0.0, 1e-9, 0.5, 2.0, 3.0, 1e30],
     "outer_warmup_epochs": [0.0, 1e-9, 0.5, 2.0, 3.0, 1e30],
     "kl_annealing_steps": [0, 1, 2, 5_000, 2**40],
@@ -130,7 +141,7 @@ ALWAYS = {
 REDRAWN = {"hidden", "latent_dim", "aux_dim", "prior_dim", "flow_hidden"}
 # What matters to a training step is set more often than what does not.
 SELDOM = {
-    *("dataset", "split", "split_seed", "data_dir", "manual_dir", "epochs", "max_steps"),
+    *("dataset", "split", "split_seed", "data_dir", "manual_dir", "epochs", "max_steps", "minutes"),
     *("patience", "checkpoint_every", "eval_every", "steps_per_call", "tau_epochs", "estimator"),
     *("eval_steps", "eval_M", "eval_tolerance", "eval_K", "eval_L", "eval_split", "eval_images"),
     *("eval_svi_learning_rate", "num_samples", "ais_chains", "ais_steps", "ais_leapfrog_steps"),
@@ -147,6 +158,8 @@ RARE = {
     },
     **{"svi_clip_norm": 1, "clip_norm": 1, "tau_gate_bias": 1, "precision": 1, "optimizer": 1},
     **{"annealing_factor": 1, "kl_annealing_start": 1, "seed": 1, "K_schedule": 3, "epochs": 1},
+    **{"weight_decay": 1, "lr_schedule": 1, "lr_final_fraction": 1, "ema_decay": 1},
+    **{"inner_free_bits": 1, "outer_free_bits": 1, "minutes": 1},
 }
 
 IMAGES = ("black", "white", "noise", "mixed")
@@ -252,6 +265,7 @@ def _step(model, config, x, epoch, run_steps):
     import tensorflow as tf
 
     model.set_schedule(*config.schedule(epoch))
+    model.set_run_length(STEPS)
     before = [v.numpy().copy() for v in model.trainable_variables]
     if run_steps is not None:
         metrics = run_steps(iter(tf.data.Dataset.from_tensors(x)), 1).values

@@ -1,0 +1,123 @@
+"""How many epochs fit into a number of minutes, by measurement when a run begins."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from hvi_tf import distribution, seeds
+from hvi_tf.config import Config
+from hvi_tf.data import pipeline
+from hvi_tf.data.datasets import Dataset
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import VAE
+from hvi_tf.progress import counted
+from hvi_tf.settings import MAX_EPOCHS
+from hvi_tf.training import loop
+from hvi_tf.training.steps import StepRunner
+
+SECONDS = 4.0  # for which the steps of one K are timed
+_MIN_CALLS = 3
+
+
+class Costs(NamedTuple):
+    """What a run takes on this machine, in seconds."""
+
+    steps: dict[int, float]  # of a training step, by K
+    validation: float  # of a validation with its checkpoint
+
+
+def plan(config: Config, model: VAE, data: Dataset) -> Config:
+    """Returns `config` with as many epochs as fit into its `minutes`, and says so.
+
+    Training steps of every K are timed on the model, which is left as it was found. So the run
+    is the one that `--epochs` with the same number would make.
+
+    Args:
+        config: of a run that has not begun.
+        model: of the run, compiled.
+        data: what it will be trained on.
+
+    Raises:
+        UserError: if not even one epoch fits.
+    """
+    began = time.monotonic()
+    costs = _measure(config, model, data)
+    per_epoch = pipeline.steps_per_epoch(len(data.train), config.training.batch_size)
+    minutes = config.training.minutes
+    left = minutes * 60.0 - (time.monotonic() - began)
+    epochs = distribution.least(_fitting_epochs(config, costs, per_epoch, left))
+    if not epochs:
+        needed = (_seconds(config, costs, per_epoch, 1) + minutes * 60.0 - left) / 60.0
+        raise UserError(
+            f"--minutes={minutes}: one epoch and its preparation take {needed:.1f} minutes here; "
+            "give more"
+        )
+    steps = ", ".join(f"{1e3 * s:.1f} ms at K={K}" for K, s in costs.steps.items())
+    print(f"Plan: {counted(epochs, 'epoch')} in {minutes:g} minutes; a step {steps}", flush=True)
+    return _with_epochs(config, epochs)
+
+
+def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
+    t = config.training
+    optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
+    variables = [*model.variables, *(v for o in optimizers for v in o.variables)]
+    found = [v.numpy() for v in variables]
+    model.set_run_length(1)
+    run_steps = StepRunner(model)
+    batches = iter(
+        pipeline.training_batches(
+            data.train, t.batch_size, t.seed, 0, 2**31 - 1, likelihood=config.model.likelihood
+        )
+    )
+    steps = {}
+    for K in dict.fromkeys(K for _, K in config.k_steps):
+        model.set_schedule(*config.schedule(0)._replace(K=K))
+        run_steps(batches, 1)  # compiles
+        first = _seconds_of(lambda: run_steps(batches, t.steps_per_call))
+        calls = distribution.least(max(_MIN_CALLS, round(SECONDS / first)))
+        times = [_seconds_of(lambda: run_steps(batches, t.steps_per_call)) for _ in range(calls)]
+        steps[K] = float(np.median(times)) / t.steps_per_call
+    images = pipeline.fixed_observation(
+        data.validation, config.model.likelihood, t.seed, seeds.Purpose.VALIDATE
+    )
+    loop.validate(model, images[: model.validation_images], t.seed)  # compiles
+    validation = _seconds_of(lambda: loop.validate(model, images, t.seed))
+    for variable, value in zip(variables, found, strict=True):
+        variable.assign(value)
+    return Costs(steps, validation)
+
+
+def _seconds_of(function: Callable[[], Any]) -> float:
+    began = time.monotonic()
+    function()
+    return time.monotonic() - began
+
+
+def _fitting_epochs(config: Config, costs: Costs, per_epoch: int, seconds: float) -> int:
+    """The most epochs that take at most `seconds`; 0 if one takes more."""
+    low, high = 0, MAX_EPOCHS
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _seconds(config, costs, per_epoch, middle) <= seconds:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _seconds(config: Config, costs: Costs, per_epoch: int, epochs: int) -> float:
+    """What a run of so many epochs takes."""
+    pairs = _with_epochs(config, epochs).k_steps
+    ends = [*(start for start, _ in pairs[1:]), epochs]
+    steps = sum(
+        max(min(end, epochs) - start, 0) * per_epoch * costs.steps[K]
+        for (start, K), end in zip(pairs, ends, strict=True)
+    )
+    return steps + -(-epochs // config.training.eval_every) * costs.validation
+
+
+def _with_epochs(config: Config, epochs: int) -> Config:
+    return dataclasses.replace(config, training=dataclasses.replace(config.training, epochs=epochs))
