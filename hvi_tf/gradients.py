@@ -49,7 +49,7 @@ class FreeBits(NamedTuple):
     whole or left out, by the mean over the batch.
     """
 
-    inner: float = 0.0  # of KL(tau||q(psi)), for log q(psi|x) - log tau
+    inner: float = 0.0  # of KL(tau||q(psi)), by psi_1:K (psi_0 at K=0), for log q(psi|x) - log tau
     outer: float = 0.0  # of KL(q(z|x)||p(z)), for log p(z) - U
 
     def weights(
@@ -57,8 +57,9 @@ class FreeBits(NamedTuple):
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the warm-up weights, each 0 where its term is free."""
         if self.inner:
-            kl_inner = tf.reduce_mean(densities.log_tau - densities.log_q_psi)
-            inner = inner * tf.cast(kl_inner > self.inner, inner.dtype)
+            log_ratios = densities.log_tau - densities.log_q_psi
+            of_tau = log_ratios[1:] if log_ratios.shape[0] > 1 else log_ratios
+            inner = inner * tf.cast(tf.reduce_mean(of_tau) > self.inner, inner.dtype)
         if self.outer:
             log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
             kl_outer = tf.reduce_mean(log_q - bounds.log_mean_exp(densities.log_prior))
