@@ -227,7 +227,8 @@ class TrainingConfig:
 
     epochs: int = _flag(
         20,
-        "Epochs of training; may be raised later to go on with a finished run. The "
+        "Epochs of training; may be raised later to go on with a finished run, unless a schedule "
+        "ends with the run. The "
         "default ends in about ten minutes on 2 cores at K=50.",
         1,
         MAX_EPOCHS,

@@ -53,9 +53,8 @@ def test_a_rate_that_is_set_stays_the_largest_one():
     np.testing.assert_allclose(optimizer.learning_rate, 0.05, rtol=1e-6)
 
 
-def test_a_schedule_without_an_end_is_refused():
-    with pytest.raises(ValueError, match="schedule='cosine': call set_run_length"):
-        path_of(Adam(0.3, schedule="cosine"))
+def test_a_rate_without_an_end_to_fall_to_stays():
+    np.testing.assert_array_equal(path_of(Adam(0.3, schedule="cosine")), path_of(Adam(0.3)))
 
 
 def test_an_optimizer_may_be_applied_several_times_in_a_step():

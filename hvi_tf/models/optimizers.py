@@ -37,24 +37,24 @@ class Adam(keras.optimizers.Adam):
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, **options)
-        self._falls = schedule in ("cosine", "linear")
-        self._of_schedule = schedule, warmup_steps, final_fraction
+        falls = schedule in ("cosine", "linear")
+        self._of_schedule = schedule if falls else "", warmup_steps, final_fraction
         self._steps_per_step = steps_per_step
         self._run_steps: int | None = None
 
     def set_run_length(self, steps: int) -> None:
-        """Says at which step the schedule ends; to be called before the first step."""
+        """Says at which step the schedule ends, before the first one; else the rate stays."""
         self._run_steps = steps
 
     def _get_current_learning_rate(self) -> Any:
         rate = super()._get_current_learning_rate()
         schedule, warmup_steps, final_fraction = self._of_schedule
-        if not (self._falls or warmup_steps):
+        if self._run_steps is None:
+            schedule = ""
+        if not (schedule or warmup_steps):
             return rate
-        if self._falls and self._run_steps is None:
-            raise ValueError(f"schedule={schedule!r}: call set_run_length before the first step")
-        steps = self._run_steps or 1
         step = tf.convert_to_tensor(self.iterations) // self._steps_per_step
+        steps = self._run_steps or 1
         return rate * rate_factor(step, schedule, steps, warmup_steps, final_fraction)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:

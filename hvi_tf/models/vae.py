@@ -151,8 +151,16 @@ class VAE(Autoencoder):
             if self.train_function is not None:  # Keras's own, which has the old K built in
                 self.make_train_function(force=True)
 
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
+
     def set_run_length(self, steps: int) -> None:
-        """Says at which step a schedule of the learning rate ends; before the first step."""
+        """Says at which step a schedule of the learning rate ends; before the first step.
+
+        Without it the rate does not fall.
+        """
         for optimizer in (self.optimizer, self.tau_optimizer):
             if isinstance(optimizer, Adam):
                 optimizer.set_run_length(steps)

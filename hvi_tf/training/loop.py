@@ -174,7 +174,8 @@ class Trainer:
         scores = self._validate(step)
         told = self._is_due(step, math.ceil(self._epochs / MAX_EPOCHS_TOLD))
         if told:
-            summaries.epoch(step, self._state.means, schedule, rate, scores)
+            told_schedule = schedule._replace(learning_rate=self._model.learning_rate)
+            summaries.epoch(step, self._state.means, told_schedule, rate, scores)
         if self._shows_images(step):
             with self._model.averaged():
                 summaries.images(step, self._model, self._validation)

@@ -45,6 +45,8 @@ class Summaries:
         self._workdir, self._path, self._metrics = workdir, workdir.tensorboard, workdir.metrics
         self._image_shape = image_shape
         self._trains_tau = config.row.inverse == "tau"
+        t = config.training
+        self._free_bits = t.inner_free_bits > 0 or t.outer_free_bits > 0
         if not distribution.is_chief():
             self._writer = tf.summary.create_noop_writer()
             return
@@ -76,8 +78,8 @@ class Summaries:
         """
         scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
         warm = min(schedule.inner, schedule.outer, means.get("kl_weight", 1.0)) < 1
-        if warm and means:  # of an epoch without a finite step there are none
-            # With a warm-up below 1 the objective bounds nothing, so it gets another name.
+        if (warm or self._free_bits) and means:  # without a finite step there are none
+            # With a weight below 1 the objective bounds nothing, so it gets another name.
             scalars["train/warmup_objective"] = means["objective"]
         scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
         scalars["speed/steps_per_second"] = rate
