@@ -95,7 +95,10 @@ USES: dict[str, Use] = {
         "--lr_schedule=exponential with an --annealing_factor below 1",
     ),
     "K_schedule": Use(
-        lambda config: {K for _, K in config.k_steps} != {config.method.K}, "numbers other than --K"
+        lambda config: (
+            not config.training.K_schedule or {K for _, K in config.k_steps} != {config.method.K}
+        ),
+        "numbers other than --K",
     ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
     "inner_free_bits": _rows(lambda row: row.takes_inner_warmup),

@@ -291,9 +291,10 @@ class TrainingConfig:
     )
     annealing_epochs: float = _flag(100.0, "Epochs per factor of --annealing_factor.", 1e-9)
     K_schedule: str = _flag(
-        "",
+        None,
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
-        "part of the run's epochs, such as 0%:5,80%:50. Default: --K throughout.",
+        "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0%:1 for "
+        "iwhvi and diwhvi, the most nats per minute; --K throughout for the others.",
     )
     inner_warmup_epochs: float = _flag(
         0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0
@@ -346,8 +347,9 @@ class TrainingConfig:
     )
     jit_compile: str = _flag(
         "auto",
-        "XLA for the forward and backward pass: on, off, or auto (on with a GPU). Part "
-        "of a run's identity: on and off draw different numbers.",
+        "XLA for the training step and the scores: on, off, or auto (on with a GPU; without one "
+        "where ten epochs or more of dense layers repay the compilation). Part of a run's "
+        "identity: on and off draw different numbers.",
     )
     steps_per_call: int = _flag(
         10, "Training steps per call of the compiled loop; more means less host work.", 1, MAX_COUNT
@@ -365,7 +367,7 @@ class TrainingConfig:
     @property
     def plans_to_the_end(self) -> bool:
         """Whether a schedule depends on how many epochs the run has."""
-        return self.decays_to_the_end or "%" in self.K_schedule
+        return self.decays_to_the_end or "%" in (self.K_schedule or "")
 
 
 @dataclasses.dataclass(frozen=True)

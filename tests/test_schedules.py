@@ -53,4 +53,19 @@ def test_config_gathers_them():
     values = config.schedule(3)
     assert (values.K, values.inner, values.outer) == (5, 1.0, 0.75)
     assert values.learning_rate == pytest.approx(1e-3 * 0.95**0.03)
-    assert config_lib.make(K=50).schedule(0).K == 50
+    assert config_lib.make(K=50, K_schedule="").schedule(0).K == 50
+
+
+@pytest.mark.parametrize(
+    ("values", "K"),
+    [
+        (dict(bound="iwhvi", K=50), 1),
+        (dict(bound="diwhvi", K=50), 1),
+        (dict(bound="iwhvi", K=0), 0),
+        (dict(bound="iwhvi", K=50, K_schedule="0:5"), 5),
+        (dict(bound="sivi", K=50), 50),
+        (dict(bound="bsvi", K=50, posterior="hierarchical"), 50),
+    ],
+)
+def test_rows_with_a_tau_of_their_own_train_at_1(values, K):
+    assert config_lib.make(**values).schedule(0).K == K

@@ -22,8 +22,8 @@ class Cell(NamedTuple):
 
     @property
     def config(self) -> Config:
-        """The whole configuration; XLA is off unless it is asked for."""
-        return config_lib.derive({"jit_compile": "off", **self.settings})
+        """The whole configuration; by default XLA is off and a batch has 256 images."""
+        return config_lib.derive({"jit_compile": "off", "batch_size": 256, **self.settings})
 
     def but(self, **changes: Any) -> "Cell":
         """The same step with other settings."""
