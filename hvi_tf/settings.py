@@ -226,10 +226,9 @@ class TrainingConfig:
     """How the model is trained."""
 
     epochs: int = _flag(
-        20,
-        "Epochs of training; may be raised later to go on with a finished run, unless a schedule "
-        "ends with the run. The "
-        "default ends in about ten minutes on 2 cores at K=50.",
+        40,
+        "Epochs of training. A finished run goes on with more of them, unless a schedule ends with "
+        "the run. The default of iwhvi ends in ten minutes on 2 cores.",
         1,
         MAX_EPOCHS,
     )
@@ -250,7 +249,9 @@ class TrainingConfig:
         0,
         MAX_EPOCHS,
     )
-    batch_size: int = _flag(256, "Images per step.", 1, MAX_COUNT)
+    batch_size: int = _flag(
+        128, "Images per step. The recipes of the IWHVI paper have 256.", 1, MAX_COUNT
+    )
     optimizer: str = _flag("adam", "Optimizer of the networks: adam, amsgrad or adamw.")
     weight_decay: float = _flag(
         0.004,
@@ -262,10 +263,10 @@ class TrainingConfig:
         0.0, "Largest norm of the gradient of all networks together; 0 does not clip.", 0.0
     )
     learning_rate: float = _flag(
-        2e-3, "Adam's largest step size. The published recipes start at 1e-3.", 0.0
+        4e-3, "Adam's largest step size. The published recipes start at 1e-3.", 0.0
     )
     lr_schedule: str = _flag(
-        "exponential",
+        "cosine",
         "How the learning rate falls: exponential (by --annealing_factor, without end), or cosine "
         "or linear (to --lr_final_fraction at the last of --epochs).",
     )
@@ -273,7 +274,7 @@ class TrainingConfig:
         0.0, "Where --lr_schedule=cosine|linear ends, as a part of --learning_rate.", 0.0, 1.0
     )
     lr_warmup_steps: int = _flag(
-        0, "Steps over which the learning rate first rises from 0.", 0, MAX_STEPS
+        200, "Steps over which the learning rate first rises from 0.", 0, MAX_STEPS
     )
     ema_decay: float = _flag(
         0.0,

@@ -144,12 +144,22 @@ def test_configurations_are_frozen():
         config_lib.make().method.K = 3
 
 
-def test_auto_jit_follows_the_device():
-    config = config_lib.make()
-    assert config_lib.resolve_jit(config, has_gpu=True).training.jit_compile == "on"
-    assert config_lib.resolve_jit(config, has_gpu=False).training.jit_compile == "off"
-    on = config_lib.make(jit_compile="on")
-    assert config_lib.resolve_jit(on, has_gpu=False) == on
+@pytest.mark.parametrize(
+    ("values", "on_a_cpu"),
+    [
+        (dict(epochs=10), "on"),
+        (dict(epochs=9), "off"),
+        (dict(epochs=10, bound="bsvi"), "off"),
+        (dict(epochs=10, encoder="resnet"), "off"),
+        (dict(epochs=10, jit_compile="off"), "off"),
+        (dict(epochs=1, jit_compile="on"), "on"),
+    ],
+)
+def test_xla_is_used_where_it_repays_its_compilation(values, on_a_cpu):
+    config = config_lib.make(**values)
+    assert config_lib.resolve_jit(config, has_gpu=False).training.jit_compile == on_a_cpu
+    if config.training.jit_compile == "auto":
+        assert config_lib.resolve_jit(config, has_gpu=True).training.jit_compile == "on"
 
 
 def test_a_path_begins_at_home_or_on_this_machine(monkeypatch):
