@@ -236,8 +236,12 @@ def _checked(values: Mapping[str, Any]) -> Config:
 
 
 def _trains_at_1(config: Config) -> bool:
-    """Whether the default schedule of K has K=1: with a tau of its own, K=1 learns fastest."""
-    return config.row.takes_inner_warmup and config.row.K.free and config.method.K > 1
+    """Whether the default schedule of K has K=1: with a tau of its own, K=1 learns fastest.
+
+    Who asks for a gradient through some of the K terms wants them all in training.
+    """
+    row, m = config.row, config.method
+    return row.takes_inner_warmup and row.K.free and m.K > 1 and not m.backward_samples
 
 
 # What is no number; numbers are checked along with their range.

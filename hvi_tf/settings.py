@@ -295,7 +295,8 @@ class TrainingConfig:
         None,
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
         "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0%:1 for "
-        "iwhvi and diwhvi, the most nats per minute; --K throughout for the others.",
+        "iwhvi and diwhvi without --backward_samples, which learn fastest so; --K throughout for "
+        "the others.",
     )
     inner_warmup_epochs: float = _flag(
         0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0

@@ -63,6 +63,7 @@ def test_config_gathers_them():
         (dict(bound="diwhvi", K=50), 1),
         (dict(bound="iwhvi", K=0), 0),
         (dict(bound="iwhvi", K=50, K_schedule="0:5"), 5),
+        (dict(bound="iwhvi", K=50, backward_samples=8), 50),
         (dict(bound="sivi", K=50), 50),
         (dict(bound="bsvi", K=50, posterior="hierarchical"), 50),
     ],

@@ -28,7 +28,7 @@ def small_vae(bound="iwhvi", x_dim=12, **values):
     sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, flow_hidden=(8,))
     for kind, size in CONVOLUTIONS.items():
         sizes |= size if kind in (values.get("encoder"), values.get("decoder")) else {}
-    sizes |= dict(batch_size=6, jit_compile="off")
+    sizes |= dict(batch_size=6, jit_compile="off", lr_warmup_steps=0)
     return make_vae(config_lib.derive(sizes, bound=bound, **values), x_dim=x_dim)
 
 
