@@ -225,7 +225,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
     )
     config = dataclasses.replace(config, method=validation.resolve(config.method))
     if config.training.K_schedule is None:
-        K_schedule = "0%:1" if _trains_at_1(config) else ""
+        K_schedule = "0:1" if _trains_at_1(config) else ""
         training = dataclasses.replace(config.training, K_schedule=K_schedule)
         config = dataclasses.replace(config, training=training)
     if config.model.scale is None:
@@ -270,8 +270,9 @@ def differences(old: Config, new: Config) -> list[str]:
     """
     before, after = flatten(old), flatten(new)
     continues = old.training.epochs < new.training.epochs and not old.training.plans_to_the_end
+    ends = " (a schedule ends with the run)" if old.training.plans_to_the_end else ""
     return [
-        f"--{name}: {before[name]} -> {after[name]}"
+        f"--{name}: {before[name]} -> {after[name]}{ends if name == 'epochs' else ''}"
         for name in before
         if before[name] != after[name]
         and name not in _NOT_IDENTITY
@@ -324,7 +325,9 @@ def identity_digest(config: Config) -> str:
 
     Settings that came after the first runs count where they changed what those did.
     """
-    left_out = {*_NOT_IDENTITY, "epochs", "jit_compile", "frozen"}
+    left_out = {*_NOT_IDENTITY, "jit_compile", "frozen"}
+    if not config.training.plans_to_the_end:
+        left_out.add("epochs")
     identity = {
         name: value
         for name, value in flatten(config).items()

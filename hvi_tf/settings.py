@@ -294,7 +294,7 @@ class TrainingConfig:
     K_schedule: str = _flag(
         None,
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
-        "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0%:1 for "
+        "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0:1 for "
         "iwhvi and diwhvi without --backward_samples, which learn fastest so; --K throughout for "
         "the others.",
     )

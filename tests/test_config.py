@@ -132,11 +132,28 @@ def test_bad_settings_are_named_with_their_value(values, message):
 
 def test_differences_name_what_makes_another_run():
     config = config_lib.make(K=5, epochs=10)
-    assert config_lib.differences(config, config_lib.make(K=6, epochs=10)) == ["--K: 5 -> 6"]
-    assert config_lib.differences(config, config_lib.make(K=5, epochs=9)) == ["--epochs: 10 -> 9"]
-    assert not config_lib.differences(
-        config, config_lib.make(K=5, epochs=11, eval_M=7, data_dir="d")
-    )
+
+    def differences(**values):
+        return config_lib.differences(config, config_lib.make(**{"K": 5, "epochs": 10, **values}))
+
+    assert differences(K=6) == ["--K: 5 -> 6"]
+    assert differences(epochs=9) == ["--epochs: 10 -> 9 (a schedule ends with the run)"]
+    assert not differences(eval_M=7, data_dir="d")
+
+
+@pytest.mark.parametrize(
+    ("values", "continues"),
+    [
+        (dict(lr_schedule="exponential", K_schedule=""), True),
+        (dict(lr_schedule="cosine", K_schedule=""), False),
+        (dict(lr_schedule="exponential", K_schedule="0%:1,50%:5"), False),
+    ],
+)
+def test_more_epochs_are_the_same_run_unless_a_schedule_ends_with_it(values, continues):
+    old, new = (config_lib.make(K=5, epochs=epochs, **values) for epochs in (10, 11))
+    assert (not config_lib.differences(old, new)) == continues
+    same = config_lib.identity_digest(old) == config_lib.identity_digest(new)
+    assert same == continues
 
 
 def test_configurations_are_frozen():

@@ -8,7 +8,10 @@ from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import fit_tau
 
-TRAINED = config_lib.make(bound="sivi", K=3, hidden=(20,), epochs=9, outer_warmup_epochs=4.0)
+TRAINED = config_lib.make(
+    **dict(bound="sivi", K=3, hidden=(20,), epochs=9, outer_warmup_epochs=4.0),
+    lr_schedule="exponential",
+)
 
 
 def test_it_keeps_the_model_and_trains_anew():

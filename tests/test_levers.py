@@ -100,7 +100,7 @@ def test_averages_follow_the_recursion():
 
 @pytest.mark.usefixtures("eager")
 def test_steps_of_tau_move_tau_alone_and_lift_the_bound():
-    config = config_lib.make(**SIZES, bound="iwhvi", K=2, tau_steps=3, learning_rate=0.01)
+    config = config_lib.make(**SIZES, bound="iwhvi", K=2, tau_steps=3, lr_warmup_steps=0)
     model, plain = (
         make_vae(config, 16),
         make_vae(config_lib.derive(config_lib.flatten(config), tau_steps=0), 16),

@@ -36,6 +36,7 @@ FLAGFILES = pathlib.Path(__file__).resolve().parent.parent / "flags"
 TINY = [
     *("--hidden=16,16", "--latent_dim=4", "--aux_dim=3", "--K=2"),
     *("--batch_size=1024", "--epochs=3", "--steps_per_call=7"),  # 53 steps an epoch
+    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # so that more epochs may follow
     *("--eval_M=4", "--eval_K=3", "--eval_images=60"),
 ]
 

@@ -11,18 +11,19 @@ from hvi_tf import files
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 
-CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off")
+ENDLESS = dict(lr_schedule="exponential")  # so that more epochs may follow
+CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off", **ENDLESS)
 
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path):
     workdirs.create_or_open(tmp_path / "w", CONFIG).close()
     with pytest.raises(UserError, match=r"another configuration: --K: 5 -> 6; --seed: 0 -> 9"):
-        workdirs.reconcile(tmp_path / "w", config_lib.make(K=6, epochs=3, seed=9))
+        workdirs.reconcile(tmp_path / "w", config_lib.make(K=6, epochs=3, seed=9, **ENDLESS))
 
 
 def test_more_epochs_are_the_same_run(tmp_path):
     workdirs.create_or_open(tmp_path / "w", CONFIG).close()
-    workdirs.create_or_open(tmp_path / "w", config_lib.make(K=5, epochs=7)).close()
+    workdirs.create_or_open(tmp_path / "w", config_lib.make(K=5, epochs=7, **ENDLESS)).close()
     stored = workdirs.open_existing(tmp_path / "w")
     assert stored.config.training.epochs == 7
     assert stored.config.training.jit_compile == "off"  # kept, though the flag said auto
@@ -39,6 +40,7 @@ def test_more_epochs_are_the_same_run(tmp_path):
 )
 def test_a_run_of_an_earlier_version_goes_on_with_its_unused_settings(tmp_path, run, unused):
     """Version 0.1 stored settings that `make` refuses now; they stay in the run's identity."""
+    run = run | ENDLESS
     asked = config_lib.make(**run, epochs=3, jit_compile="off")
     sections = json.loads(asked.to_json())
     for section in sections.values():

@@ -12,7 +12,10 @@ from hvi_tf.training import loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
 DATA = Dataset(IMAGES[:40], IMAGES[40:50], IMAGES[50:], (4, 4, 1))  # 4 steps an epoch
-COMMON = dict(bound="iwhvi", K=2, hidden=(8, 8), latent_dim=3, aux_dim=2, batch_size=10)
+COMMON = dict(
+    **dict(bound="iwhvi", K=2, hidden=(8, 8), latent_dim=3, aux_dim=2, batch_size=10),
+    **dict(K_schedule="", lr_schedule="exponential", lr_warmup_steps=0, learning_rate=2e-3),
+)
 CONFIG = config_lib.make(**COMMON, epochs=3, steps_per_call=3, jit_compile="off")
 
 

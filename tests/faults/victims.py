@@ -18,7 +18,10 @@ import traceback
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SIZES = ("--hidden=8,8", "--latent_dim=3", "--jit_compile=off", "--devices=cpu")
+SIZES = (
+    *("--hidden=8,8", "--latent_dim=3", "--jit_compile=off", "--devices=cpu"),
+    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # so that more epochs may follow
+)
 
 
 class Victims:
