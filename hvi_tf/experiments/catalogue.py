@@ -68,7 +68,7 @@ _ROWS = (
         "gradient-snr-toy",
         "Signal-to-noise ratios on a toy",
         f"{IWHVI}, figure 3b",
-        "1 min",
+        "2 min",
         "15 min on 2 cores",
     ),
     Entry(
@@ -104,7 +104,7 @@ _ROWS = (
         "backward-samples",
         "Gradients through some of the K terms",
         "beyond the papers",
-        "14 min after gradient-snr, 15 min alone",
+        "11 min after gradient-snr, 12 min alone",
         "20 GPU h",
     ),
 )

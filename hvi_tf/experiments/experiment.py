@@ -41,10 +41,16 @@ class Context(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What is said of the numbers, whether they bear it out, and by which numbers."""
+    """A statement about the numbers, and what they say of it.
+
+    Attributes:
+        text: the statement.
+        holds: whether the numbers show it or refute it; None if their errors decide neither.
+        evidence: the numbers, with their errors.
+    """
 
     text: str
-    holds: bool
+    holds: bool | None
     evidence: str
 
 

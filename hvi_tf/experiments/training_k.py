@@ -1,13 +1,21 @@
 """Figure 1b of Sobolev & Vetrov 2019: what K in training does to the model and to tau."""
 
-import math
 from typing import Any
 
 import numpy as np
 
 from hvi_tf.experiments import plots, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, curve, distinct, mean_and_error, plus_minus, select
+from hvi_tf.experiments.rows import (
+    Row,
+    all_above,
+    curve,
+    difference,
+    distinct,
+    mean_and_error,
+    plus_minus,
+    select,
+)
 
 QUANTITIES = {
     "log_likelihood": "test log-likelihood (DIWHVI)",
@@ -114,17 +122,12 @@ def claims(rows: list[Row]) -> list[Claim]:
     ):
         first, last = (found("autodiff", quantity, K) for K in (Ks[0], Ks[-1]))
         evidence = f"{plus_minus(*first)} at K={Ks[0]}, {plus_minus(*last)} nats at K={Ks[-1]}"
-        said.append(Claim(f"autodiff: {text}", _is_above(last, first), evidence))
+        said.append(Claim(f"autodiff: {text}", all_above(difference(last, first)), evidence))
     plain, dreg = (found(label, "kl_tau_mixing", Ks[-1]) for label in GRADIENTS)
     text = f"DReG makes tau more informative (K={Ks[-1]})"
     evidence = f"{plus_minus(*plain)} nats by autodiff, {plus_minus(*dreg)} by DReG"
-    said.append(Claim(text, _is_above(dreg, plain), evidence))
+    said.append(Claim(text, all_above(difference(dreg, plain)), evidence))
     return said
-
-
-def _is_above(a: tuple[float, float], b: tuple[float, float]) -> bool:
-    """By more than two standard errors of the difference."""
-    return a[0] - b[0] > 2.0 * math.hypot(a[1], b[1])
 
 
 EXPERIMENT = Experiment(
