@@ -47,8 +47,19 @@ _NOT_IDENTITY = {
 }
 
 
-# Settings that runs of version 0.1 did not have; they were as their defaults are.
-_LATER = {"precision", "backward_samples"}
+# Settings that runs of version 0.1 did not have, and the values that stand for what it did.
+_LATER = {
+    "precision": "float32",
+    "backward_samples": 0,
+    "weight_decay": 0.004,
+    "lr_schedule": "exponential",
+    "lr_final_fraction": 0.0,
+    "lr_warmup_steps": 0,
+    "ema_decay": 0.0,
+    "inner_free_bits": 0.0,
+    "outer_free_bits": 0.0,
+    "tau_steps": 0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,13 +84,14 @@ class Config:
     def schedule(self, epoch: int) -> schedules.ScheduleValues:
         """The values of all schedules at `epoch`."""
         t = self.training
-        K_steps = schedules.parse_steps(t.K_schedule or f"0:{self.method.K}")
+        K_steps = schedules.parse_steps(t.K_schedule or f"0:{self.method.K}", t.epochs)
+        factor = 1.0 if t.decays_to_the_end else t.annealing_factor
         return schedules.ScheduleValues(
             K=schedules.step_function(K_steps, epoch),
             inner=schedules.linear_warmup(epoch, t.inner_warmup_epochs),
             outer=schedules.linear_warmup(epoch, t.outer_warmup_epochs),
             learning_rate=schedules.exponential_decay(
-                epoch, t.learning_rate, t.annealing_factor, t.annealing_epochs
+                epoch, t.learning_rate, factor, t.annealing_epochs
             ),
         )
 
@@ -100,7 +112,7 @@ class Config:
         sections = files.parse_json(text)
         if not isinstance(sections, dict):
             raise UserError("the configuration has no sections")
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(_LATER)
         for name, section in sections.items():
             if name == PROVENANCE:
                 continue
@@ -231,15 +243,16 @@ def _check_kind(field: dataclasses.Field, value: Any) -> None:
 def differences(old: Config, new: Config) -> list[str]:
     """The fields that make `new` another run than `old`, as `--name: old -> new`.
 
-    More epochs make the same run, continued.
+    More epochs make the same run, continued, unless its schedules end with the run.
     """
     before, after = flatten(old), flatten(new)
+    continues = old.training.epochs < new.training.epochs and not old.training.plans_to_the_end
     return [
         f"--{name}: {before[name]} -> {after[name]}"
         for name in before
         if before[name] != after[name]
         and name not in _NOT_IDENTITY
-        and not (name == "epochs" and after[name] > before[name])
+        and not (name == "epochs" and continues)
     ]
 
 
@@ -283,14 +296,13 @@ def fit_name(config: Config, step: int) -> str:
 def identity_digest(config: Config) -> str:
     """The SHA-256 of what makes a run the run that it is, in hexadecimal.
 
-    Settings that came after the first runs count where they are not at their defaults.
+    Settings that came after the first runs count where they changed what those did.
     """
-    later = {field.name: field.default for field in fields() if field.name in _LATER}
     left_out = {*_NOT_IDENTITY, "epochs", "jit_compile", "frozen"}
     identity = {
         name: value
         for name, value in flatten(config).items()
-        if name not in left_out and (name not in later or value != later[name])
+        if name not in left_out and (name not in _LATER or value != _LATER[name])
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

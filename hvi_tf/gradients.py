@@ -42,6 +42,33 @@ class ParameterGroups(NamedTuple):
     pi: Sequence[Any] = ()  # the weights of a buffer of proposals
 
 
+class FreeBits(NamedTuple):
+    """Nats of a batch's mean KL divergence that cost nothing (Kingma et al. 2016, eq 15).
+
+    max(KL, free) has the gradient of KL above `free` and none below, so a term is either
+    whole or left out, by the mean over the batch.
+    """
+
+    inner: float = 0.0  # of KL(tau||q(psi)), for log q(psi|x) - log tau
+    outer: float = 0.0  # of KL(q(z|x)||p(z)), for log p(z) - U
+
+    def weights(
+        self, densities: LogDensities, inner: tf.Tensor, outer: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the warm-up weights, each 0 where its term is free."""
+        if self.inner:
+            kl_inner = tf.reduce_mean(densities.log_tau - densities.log_q_psi)
+            inner *= tf.cast(kl_inner > self.inner, inner.dtype)
+        if self.outer:
+            log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
+            kl_outer = tf.reduce_mean(log_q - bounds.log_mean_exp(densities.log_prior))
+            outer *= tf.cast(kl_outer > self.outer, outer.dtype)
+        return inner, outer
+
+
+NO_FREE_BITS = FreeBits()
+
+
 class Objective(NamedTuple):
     """A scalar to be maximised and what it was computed from.
 
@@ -50,8 +77,8 @@ class Objective(NamedTuple):
         method: the row of the table.
         sample: the draw.
         densities: the log-densities of the draw.
-        inner: warm-up c_in.
-        outer: warm-up c_out.
+        inner: warm-up c_in; 0 where free bits leave its term out.
+        outer: warm-up c_out; likewise.
         recorded: the log-densities that the tape knows: all, or those of the terms kept.
         kept: which these are; None if all.
     """
@@ -92,15 +119,18 @@ def value_and_gradients(
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
     backward_samples: int = 0,
+    free_bits: FreeBits = NO_FREE_BITS,
 ) -> tuple[Objective, ParameterGroups]:
     """Draws once and returns the objective with its gradient for every group, unchecked.
 
-    `inference.value_and_gradients` has the same arguments, describes them, and checks them.
+    `inference.value_and_gradients` has the same arguments, describes them, and checks them;
+    all but `free_bits`, which suit the training of an autoencoder.
     """
     tape, objective = record(
         *(model, method, x, variables),
         **dict(K=K, M=M, L=L, seed=seed, inner=inner, outer=outer),
         backward_samples=backward_samples,
+        free_bits=free_bits,
         estimators=[estimator],
     )
     return objective, ESTIMATORS[estimator](tape, objective, variables)
@@ -119,6 +149,7 @@ def record(
     inner: float | tf.Tensor = 1.0,
     outer: float | tf.Tensor = 1.0,
     backward_samples: int = 0,
+    free_bits: FreeBits = NO_FREE_BITS,
     estimators: Sequence[str] = ("reparameterized",),
 ) -> tuple[tf.GradientTape, Objective]:
     """Draws once on a tape, from which each of `estimators` can be read; see above."""
@@ -133,7 +164,7 @@ def record(
         if 0 < backward_samples < max(per_z, M):
             with tape.stop_recording():
                 densities = sampling.log_densities(model, method, x, sample)
-                inner, outer = _as_weights(densities, inner, outer)
+                inner, outer = _as_weights(densities, inner, outer, free_bits)
                 kept = subsampling.keep(
                     *(densities, per_z, M, backward_samples),
                     *(tf.random.fold_in(seed, _RESAMPLING), inner, outer),
@@ -142,13 +173,16 @@ def record(
             recorded = sampling.log_densities(model, unshared, x, kept.sample(sample))
         else:
             densities = recorded = sampling.log_densities(model, method, x, sample)
-            inner, outer = _as_weights(densities, inner, outer)
+            inner, outer = _as_weights(densities, inner, outer, free_bits)
     value = tf.reduce_mean(bounds.bound(densities, inner, outer))
     return tape, Objective(value, method, sample, densities, inner, outer, recorded, kept)
 
 
-def _as_weights(densities: LogDensities, *warmups: float | tf.Tensor) -> list[tf.Tensor]:
-    return [bounds.as_weight(c, densities.log_q_z.dtype) for c in warmups]
+def _as_weights(
+    densities: LogDensities, inner: float | tf.Tensor, outer: float | tf.Tensor, free: FreeBits
+) -> tuple[tf.Tensor, tf.Tensor]:
+    dtype = densities.log_q_z.dtype
+    return free.weights(densities, bounds.as_weight(inner, dtype), bounds.as_weight(outer, dtype))
 
 
 Estimator = Callable[[tf.GradientTape, Objective, ParameterGroups], ParameterGroups]

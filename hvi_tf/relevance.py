@@ -50,8 +50,8 @@ def _has_mlp(config: "Config") -> bool:
 
 def _schedule(config: "Config") -> list[int]:
     """The K of each step of the schedule."""
-    steps = schedules.parse_steps(config.training.K_schedule or f"0:{config.method.K}")
-    return [K for _, K in steps]
+    t = config.training
+    return [K for _, K in schedules.parse_steps(t.K_schedule or f"0:{config.method.K}", t.epochs)]
 
 
 def _has_more_terms(config: "Config") -> bool:
@@ -59,6 +59,10 @@ def _has_more_terms(config: "Config") -> bool:
     method, row = config.method, config.row
     K = max(_schedule(config)) * (method.M if row.shared == "MK" else 1)
     return row.takes_backward_samples and method.backward_samples < max(K, method.M)
+
+
+def _anneals(config: "Config") -> bool:
+    return not config.training.decays_to_the_end
 
 
 _BACKWARD = _rows(lambda row: row.takes_backward_samples).where
@@ -88,13 +92,22 @@ USES: dict[str, Use] = {
     "pixelcnn_channels": _network("decoder", "pixelcnn"),
     "pixelcnn_kernels": _network("decoder", "pixelcnn"),
     "tau_gate_bias": _rows(lambda row: row.inverse == "tau"),
+    "weight_decay": Use(lambda config: config.training.optimizer == "adamw", "--optimizer=adamw"),
+    "lr_final_fraction": Use(
+        lambda config: config.training.decays_to_the_end, "--lr_schedule=cosine|linear"
+    ),
+    "annealing_factor": Use(_anneals, "--lr_schedule=exponential"),
     "annealing_epochs": Use(
-        lambda config: config.training.annealing_factor != 1, "an --annealing_factor below 1"
+        lambda config: _anneals(config) and config.training.annealing_factor != 1,
+        "--lr_schedule=exponential with an --annealing_factor below 1",
     ),
     "K_schedule": Use(
         lambda config: set(_schedule(config)) != {config.method.K}, "numbers other than --K"
     ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
+    "inner_free_bits": _rows(lambda row: row.takes_inner_warmup),
+    "outer_free_bits": _rows(lambda row: not row.refines),
+    "tau_steps": _rows(lambda row: row.takes_inner_warmup),
     "tau_epochs": _rows(lambda row: row.hierarchical),
     "kl_annealing_steps": Use(
         lambda config: config.training.kl_annealing_start < 1, "a --kl_annealing_start below 1"

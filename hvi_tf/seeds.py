@@ -23,6 +23,7 @@ class Purpose(enum.IntEnum):
     ANNEAL = 8
     BRACKET = 9
     PILOT = 10
+    TRAIN_TAU = 11
 
 
 def fold(seed: int, purpose: Purpose, *indices: int | tf.Tensor) -> tf.Tensor:

@@ -243,21 +243,49 @@ class TrainingConfig:
         MAX_EPOCHS,
     )
     batch_size: int = _flag(256, "Images per step.", 1, MAX_COUNT)
-    optimizer: str = _flag("adam", "Optimizer of the networks: adam or amsgrad.")
+    optimizer: str = _flag("adam", "Optimizer of the networks: adam, amsgrad or adamw.")
+    weight_decay: float = _flag(
+        0.004,
+        "Decay of the weights under --optimizer=adamw: each step takes this times the learning "
+        "rate off them. Biases do not decay.",
+        0.0,
+    )
     clip_norm: float = _flag(
         0.0, "Largest norm of the gradient of all networks together; 0 does not clip.", 0.0
     )
     learning_rate: float = _flag(
-        2e-3, "Adam's step size at epoch 0. The published recipes start at 1e-3.", 0.0
+        2e-3, "Adam's largest step size. The published recipes start at 1e-3.", 0.0
+    )
+    lr_schedule: str = _flag(
+        "exponential",
+        "How the learning rate falls: exponential (by --annealing_factor, without end), or cosine "
+        "or linear (to --lr_final_fraction at the last of --epochs).",
+    )
+    lr_final_fraction: float = _flag(
+        0.0, "Where --lr_schedule=cosine|linear ends, as a part of --learning_rate.", 0.0, 1.0
+    )
+    lr_warmup_steps: int = _flag(
+        0, "Steps over which the learning rate first rises from 0.", 0, MAX_STEPS
+    )
+    ema_decay: float = _flag(
+        0.0,
+        "Averages the weights over steps, with this weight on the average so far, such as 0.999; "
+        "the averages are what is validated, scored and exported. 0: no averages.",
+        0.0,
+        0.999999,
     )
     annealing_factor: float = _flag(
-        0.95, "The step size is multiplied by this every --annealing_epochs.", 1e-9, 1.0
+        0.95,
+        "Under --lr_schedule=exponential the step size is multiplied by this every "
+        "--annealing_epochs.",
+        1e-9,
+        1.0,
     )
     annealing_epochs: float = _flag(100.0, "Epochs per factor of --annealing_factor.", 1e-9)
     K_schedule: str = _flag(
         "",
-        "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50. "
-        "Default: --K throughout.",
+        "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
+        "part of the run's epochs, such as 0%:5,80%:50. Default: --K throughout.",
     )
     inner_warmup_epochs: float = _flag(
         0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0
@@ -273,6 +301,24 @@ class TrainingConfig:
         MAX_STEPS,
     )
     kl_annealing_start: float = _flag(0.1, "That weight at step 0.", 0.0, 1.0)
+    inner_free_bits: float = _flag(
+        0.0,
+        "Nats that tau may be away from q(psi) for free: a step in whose batch KL(tau||q(psi)) is "
+        "below leaves out log q(psi) - log tau. Validation and test have it always.",
+        0.0,
+    )
+    outer_free_bits: float = _flag(
+        0.0,
+        "Nats that q(z|x) may be away from p(z) for free: a step in whose batch KL(q(z|x)||p(z)) "
+        "is below leaves out log p(z) - log q(z|x). Validation and test have it always.",
+        0.0,
+    )
+    tau_steps: int = _flag(
+        0,
+        "Steps of tau alone after each step of all networks, on the same images with new draws.",
+        0,
+        MAX_COUNT,
+    )
     seed: int = _flag(0, "The one seed from which every draw is folded.", 0, 2**31 - 1)
     checkpoint_every: int = _flag(1, "Epochs between checkpoints.", 1, MAX_EPOCHS)
     keep_checkpoints: int = _flag(
@@ -302,6 +348,16 @@ class TrainingConfig:
         7_000, "Epochs of a later --mode=fit_tau, unless that command names others.", 1, MAX_EPOCHS
     )
     frozen: str = _flag("", None)  # of a fit_tau run: the checkpoint whose p and q it keeps
+
+    @property
+    def decays_to_the_end(self) -> bool:
+        """Whether the learning rate falls until the last epoch, wherever that is."""
+        return self.lr_schedule in ("cosine", "linear")
+
+    @property
+    def plans_to_the_end(self) -> bool:
+        """Whether a schedule depends on how many epochs the run has."""
+        return self.decays_to_the_end or "%" in self.K_schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,8 @@ _CHOICES = {
     "likelihood": ("bernoulli", "discretized_logistic"),
     "encoder": ("mlp", "resnet"),
     "decoder": ("mlp", "pixelcnn"),
-    "optimizer": ("adam", "amsgrad"),
+    "optimizer": ("adam", "amsgrad", "adamw"),
+    "lr_schedule": ("exponential", "cosine", "linear"),
     "on_nonfinite": ("stop", "skip", "rollback"),
     "precision": ("float32", "bfloat16"),
 }
@@ -240,10 +241,11 @@ def _validate_k_schedule(config: "Config") -> None:
         if not config.row.K.free:
             raise UserError(f"--K_schedule={text}: --bound={m.bound} fixes K={m.K}; leave it out")
         try:
-            steps = schedules.parse_steps(text)
+            steps = schedules.parse_steps(text, config.training.epochs)
         except ValueError as error:
             raise UserError(
-                f"--K_schedule={text}: {error}; write it like 0:0,250:5,500:25,1000:50"
+                f"--K_schedule={text}: {error}; write it like 0:0,250:5,500:25,1000:50 or "
+                "0%:5,80%:50"
             ) from None
         for _, K in steps:
             if not 0 <= K <= MAX_COUNT:

@@ -7,7 +7,7 @@ from hvi_tf.training import schedules
 
 
 def test_published_k_schedule():
-    steps = schedules.parse_steps("0:0,250:5,500:25,1000:50")
+    steps = schedules.parse_steps("0:0,250:5,500:25,1000:50", 2_000)
     epochs = [0, 249, 250, 499, 500, 999, 1000, 9999]
     assert [schedules.step_function(steps, e) for e in epochs] == [0, 0, 5, 5, 25, 25, 50, 50]
 

@@ -1,7 +1,9 @@
 """How the autoencoder is trained and validated: one step, for every row of the table."""
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -20,13 +22,14 @@ from hvi_tf import (
 from hvi_tf.ascent import as_optimizer
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
-from hvi_tf.gradients import ParameterGroups
+from hvi_tf.gradients import FreeBits, ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models import metrics, observations
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
-from hvi_tf.settings import MethodConfig, ModelConfig
+from hvi_tf.models.optimizers import Adam
+from hvi_tf.settings import MethodConfig, ModelConfig, TrainingConfig
 from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 
@@ -70,20 +73,28 @@ class VAE(Autoencoder):
         jit_compile: bool = False,
         kl_annealing_start: float = 1.0,
         kl_annealing_steps: int = 0,
+        free_bits: FreeBits = gradients.NO_FREE_BITS,
+        tau_steps: int = 0,
+        tau_optimizer: keras.optimizers.Optimizer | type | str = "adam",
     ) -> None:
         """Chooses the optimizer, the gradient estimator and XLA for the heavy part.
 
         Args:
-            optimizer: of all networks; of Keras 3, or its class or name.
+            optimizer: of all networks; of Keras 3, or its class or name. With `use_ema` it
+                averages the weights, see `averaged`.
             gradient: a key of `gradients.ESTIMATORS` that the row takes.
-            jit_compile: whether to use XLA for the forward and backward pass.
+            jit_compile: whether to use XLA for the forward and backward pass, and on one device
+                for the optimizer.
             kl_annealing_start: weight of log p(z) - log q(z|x) at step 0.
             kl_annealing_steps: after which that weight, having risen linearly, is 1.
+            free_bits: nats of a batch's KL divergences that cost nothing.
+            tau_steps: steps of tau alone after each step of all networks.
+            tau_optimizer: of those.
 
         Raises:
-            ValueError: if the row does not take the estimator, or one of the two settings of KL
-                annealing is given without the other.
-            TypeError: if the optimizer is not one of Keras 3.
+            ValueError: if the row does not take the estimator, has no tau for the extra steps,
+                or one of the two settings of KL annealing is given without the other.
+            TypeError: if an optimizer is not one of Keras 3.
         """
         if gradient not in self.method.gradients:
             others = ", ".join(self.method.gradients)
@@ -93,15 +104,29 @@ class VAE(Autoencoder):
                 f"kl_annealing_start={kl_annealing_start}, kl_annealing_steps="
                 f"{kl_annealing_steps}: give a start below 1 and steps above 0, or neither"
             )
+        if tau_steps and not self.method.takes_inner_warmup:
+            raise ValueError(f"tau_steps={tau_steps}: bound={self.method.name!r} trains no tau")
         optimizer = as_optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
-        self.estimator = gradient
+        self.estimator, self.free_bits = gradient, free_bits
+        self.tau_steps, self.tau_optimizer = tau_steps, None
+        if tau_steps:
+            self.tau_optimizer = as_optimizer(tau_optimizer)
+            self.tau_optimizer.build(self.parameter_groups.eta)
         self._kl_annealing = kl_annealing_start, kl_annealing_steps
         compute = self._refine_and_differentiate if self.method.refines else self._differentiate
         # Only the loop of SVI needs autograph, which takes most of the time of tracing.
         autograph = self.method.refines
         self._ascend = tf.function(_sharing(compute), jit_compile=jit_compile, autograph=autograph)
+        self._ascend_tau = tf.function(
+            _sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
+        )
+        variables = [v for group in self.parameter_groups for v in group]
+        self._apply = _applier(optimizer, variables, jit_compile)
+        if self.tau_optimizer is not None:
+            eta = list(self.parameter_groups.eta)
+            self._apply_to_tau = _applier(self.tau_optimizer, eta, jit_compile)
         self._score = self._make_scorer(jit_compile)
         # Compiled as the step is, for the draws depend on that.
         self.first_densities = tf.function(
@@ -114,11 +139,19 @@ class VAE(Autoencoder):
         # over a long run these add up. Of NumPy's numbers it keeps none.
         self.inner.assign(np.float32(inner))
         self.outer.assign(np.float32(outer))
-        self.optimizer.learning_rate = np.float32(learning_rate)
+        for optimizer in (self.optimizer, self.tau_optimizer):
+            if optimizer is not None:
+                optimizer.learning_rate = np.float32(learning_rate)
         if self.training_K != K:
             self.training_K = K
             if self.train_function is not None:  # Keras's own, which has the old K built in
                 self.make_train_function(force=True)
+
+    def set_run_length(self, steps: int) -> None:
+        """Says at which step a schedule of the learning rate ends; before the first step."""
+        for optimizer in (self.optimizer, self.tau_optimizer):
+            if isinstance(optimizer, Adam):
+                optimizer.set_run_length(steps)
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on images that the likelihood supports.
@@ -158,8 +191,12 @@ class VAE(Autoencoder):
         weights stay as they are, and the metrics tell; so they do of weights that the step
         itself has spoiled.
         """
-        reported, ascent = self.ascent(observations.images(data, self.x_dim))
+        x = observations.images(data, self.x_dim)
+        reported, ascent = self.ascent(x)
         if_finite(reported, lambda: self.climb(ascent))
+        for i in range(self.tau_steps):
+            of_tau = self.tau_ascent(x, i)
+            if_finite(reported, functools.partial(self.tau_climb, of_tau))
         return reported | self.weight_norm()
 
     def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
@@ -171,15 +208,9 @@ class VAE(Autoencoder):
         step = self.optimizer.iterations
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
         kl_weight = self._kl_weight(step)
-        replica = tf.distribute.get_replica_context()
-        count = replica.num_replicas_in_sync
-        share = (replica.replica_id_in_sync_group, count) if count > 1 else ()
-        reported, ascent = self._ascend(
-            data, seed, self.inner, self.outer * kl_weight, self.training_K, *share
-        )
-        if share:
-            mean = tf.distribute.ReduceOp.MEAN
-            reported, ascent = replica.all_reduce(mean, (reported, ascent))
+        weights = self.inner, self.outer * kl_weight
+        reported, ascent = _mean_over_replicas(self._ascend, data, seed, *weights, self.training_K)
+        if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
             reported |= metrics.gradient_norms(ascent)  # of the mean, not the mean of norms
         if self._kl_annealing[1]:
             reported["kl_weight"] = kl_weight
@@ -187,8 +218,36 @@ class VAE(Autoencoder):
 
     def climb(self, ascent: ParameterGroups) -> None:
         """The second half: applies what `ascent` returned, the same in every replica."""
-        variables = [v for group in self.parameter_groups for v in group]
-        self.optimizer.apply([-g for group in ascent for g in group], variables)
+        self._apply([g for group in ascent for g in group])
+
+    def tau_ascent(self, data: tf.Tensor, i: int) -> list[tf.Tensor]:
+        """The first half of an extra step of tau: the gradient of the bound without warm-ups.
+
+        Args:
+            data: the batch `[B, Dx]`.
+            i: number of the extra step, from 0.
+        """
+        seed = seeds.fold(self.seed, seeds.Purpose.TRAIN_TAU, self.optimizer.iterations, i)
+        return _mean_over_replicas(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
+
+    def tau_climb(self, ascent: list[tf.Tensor]) -> None:
+        """The second half: applies what `tau_ascent` returned, the same in every replica."""
+        self._apply_to_tau(ascent)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gives the weights their averages while entered, if the optimizer makes any."""
+        raw = [tf.identity(v.value) for v in self.trainable_variables]
+        self.take_averages()
+        try:
+            yield
+        finally:
+            for variable, value in zip(self.trainable_variables, raw, strict=True):
+                variable.assign(value)
+
+    def take_averages(self) -> None:
+        """Gives the weights their averages for good, if the optimizer makes any."""
+        self.optimizer.finalize_variable_values(self.trainable_variables)
 
     def weight_norm(self) -> Metrics:
         """The norm of what is trained; not finite if any weight is not."""
@@ -231,8 +290,28 @@ class VAE(Autoencoder):
             inner=inner,
             outer=outer,
             backward_samples=self.method_config.backward_samples,
+            free_bits=self.free_bits,
         )
         return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
+
+    def _differentiate_tau(
+        self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
+    ) -> list[tf.Tensor]:
+        _, ascent = gradients.value_and_gradients(
+            self.prepare,
+            self.method,
+            x,
+            ParameterGroups(eta=self.parameter_groups.eta),
+            K=K,
+            M=self.M,
+            L=self.L,
+            seed=seed,
+            estimator=self.estimator,
+            inner=inner,
+            outer=outer,
+            backward_samples=self.method_config.backward_samples,
+        )
+        return list(ascent.eta)
 
     def _refine_and_differentiate(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
@@ -315,6 +394,29 @@ def if_finite(reported: Metrics, climb: Callable[[], None]) -> None:
     tf.cond(finite, climbed, lambda: finite)
 
 
+def _applier(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], jit_compile: bool
+) -> Callable[[list[tf.Tensor]], None]:
+    """A function that takes a step along a gradient; on one device XLA may compile it."""
+
+    def apply(ascent: list[tf.Tensor]) -> None:
+        optimizer.apply([-g for g in ascent], variables)
+
+    if jit_compile and not tf.distribute.has_strategy():
+        return tf.function(apply, jit_compile=True, autograph=False)
+    return apply
+
+
+def _mean_over_replicas(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
+    """What `compute` finds for a batch; in a replica, whose x is a share of it, the mean."""
+    replica = tf.distribute.get_replica_context()
+    count = replica.num_replicas_in_sync
+    if count == 1:
+        return compute(x, *arguments)
+    found = compute(x, *arguments, replica.replica_id_in_sync_group, count)
+    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, found)
+
+
 def _sharing(compute: Callable) -> Callable:
     """`compute`, given also which of how many shares of a batch x is."""
 
@@ -333,28 +435,11 @@ def _sharing(compute: Callable) -> Callable:
     return shared
 
 
-class Adam(keras.optimizers.Adam):
-    """Keras's, but that replicas hand it gradients that are means over them already.
-
-    Keras adds up the gradients of all replicas after it has clipped each one's, which is not
-    to clip the gradient of the batch.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
-        return grads_and_vars
-
-
 def make_vae(config: Config, x_dim: int) -> VAE:
     """The compiled model that a configuration describes, for observations of `x_dim` pixels."""
     m, t = config.method, config.training
     model = VAE(m, config.model, x_dim, t.seed, frozen=bool(t.frozen))
-    optimizer = Adam(
-        t.learning_rate,
-        beta_1=0.9,
-        beta_2=0.999,
-        amsgrad=t.optimizer == "amsgrad",
-        global_clipnorm=t.clip_norm or None,
-    )
+    optimizer = _make_adam(t, use_ema=t.ema_decay > 0, ema_momentum=t.ema_decay)
     anneals = t.kl_annealing_start < 1 and t.kl_annealing_steps > 0
     model.compile(
         optimizer,
@@ -362,5 +447,23 @@ def make_vae(config: Config, x_dim: int) -> VAE:
         jit_compile=t.jit_compile == "on",
         kl_annealing_start=t.kl_annealing_start if anneals else 1.0,
         kl_annealing_steps=t.kl_annealing_steps if anneals else 0,
+        free_bits=FreeBits(t.inner_free_bits, t.outer_free_bits),
+        tau_steps=t.tau_steps,
+        tau_optimizer=_make_adam(t, steps_per_step=max(t.tau_steps, 1)),
     )
     return model
+
+
+def _make_adam(t: TrainingConfig, **options: Any) -> Adam:
+    optimizer = Adam(
+        t.learning_rate,
+        schedule=t.lr_schedule,
+        warmup_steps=t.lr_warmup_steps,
+        final_fraction=t.lr_final_fraction,
+        amsgrad=t.optimizer == "amsgrad",
+        weight_decay=t.weight_decay if t.optimizer == "adamw" else None,
+        global_clipnorm=t.clip_norm or None,
+        **options,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer

@@ -24,7 +24,7 @@ _STATE = "state/.ATTRIBUTES/py_state"  # as TensorFlow spells it
 
 
 class Checkpoints:
-    """Saves and restores weights, optimizer, step and best validation bound.
+    """Saves and restores weights, their averages, optimizer, step and best validation bound.
 
     Seeds are folded from the step, so with `state` this is the whole of a run.
 
@@ -51,7 +51,7 @@ class Checkpoints:
         self._workdir, self._warn = workdir, warn
         self._keep, self._regular = keep, regular
         self._run = config_lib.identity_digest(workdir.config)
-        self._step = model.optimizer.iterations
+        self._model, self._step = model, model.optimizer.iterations
         self._restored: int | None = None  # the step from which the run goes on
         self.state = TrainingState()
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
@@ -61,8 +61,11 @@ class Checkpoints:
             "optimizer": model.optimizer,
             "best_bound": self.best_bound,
         }
+        if model.tau_optimizer is not None:
+            tensors["tau_optimizer"] = model.tau_optimizer
         weights = (math.prod(v.shape) for net in model.networks.values() for v in net.variables)
-        self._most = _OVERHEAD + 16 * sum(weights)  # float32, with three moments of the optimizer
+        # Float32, with their averages and three moments for each of two optimizers.
+        self._most = _OVERHEAD + 32 * sum(weights)
         self._checkpoint = tf.train.Checkpoint(**tensors, state=self.state)
         self._without_state = tf.train.Checkpoint(**tensors)
 
@@ -122,6 +125,8 @@ class Checkpoints:
     def restore_best(self) -> int:
         """Restores the best checkpoint, or else the latest with a warning; returns its step.
 
+        The weights are their averages, where the optimizer makes any: they were validated.
+
         Raises:
             UserError: if there is none.
         """
@@ -135,6 +140,7 @@ class Checkpoints:
             raise UserError(
                 f"--workdir={self._workdir.path}: no checkpoint yet; train it first (--mode=train)"
             )
+        self._model.take_averages()
         return step
 
     def _best_of_the_others(self) -> int | None:

@@ -49,6 +49,7 @@ def _train(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     t = config.training
     model = make_vae(config, data.train.shape[1])
     model.set_schedule(*config.schedule(0))
+    model.set_run_length(STEPS)
     batches = pipeline.training_batches(
         *(data.train, t.batch_size, t.seed, 0, STEPS), likelihood=config.model.likelihood
     )

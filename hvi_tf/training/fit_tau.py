@@ -19,7 +19,9 @@ from hvi_tf.workdir import Workdir
 # What may differ from the run whose model is kept; its evaluation may differ, too.
 _OWN_SETTINGS = {
     *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "batch_size", "learning_rate"),
-    *("annealing_factor", "annealing_epochs", "seed", "checkpoint_every", "eval_every"),
+    *("annealing_factor", "annealing_epochs", "lr_schedule", "lr_final_fraction"),
+    *("lr_warmup_steps", "ema_decay", "optimizer", "weight_decay"),
+    *("seed", "checkpoint_every", "eval_every"),
     *("jit_compile", "steps_per_call", "data_dir", "manual_dir", "on_nonfinite"),
     *("keep_checkpoints", "keep_every"),
     *field_names(EvaluationConfig),
@@ -53,6 +55,7 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
         **dict(posterior="gaussian", svi_steps=None, pi="uniform", sir=False),
         **dict(double_sampling=False, encoder_objective="elbo", estimator="auto"),
         **dict(eval_steps=None, kl_annealing_steps=0, max_steps=0, patience=0),
+        **dict(inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0),
     }
     return config_lib.derive(base | fresh, **given)
 

@@ -98,6 +98,7 @@ class Trainer:
         self._config, self._model, self._data, self._workdir = config, model, data, workdir
         self._per_epoch = pipeline.steps_per_epoch(len(data.train), t.batch_size)
         self._end = t.epochs * self._per_epoch
+        model.set_run_length(self._end)
         if t.max_steps:
             self._end = min(self._end, t.max_steps)
         self._likelihood = config.model.likelihood
@@ -175,7 +176,8 @@ class Trainer:
         if told:
             summaries.epoch(step, self._state.means, schedule, rate, scores)
         if self._shows_images(step):
-            summaries.images(step, self._model, self._validation)
+            with self._model.averaged():
+                summaries.images(step, self._model, self._validation)
         stopping = distribution.any_worker(stop.requested)
         due = self._is_due(step, self._config.training.checkpoint_every) or self._is_kept(step)
         if due or stopping or self._is_exhausted(step):
@@ -253,7 +255,8 @@ class Trainer:
         """The mean scores if validation is due; saves the checkpoint if it is the best."""
         if not self._is_due(step, self._config.training.eval_every):
             return None
-        scores = validate(self._model, self._validation, self._config.training.seed)
+        with self._model.averaged():
+            scores = validate(self._model, self._validation, self._config.training.seed)
         bound = scores.log_likelihood
         if not math.isfinite(bound) and self._config.training.on_nonfinite == "stop":
             raise UserError(

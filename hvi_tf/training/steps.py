@@ -1,7 +1,8 @@
 """Several training steps per call of one compiled loop."""
 
+import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -59,15 +60,19 @@ class StepRunner:
         """
         strategy, model = tf.distribute.get_strategy(), self._model
 
-        def ascent(batch: tf.Tensor) -> tuple:
+        def of_share(ascent: Callable, *arguments: Any) -> Any:
             context = tf.distribute.get_replica_context()
             rows = batch.shape[0] // context.num_replicas_in_sync
             first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
-            return model.ascent(batch[first : first + rows])
+            return ascent(batch[first : first + rows], *arguments)
 
-        reported, direction = strategy.run(ascent, args=(batch,))
+        reported, direction = strategy.run(of_share, args=(model.ascent,))
         reported = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
         vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
+        for i in range(model.tau_steps):
+            of_tau = strategy.run(of_share, args=(model.tau_ascent, i))
+            climb = functools.partial(strategy.run, model.tau_climb, args=(of_tau,))
+            vae.if_finite(reported, climb)
         return reported | model.weight_norm()
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -338,7 +338,7 @@ def test_what_is_wrong_with_a_configuration_is_named(content, message):
     st.integers(0, 10_000_000),
 )
 def test_any_schedule_of_k(text, epoch):
-    steps, line = outcome(schedules.parse_steps, text)
+    steps, line = outcome(schedules.parse_steps, text, 20)
     assert line is None or "\n" not in line
     assert steps is None or schedules.step_function(steps, epoch) in {K for _, K in steps}
     config, line = outcome(lambda: config_lib.make(K_schedule=text))

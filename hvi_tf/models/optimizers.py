@@ -1,0 +1,82 @@
+"""Adam as this package uses it: with a learning rate of each step, and over replicas."""
+
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras's Adam with two changes.
+
+    * `learning_rate` is the largest rate. A schedule over the steps of a run may lower it. A
+      Keras schedule cannot do this: it replaces the variable of the rate, which the checkpoints
+      of earlier versions hold and which `VAE.set_schedule` sets.
+    * Replicas give it gradients that are means over them already. Keras adds up the gradients
+      of all replicas after it has clipped each one's, which is not to clip the gradient of the
+      batch.
+
+    Args:
+        learning_rate: the largest rate.
+        schedule: cosine or linear; under any other name the rate does not fall here.
+        warmup_steps: over which the rate first rises from 0.
+        final_fraction: of the largest rate, at the end of the run.
+        steps_per_step: how often it is applied in a step of the run.
+        **options: of `keras.optimizers.Adam`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        schedule: str = "",
+        warmup_steps: int = 0,
+        final_fraction: float = 0.0,
+        steps_per_step: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(learning_rate, **options)
+        self._falls = schedule in ("cosine", "linear")
+        self._of_schedule = schedule, warmup_steps, final_fraction
+        self._steps_per_step = steps_per_step
+        self._run_steps: int | None = None
+
+    def set_run_length(self, steps: int) -> None:
+        """Says at which step the schedule ends; to be called before the first step."""
+        self._run_steps = steps
+
+    def _get_current_learning_rate(self) -> Any:
+        rate = super()._get_current_learning_rate()
+        schedule, warmup_steps, final_fraction = self._of_schedule
+        if not (self._falls or warmup_steps):
+            return rate
+        if self._falls and self._run_steps is None:
+            raise ValueError(f"schedule={schedule!r}: call set_run_length before the first step")
+        steps = self._run_steps or 1
+        step = tf.convert_to_tensor(self.iterations) // self._steps_per_step
+        return rate * rate_factor(step, schedule, steps, warmup_steps, final_fraction)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
+        return grads_and_vars
+
+
+def rate_factor(
+    step: tf.Tensor, schedule: str, steps: int, warmup_steps: int, final_fraction: float
+) -> tf.Tensor:
+    """Returns the part of its largest value that the learning rate has at a step, float32.
+
+    Args:
+        step: from 0, int64.
+        schedule: cosine or linear; under any other name the rate does not fall.
+        steps: of the run, at which the factor has fallen to `final_fraction`.
+        warmup_steps: over which it first rises; step `warmup_steps - 1` has the whole rate.
+        final_fraction: in [0, 1].
+    """
+    step = tf.cast(step, tf.float64)
+    done = tf.minimum(step / steps, 1.0)
+    left = {"cosine": 0.5 * (1.0 + tf.cos(math.pi * done)), "linear": 1.0 - done}
+    factor = final_fraction + (1.0 - final_fraction) * left.get(schedule, 1.0)
+    if warmup_steps:
+        factor *= tf.minimum((step + 1.0) / warmup_steps, 1.0)
+    return tf.cast(factor, tf.float32)
