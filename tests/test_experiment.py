@@ -152,6 +152,15 @@ def test_settings_are_changed_by_text_of_their_kind():
     assert quick["n"] == 3
 
 
+def test_a_preset_may_have_settings_of_its_own():
+    experiment = experiment_with(quick=dict(n=3), full=dict(n=9), long=dict(n=5, recipe="long"))
+    assert settings_of(experiment, "long", dict(n="4")) == dict(n=4, recipe="long")
+    with pytest.raises(UserError, match=r"--set=recipe=x: choose from long"):
+        settings_of(experiment, "long", dict(recipe="x"))
+    with pytest.raises(UserError, match=r"--set=recipe=long: no such setting"):
+        settings_of(experiment, "quick", dict(recipe="long"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -169,13 +178,16 @@ def test_a_wrong_change_is_named(name, text, message):
         settings_of(experiment, "quick", {name: text})
 
 
-def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
+def test_each_preset_has_a_caveat_of_its_own(run, squares):
     squares.experiment = squares.experiment._replace(
-        caveat="small",
-        presets=squares.experiment.presets | {"full": dict(n=3, scale=1.0, names=["a", "b"])},
+        caveats=dict(quick="small", long="night"),
+        presets={
+            preset: dict(n=3, scale=1.0, names=["a", "b"]) for preset in ("quick", "full", "long")
+        },
     )
     assert run()["caveat"] == "small"
     assert run(preset="full")["caveat"] == ""
+    assert run(preset="long")["caveat"] == "night"
     assert "preset quick (n: 3 -> 4)" in run(n=4)["caveat"]
 
 

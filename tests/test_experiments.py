@@ -27,6 +27,8 @@ from hvi_tf.experiments.experiment import settings_of
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
 NAMES = list(catalogue.ENTRIES)
+UNMEASURED: list[str] = []  # until its results are committed
+MEASURED = [name for name in NAMES if name not in UNMEASURED]
 
 
 def number(text):
@@ -57,10 +59,10 @@ def as_json(values):
 @pytest.mark.parametrize("name", NAMES)
 def test_presets_are_about_the_same_things(name):
     experiment = catalogue.load(name)
-    assert list(experiment.presets) == list(catalogue.PRESETS)
-    quick, full = (experiment.presets[preset] for preset in catalogue.PRESETS)
-    assert list(quick) == list(full)
-    for settings in (quick, full):
+    assert list(experiment.presets) == list(catalogue.ENTRIES[name].presets)
+    assert list(experiment.presets["quick"]) == list(experiment.presets["full"])
+    assert set(experiment.caveats) <= set(experiment.presets)
+    for settings in experiment.presets.values():
         cells = experiment.cells(settings)
         names = [cell.name for cell in cells]
         assert len(set(names)) == len(names)
@@ -68,7 +70,7 @@ def test_presets_are_about_the_same_things(name):
         assert len(cells) > 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_the_documented_results_are_what_their_rows_say(name):
     experiment, rows, stored = catalogue.load(name), stored_rows(name), stored_results(name)
     assert as_json(experiment.tables(rows)) == stored["tables"]
@@ -100,7 +102,7 @@ def one_measurement(rows):
     ]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_one_measurement_decides_no_claim(name):
     """One seed, one image, one minibatch and one round have no error, and none is printed."""
     experiment, rows = catalogue.load(name), one_measurement(stored_rows(name))
@@ -130,7 +132,7 @@ def test_a_description_has_no_number_that_a_setting_may_change(name):
                 assert f"{value:,}" not in numbers, changed
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_figures_have_units_and_say_what_their_bands_are(name):
     figures = catalogue.load(name).figures(stored_rows(name))
     assert set(figures) == set(stored_results(name)["figures"])
@@ -142,7 +144,7 @@ def test_figures_have_units_and_say_what_their_bands_are(name):
         assert any(word in titles for word in ("band", "bars", "mean over seeds")), titles
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MEASURED)
 def test_every_claim_can_fail_and_can_hold(name):
     """Of numbers turned round or far apart a claim holds, of others it does not."""
     experiment, rows = catalogue.load(name), stored_rows(name)
@@ -182,6 +184,10 @@ def test_the_documented_results_show_the_papers_claims(name):
     for words in MUST_SHOW[name]:
         (claim,) = [c for c in claims if words in c["text"] and not c["text"].startswith("IWAE")]
         assert claim["holds"], claim
+
+
+def test_only_what_was_not_measured_has_no_results():
+    assert [name for name in NAMES if not (RESULTS / name).exists()] == UNMEASURED
 
 
 def test_a_bound_below_the_truth_is_seen():

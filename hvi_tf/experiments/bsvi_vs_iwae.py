@@ -137,5 +137,5 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat=bsvi_tables.EXPERIMENT.caveat,
+    caveats=bsvi_tables.EXPERIMENT.caveats,
 )

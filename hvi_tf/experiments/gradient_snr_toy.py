@@ -38,7 +38,7 @@ ROWS = {"upper": METHODS["iwhvi"], "lower": METHODS["iwae"]}
 
 _COMMON = dict(dim=10, steps=1_000, learning_rate=1e-2, batch_size=100, draws=1_000)
 PRESETS: dict[str, Settings] = {
-    "quick": dict(_COMMON, K=[1, 3, 10, 30, 100], seeds=4),
+    "quick": dict(_COMMON, K=[1, 3, 10, 30, 100], seeds=8),
     "full": dict(_COMMON, K=[1, 2, 5, 10, 20, 50, 100, 200], seeds=10),
 }
 

@@ -124,7 +124,7 @@ def _caveat(experiment: Experiment, told: dict[str, Any], settings: Settings) ->
             f"Settings were changed from the preset {told['preset']} ({'; '.join(changes)}); what "
             "is said above describes the unchanged one."
         )
-    return experiment.caveat if told["preset"] == "quick" else ""
+    return experiment.caveats.get(told["preset"], "")
 
 
 def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
