@@ -27,7 +27,7 @@ from hvi_tf.experiments.experiment import settings_of
 
 RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
 NAMES = list(catalogue.ENTRIES)
-UNMEASURED: list[str] = []  # until its results are committed
+UNMEASURED = ["nats-per-minute"]  # until its results are committed
 MEASURED = [name for name in NAMES if name not in UNMEASURED]
 
 
