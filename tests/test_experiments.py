@@ -4,9 +4,7 @@ The committed rows are what the figures, tables and claims of docs/results are a
 so these are held to be what the code of today makes of those rows.
 """
 
-import csv
 import json
-import pathlib
 import re
 import warnings
 
@@ -24,32 +22,11 @@ from hvi_tf.experiments import (
     published,
 )
 from hvi_tf.experiments.experiment import settings_of
+from tests.stored import RESULTS, stored_results, stored_rows
 
-RESULTS = pathlib.Path(__file__).resolve().parent.parent / "docs" / "results"
 NAMES = list(catalogue.ENTRIES)
 UNMEASURED = ["nats-per-minute"]  # until its results are committed
 MEASURED = [name for name in NAMES if name not in UNMEASURED]
-
-
-def number(text):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
-
-
-def stored_rows(name):
-    with open(RESULTS / name / "results.csv", newline="") as file:
-        return [
-            {column: number(text) for column, text in line.items() if text}
-            for line in csv.DictReader(file)
-        ]
-
-
-def stored_results(name):
-    return json.loads((RESULTS / name / "results.json").read_text())
 
 
 def as_json(values):

@@ -8,12 +8,14 @@ import pytest
 from hvi_tf import files
 from hvi_tf.experiments import (
     bsvi_tables,
+    catalogue,
     likelihood_table,
     nats_per_minute,
     trained,
     training_k,
 )
 from hvi_tf.experiments.experiment import Context
+from tests.stored import stored_rows
 
 COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs do
 NOISE = np.array([0.1, -0.1, 0.3, -0.3])
@@ -116,3 +118,36 @@ def test_the_gain_of_a_lever_over_the_base(levels, context):
         )
         per_epoch = (55_000 // flags["batch_size"]) * 0.01 + 1.0
         assert measured[0]["epochs"] == int((60.0 - 5.0) / per_epoch)
+
+
+def with_gains(name, gain, error):
+    """The stored rows of one seed, with a gain of every pair of runs and no other difference."""
+    rows = [r for r in stored_rows(name) if r.get("seed", 0) == 0]
+    if name == "likelihood-table":
+        own = dict(quantity=likelihood_table.GAIN)
+        runs = [r for r in rows if r["quantity"] == "log_likelihood" and r["method"] != "IWHVI"]
+        found = [r | own for r in runs]
+    elif name == "training-k":
+        own = dict(quantity=training_k.GAIN)
+        runs = [r for r in rows if r["quantity"] == "log_likelihood" and r["trained_K"]]
+        found = [r | own for r in runs]
+    else:
+        runs = [r for r in rows if r["quantity"] in ("log_likelihood", "kl")]
+        found = [r | {"quantity": r["quantity"] + bsvi_tables.GAIN} for r in runs]
+    return rows + [r | {"value": gain, "standard_error": error} for r in found]
+
+
+@pytest.mark.parametrize("name", ["likelihood-table", "training-k", "bsvi-tables"])
+@pytest.mark.parametrize(
+    ("gain", "error", "verdict"),
+    [(0.5, 0.1, True), (-0.5, 0.1, False), (0.5, 0.3, None), (0.5, None, None)],
+)
+def test_gains_decide_the_claims_of_one_seed(name, gain, error, verdict):
+    claims = [
+        claim
+        for claim in catalogue.load(name).claims(with_gains(name, gain, error))
+        if "tau" not in claim.text
+    ]
+    assert {claim.holds for claim in claims} == {verdict}
+    shown = f"{gain:+.2f} ± {'n/a' if error is None else f'{error:.2f}'} nats"
+    assert all(shown.removesuffix(" nats") in claim.evidence for claim in claims)
