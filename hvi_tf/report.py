@@ -69,7 +69,7 @@ def _section(
     return results | {
         "title": entry.title,
         "source": entry.source,
-        "shown": sum(claim["holds"] for claim in results["claims"]),
+        "verdicts": _verdicts([claim["holds"] for claim in results["claims"]]),
         "time": duration(results["seconds"]),
         "sources": [_source(record) for record in results["provenance"]],
         "figures": [
@@ -86,6 +86,13 @@ def _section(
         ],
         "csv": data_uri(folder / "results.csv"),
     }
+
+
+def _verdicts(found: list[bool | None]) -> str:
+    """How many claims are shown, and how many are neither shown nor refuted."""
+    undecided = found.count(None)
+    shown = f"{found.count(True)} of {len(found)}"
+    return f"{shown}, {undecided} not decided" if undecided else shown
 
 
 def _width(path: pathlib.Path) -> float:

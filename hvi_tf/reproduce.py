@@ -1,6 +1,7 @@
 """Reproduces a figure or table of the papers.
 
     python -m hvi_tf.reproduce laplace                    # quick: minutes on 2 cores
+    python -m hvi_tf.reproduce training-k --preset=long   # trained to the end: nights on 2 cores
     python -m hvi_tf.reproduce bsvi-tables --preset=full  # the paper's setting
     python -m hvi_tf.reproduce --list                     # all, with their cost
     python -m hvi_tf.reproduce --list laplace             # its settings, for --set
@@ -37,7 +38,10 @@ def define_flags() -> None:
         "list", False, "Lists the experiments with their cost; with names, also settings and cells."
     )
     flags.DEFINE_enum(
-        "preset", "quick", catalogue.PRESETS, "quick shows a claim's shape; full is the paper's."
+        "preset",
+        "quick",
+        catalogue.PRESETS,
+        "quick shows a claim's shape; full is the paper's; long is what nights on 2 cores can do.",
     )
     flags.DEFINE_string("out", "", "Folder of results and runs. Default: runs/reproduce-PRESET.")
     flags.DEFINE_multi_string(
@@ -57,11 +61,13 @@ def define_flags() -> None:
 
 def listing(names: Sequence[str]) -> str:
     """The table of experiments; of those that are named also the settings and cells."""
-    lines = ["Cost of quick: on 2 cores, as measured. Of full: an estimate.", ""]
+    lines = ["Cost of quick: on 2 cores, as measured. Of full, and of long on 2 cores: estimates."]
+    lines.append("")
     for entry in catalogue.ENTRIES.values():
         if not names or entry.name in names:
             lines.append(f"{entry.name}: {entry.title} ({entry.source})")
-            lines.append(f"    quick: {entry.quick}; full: {entry.full}")
+            costs = (f"{preset}: {getattr(entry, preset)}" for preset in entry.presets)
+            lines.append(f"    {'; '.join(costs)}")
     for name in names:
         experiment = catalogue.load(name)
         for preset, settings in experiment.presets.items():
@@ -92,6 +98,16 @@ def _names(arguments: list[str]) -> list[str]:
             known = ", ".join(catalogue.ENTRIES)
             raise UserError(f"{name}: no such experiment; choose from {known}, or all")
     return arguments
+
+
+def _with_preset(arguments: list[str], preset: str) -> list[str]:
+    """The names among the arguments; `all` means those that have the preset."""
+    names = [name for name in _names(arguments) if preset in catalogue.ENTRIES[name].presets]
+    for name in arguments:
+        if name != "all" and name not in names:
+            others = " or ".join(catalogue.ENTRIES[name].presets)
+            raise UserError(f"{name}: it has no --preset={preset}; choose {others}")
+    return names
 
 
 def _changes() -> dict[str, str]:
@@ -206,7 +222,7 @@ def main(argv: list[str]) -> None:
         if FLAGS.list:
             print(listing(_names(argv[1:]) if len(argv) > 1 else []))
             return
-        names = _names(argv[1:])
+        names = _with_preset(argv[1:], FLAGS.preset)
         out = validation.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")

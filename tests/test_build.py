@@ -40,7 +40,6 @@ TEST_DATA = {
     "test_main": ['glob(["flags/*.cfg"])'],
     "test_benchmark": ["docs/benchmark.json"],
     "test_inference": ["README.md"],
-    "test_experiments": ['glob(["docs/results/**"])'],
     "test_launch": ['glob(["launch/*"])'],
     "test_slurm": ['glob(["launch/*"])', 'glob(["tests/slurm/*"])'],
     "test_report": ["README.md", 'glob(["docs/**"])', 'glob(["flags/**"])'],
@@ -52,6 +51,7 @@ MODULE_DATA = {
     "hvi_tf.experiments.published": 'glob(["hvi_tf/experiments/published/*.json"])',
     "hvi_tf.experiments.trained": 'glob(["flags/*.cfg"])',
     "hvi_tf.report": '["hvi_tf/experiments/report.html.jinja"]',
+    "tests.stored": 'glob(["docs/results/**"])',
 }
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pytest
 
 from hvi_tf import workdir as workdirs
@@ -109,9 +110,9 @@ def test_results_tell_where_they_come_from(run):
     assert results["command"] == "python ..."
     assert results["settings"]["n"] == 3
     assert results["claims"] == [dict(text="they grow", holds=True, evidence="so")]
-    assert "holds: they grow (so)" in measuring.as_text(results)
-    results["claims"][0]["holds"] = False
-    assert "NOT SHOWN: they grow (so)" in measuring.as_text(results)
+    for holds, verdict in ((True, "holds"), (False, "NOT SHOWN"), (None, "not decided")):
+        results["claims"][0]["holds"] = holds
+        assert f"\n{verdict}: they grow (so)" in measuring.as_text(results)
 
 
 def test_the_same_figure_is_the_same_file(run, tmp_path):
@@ -151,6 +152,15 @@ def test_settings_are_changed_by_text_of_their_kind():
     assert quick["n"] == 3
 
 
+def test_a_preset_may_have_settings_of_its_own():
+    experiment = experiment_with(quick=dict(n=3), full=dict(n=9), long=dict(n=5, recipe="long"))
+    assert settings_of(experiment, "long", dict(n="4")) == dict(n=4, recipe="long")
+    with pytest.raises(UserError, match=r"--set=recipe=x: choose from long"):
+        settings_of(experiment, "long", dict(recipe="x"))
+    with pytest.raises(UserError, match=r"--set=recipe=long: no such setting"):
+        settings_of(experiment, "quick", dict(recipe="long"))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -168,13 +178,16 @@ def test_a_wrong_change_is_named(name, text, message):
         settings_of(experiment, "quick", {name: text})
 
 
-def test_the_caveat_of_quick_is_not_told_of_full(run, squares):
+def test_each_preset_has_a_caveat_of_its_own(run, squares):
     squares.experiment = squares.experiment._replace(
-        caveat="small",
-        presets=squares.experiment.presets | {"full": dict(n=3, scale=1.0, names=["a", "b"])},
+        caveats=dict(quick="small", long="night"),
+        presets={
+            preset: dict(n=3, scale=1.0, names=["a", "b"]) for preset in ("quick", "full", "long")
+        },
     )
     assert run()["caveat"] == "small"
     assert run(preset="full")["caveat"] == ""
+    assert run(preset="long")["caveat"] == "night"
     assert "preset quick (n: 3 -> 4)" in run(n=4)["caveat"]
 
 
@@ -189,6 +202,44 @@ def test_a_difference_is_told_in_standard_errors_of_both():
     assert rows.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
     assert rows.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"
     assert rows.from_paper(-85.0, math.nan, -84.0, 0.1) == "-1.00 (n/a SE)"
+
+
+@pytest.mark.parametrize("verdict", [True, False, None, np.True_, np.False_])
+def test_a_verdict_is_stored(run, squares, tmp_path, verdict):
+    squares.experiment = squares.experiment._replace(
+        claims=lambda rows: [Claim("they grow", verdict, "so")]
+    )
+    run()
+    (claim,) = json.loads((tmp_path / "results.json").read_text())["claims"]
+    assert claim["holds"] is (None if verdict is None else bool(verdict))
+
+
+def test_only_an_error_decides_a_difference():
+    clear, within, turned, unknown = (1.0, 0.4), (1.0, 0.6), (-1.0, 0.4), (9.0, math.nan)
+    assert rows.all_above(clear) is True
+    assert rows.all_above(turned) is False
+    assert rows.all_above(within) is None
+    assert rows.all_above(unknown) is None
+    assert rows.all_above((0.0, 0.0)) is None
+    assert rows.all_above() is None
+
+
+def test_one_refuted_difference_refutes_all():
+    clear, within, turned = (1.0, 0.4), (1.0, 0.6), (-1.0, 0.4)
+    assert rows.all_above(clear, clear) is True
+    assert rows.all_above(clear, within) is None
+    assert rows.all_above(clear, within, turned) is False
+    assert rows.all_hold(True, True) is True
+    assert rows.all_hold(True, None) is None
+    assert rows.all_hold(None, False) is False
+
+
+def test_pairs_share_what_they_have_in_common():
+    """The error of a paired difference is that of the differences."""
+    a, b = np.array([10.0, 20.0, 31.0]), np.array([9.0, 18.0, 28.0])
+    assert rows.paired(a, b) == (2.0, pytest.approx(1.0 / math.sqrt(3)))
+    assert rows.difference((3.0, 0.3), (1.0, 0.4)) == (2.0, 0.5)
+    assert math.isnan(rows.paired([1.0], [0.0])[1])
 
 
 def test_one_value_has_no_error():

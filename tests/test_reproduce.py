@@ -104,7 +104,7 @@ def test_the_list_has_every_experiment_and_its_cost():
     assert found.returncode == 0
     for name, entry in catalogue.ENTRIES.items():
         assert f"{name}: {entry.title} ({entry.source})" in found.stdout
-        assert entry.full in found.stdout
+        assert all(getattr(entry, preset) in found.stdout for preset in entry.presets)
     assert "tensorflow" not in found.stderr.lower()
 
 
@@ -113,7 +113,11 @@ def test_the_list_has_every_experiment_and_its_cost():
     [
         ((), "name an experiment, or all; --list shows them"),
         (("laplac",), "laplac: no such experiment; choose from laplace, "),
-        (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full>"),
+        (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full|long>"),
+        (
+            ("likelihood-table", "laplace", "--preset=long"),
+            "laplace: it has no --preset=long; choose quick or full",
+        ),
         (("laplace", "--set=steps"), "--set=steps: must look like --set=NAME=VALUE"),
         (("laplace", "--set=draws=many"), "laplace: --set=draws=many: must be a whole number of"),
         (
@@ -149,6 +153,17 @@ def test_only_what_is_there_is_named(tmp_path):
 def test_many_names_are_told_by_the_first_and_the_last():
     assert reproduce._shown(["a"]) == "a"
     assert reproduce._shown(list("abcdef")) == "a, b, c, ..., f"
+
+
+def test_all_leaves_out_what_has_no_such_preset():
+    assert reproduce._with_preset(["all"], "quick") == list(catalogue.ENTRIES)
+    assert reproduce._with_preset(["all"], "long") == [
+        *("training-k", "likelihood-table", "evaluation-metric", "posterior-collapse"),
+        *("bsvi-tables", "bsvi-vs-iwae"),
+    ]
+    assert reproduce._with_preset(["bsvi-tables", "training-k"], "long") == [
+        *("bsvi-tables", "training-k")
+    ]
 
 
 def test_names_are_those_of_the_catalogue():

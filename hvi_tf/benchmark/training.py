@@ -28,6 +28,7 @@ class Step:
     def __init__(self, cell: Cell) -> None:
         self.cell, self.config = cell, cell.config
         self.model = make_vae(self.config, cell.x_dim)  # which has to outlive its graphs
+        self.model.set_run_length(_NEVER)
         self.batches = self._batches()
         self._runner = StepRunner(self.model)
         self(2)

@@ -1,5 +1,6 @@
 """Beyond the papers: what it costs and saves to differentiate S of the bound's K terms."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,12 @@ from hvi_tf.experiments import plots, reference_model, signal_to_noise, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.rows import (
     Row,
+    all_above,
     curve,
     distinct,
-    plus_minus,
     row,
     select,
+    shown_mean,
     standard_error,
     values,
 )
@@ -29,8 +31,8 @@ SECONDS = 0.3  # that a measurement of time lasts
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
-        K=[10, 50], S=[1, 2, 4, 8, 16], batch_size=32, minibatches=2, draws=100, model="quick",
-        rounds=9, training_K=50, training_S=8, epochs=4, more_epochs=2,
+        K=[10, 50], S=[2, 8, 16], batch_size=32, minibatches=2, draws=100, model="quick",
+        rounds=9, training_K=50, training_S=8, epochs=3, more_epochs=2,
         learning_rate=2e-3, seeds=2,
     ),
     "full": dict(
@@ -225,33 +227,56 @@ def claims(rows: list[Row]) -> list[Claim]:
     K, curves = _curves(rows)
     S = max(curves)
     (time,) = select(rows, quantity="time_ratio", K=K, S=S)
-    of_q, of_tau = (_variance(rows, "autodiff", group, K, S).mean() for group in GROUPS)
+    of_q, of_tau = (_variance(rows, "autodiff", group, K, S) for group in GROUPS)
     seconds, gains = _at_equal_time(rows)
-    gain, error = gains.mean(), standard_error(gains)
     where = f"K={K}, S={S}"
+    in_time = f"{time['value']:.2f} ({time['low']:.2f} to {time['high']:.2f})"
     return [
         Claim(
             f"a step takes at most 0.7 of the time ({where})",
-            time["value"] <= 0.7,
-            f"{time['value']:.2f} ({time['low']:.2f} to {time['high']:.2f})",
+            _is_below(0.7, _of_rounds(time)),
+            in_time,
         ),
         Claim(
             f"the variance of q's gradient is at most 1.1 times that of all terms ({where})",
-            bool(of_q <= 1.1),
-            f"{of_q:.2f}",
+            _is_below(1.1, _of_minibatches(of_q)),
+            shown_mean(of_q, 2),
         ),
         Claim(
             f"for tau, variance times time is below that of all terms ({where})",
-            bool(of_tau * time["value"] < 1.0),
-            f"{of_tau:.2f} times {time['value']:.2f}",
+            _is_below(1.0, _of_minibatches(of_tau), _of_rounds(time)),
+            f"{shown_mean(of_tau, 2)} times {in_time}",
         ),
         Claim(
-            f"after equal time the validation bound is higher, by over 2 standard errors ({where})",
-            bool(gain > 2 * error),
-            f"{plus_minus(gain, error)} nats after {seconds:.0f} s, over "
+            f"after equal time the validation bound is higher ({where})",
+            all_above((gains.mean(), standard_error(gains))),
+            f"{shown_mean(gains, 2)} nats after {seconds:.0f} s, over "
             f"{counted(len(gains), 'seed')}",
         ),
     ]
+
+
+Ends = tuple[float, float]  # of where a number lies; NaN if one measurement leaves them open
+
+
+def _of_rounds(time: Row) -> Ends:
+    """The smallest and the largest ratio of all rounds."""
+    low, high = time["low"], time["high"]
+    return (low, high) if low < high else (math.nan, math.nan)
+
+
+def _of_minibatches(sample: np.ndarray) -> Ends:
+    """Two standard errors on both sides of the mean."""
+    mean, error = float(sample.mean()), standard_error(sample)
+    return mean - 2.0 * error, mean + 2.0 * error
+
+
+def _is_below(limit: float, *factors: Ends) -> bool | None:
+    """Whether the product of positive numbers is at most a limit; None if their ends differ."""
+    low, high = (math.prod(ends) for ends in zip(*factors, strict=True))
+    if high <= limit:
+        return True
+    return False if low > limit else None
 
 
 EXPERIMENT = Experiment(
@@ -268,8 +293,10 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat=(
-        "Four to six epochs, where each step still gains much: what noise costs in the end is not "
-        "measured. So all terms stay the default."
+    caveats=dict(
+        quick=(
+            "Three to five epochs, where each step still gains much: what noise costs in the end "
+            "is not measured. So all terms stay the default."
+        )
     ),
 )

@@ -3,18 +3,20 @@
 import math
 from typing import Any
 
-import numpy as np
-
-from hvi_tf.experiments import plots, published, trained
+from hvi_tf.experiments import plots, published, recipes, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.rows import (
     Row,
+    all_above,
     curve,
     distinct,
     from_paper,
+    in_errors,
     mean_and_error,
+    paired,
     plus_minus,
     select,
+    signed,
     values,
 )
 
@@ -47,20 +49,27 @@ PRESETS: dict[str, Settings] = {
         datasets=["omniglot", "svhn", "fashion_mnist"], seeds=4, steps=200_000, networks="paper",
         eval_steps=500, eval_images=100_000,  # all there are
     ),
+    "long": dict(
+        recipe="long", datasets=["omniglot"], seeds=2, epochs=500, networks="mlp",
+        eval_steps=500, eval_images=1_000,
+    ),
 }  # fmt: skip
+GAIN = "_over_vae"  # after a column: the gain over the VAE, image by image
 
 
 def flags(dataset: str, method: str, seed: int, s: Settings) -> Settings:
     """The recipe of a row; with networks=mlp two layers of 200 units stand for the paper's."""
-    changes: Settings = dict(seed=seed, max_steps=s["steps"])
+    flagfile = f"bsvi_{dataset}_{METHODS[method]}"
+    mlp: Settings = dict(encoder="mlp", decoder="mlp", hidden=[200, 200])
+    changes: Settings = dict(seed=seed, **(mlp if s["networks"] == "mlp" else {}))
+    if "recipe" in s:
+        return recipes.long(flagfile, epochs=s["epochs"], max_steps=0, **changes)
+    changes |= dict(max_steps=s["steps"])
     if s["networks"] == "mlp":
-        changes |= dict(
-            encoder="mlp", decoder="mlp", hidden=[200, 200], learning_rate=2e-3, epochs=1_000,
-            steps_per_call=50,
-        )  # fmt: skip
+        changes |= dict(learning_rate=2e-3, epochs=1_000, steps_per_call=50)
         if dataset == "omniglot":
             changes |= dict(kl_annealing_steps=s["steps"] // 10)
-    return trained.recipe(f"bsvi_{dataset}_{METHODS[method]}", **changes)
+    return trained.recipe(flagfile, **changes)
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -71,8 +80,8 @@ def cells(settings: Settings) -> list[Cell]:
             f"{dataset}-{method}-seed{seed}",
             {**shared, "dataset": dataset, "method": method, "seed": seed},
         )
-        for dataset in settings["datasets"]
         for seed in range(settings["seeds"])
+        for dataset in settings["datasets"]
         for method in METHODS
     ]
 
@@ -89,6 +98,13 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         scores = trained.score(run, eval_split=split, **evaluation(s))
         where = dict(dataset=dataset, seed=seed, split=split, svi_steps=scores["steps"])
         rows += trained.score_rows(scores, method, list(COLUMNS), **where)
+        if method != "VAE":
+            vae = trained.train(context, flags(dataset, "VAE", seed, s))
+            others = trained.score(vae, eval_split=split, **evaluation(s))
+            rows += [
+                trained.gain_row(method, column + GAIN, scores, others, column, **where)
+                for column in ("log_likelihood", "kl")
+            ]
     return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)
 
 
@@ -151,18 +167,25 @@ def claims(rows: list[Row]) -> list[Claim]:
     said = []
     for dataset in distinct(rows, "dataset"):
         for column in ("log_likelihood", "kl"):
-            where = dict(dataset=dataset, split="test", quantity=column)
-            base = np.array(values(rows, method="VAE", **where))
             gains = {
-                method: np.array(values(rows, method=method, **where)) - base
+                method: _gain(rows, dataset, method, column)
                 for method in METHODS
                 if method.startswith("BSVI")
             }
-            least = min(gains, key=lambda method: gains[method].min())
-            evidence = f"least for {least}: " + ", ".join(f"{g:+.2f}" for g in gains[least])
-            text = f"{dataset}: {COLUMNS[column]} of every row of BSVI above the VAE's, every seed"
-            said.append(Claim(text, all((g > 0).all() for g in gains.values()), evidence + " nats"))
+            least = min(gains, key=lambda method: in_errors(*gains[method]))
+            evidence = f"least clear for {least}: {signed(*gains[least])} nats"
+            text = f"{dataset}: {COLUMNS[column]} of every row of BSVI above the VAE's"
+            said.append(Claim(text, all_above(*gains.values()), evidence))
     return said
+
+
+def _gain(rows: list[Row], dataset: str, method: str, column: str) -> tuple[float, float]:
+    """A row's gain over the VAE with its error; earlier runs were paired by seed alone."""
+    mine = select(rows, dataset=dataset, split="test")
+    gains = select(mine, method=method, quantity=column + GAIN)
+    if gains:
+        return mean_and_error(gains)
+    return paired(*(values(mine, method=name, quantity=column) for name in (method, "VAE")))
 
 
 EXPERIMENT = Experiment(
@@ -177,11 +200,22 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat=(
-        "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
-        "12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where the original "
-        "cannot be had; the first 200 images of each split are scored, of the test split those of "
-        "the first alphabets. So the level is another one, and a decoder without autoregression "
-        "cannot ignore z: KL* is far larger. What can compare is the order of the rows."
+    caveats=dict(
+        quick=(
+            "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
+            "12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where the "
+            "original cannot be had; the first 200 images of each split are scored, of the test "
+            "split those of the first alphabets. So the level is another one, and a decoder "
+            "without autoregression cannot ignore z: KL* is far larger. What can compare is the "
+            "order of the rows."
+        ),
+        long=(
+            "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
+            "12-layer PixelCNN, on another OMNIGLOT file where the original cannot be had. The "
+            "recipe is that of likelihood-table's preset long, over 500 epochs. The first 1,000 "
+            "images of each split are scored, of the test split those of the first alphabets. A "
+            "decoder without autoregression cannot ignore z: KL* is far larger than the paper's. "
+            "What can compare is the order of the rows."
+        ),
     ),
 )

@@ -4,7 +4,17 @@ from typing import Any
 
 from hvi_tf.experiments import gradient_snr, plots, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
-from hvi_tf.experiments.rows import Row, curve, distinct, mean_and_error, plus_minus, select
+from hvi_tf.experiments.rows import (
+    Row,
+    all_above,
+    curve,
+    distinct,
+    mean_and_error,
+    paired,
+    plus_minus,
+    select,
+    shown_mean,
+)
 
 ESTIMATORS = {
     "autodiff": "reparameterized",
@@ -98,9 +108,9 @@ def claims(rows: list[Row]) -> list[Claim]:
             gradient_snr.ratios(measured, label, M, K)
             for label in ("autodiff", "doubly reparameterized (gdreg)")
         )
-        text = f"gdreg's ratio for q is above autodiff's in every minibatch (M={M}, K={K})"
-        evidence = f"{plain.mean():.3f} by autodiff, {doubly.mean():.3f} by gdreg"
-        said.append(Claim(text, bool((doubly > plain).all()), evidence))
+        text = f"gdreg's ratio for q is above autodiff's (M={M}, K={K})"
+        evidence = f"{shown_mean(plain)} by autodiff, {shown_mean(doubly)} by gdreg"
+        said.append(Claim(text, all_above(paired(doubly, plain)), evidence))
     return said
 
 
@@ -117,5 +127,7 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat="Trained for 4 epochs by 2 seeds: what a gradient is worth early in training.",
+    caveats=dict(
+        quick="Trained for 4 epochs by 2 seeds: what a gradient is worth early in training."
+    ),
 )

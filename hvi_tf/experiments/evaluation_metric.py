@@ -1,25 +1,28 @@
 """Figure 2 right of Sobolev & Vetrov 2019: one trained model, scored by four bounds."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from hvi_tf import log_likelihood, sampling, seeds
+from hvi_tf.evaluation import resumable
+from hvi_tf.evaluation.resumable import Job
 from hvi_tf.experiments import plots, reference_model, trained
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.rows import (
     Row,
+    all_above,
     distinct,
     error_over_images,
     in_errors,
-    or_na,
     row_of_mean,
     select,
+    signed,
     values,
 )
 from hvi_tf.methods import METHODS
+from hvi_tf.training.runs import Run
 
 # Label -> row of the table.
 BOUNDS = {
@@ -37,6 +40,10 @@ PRESETS: dict[str, Settings] = {
     "full": dict(
         M=[100, 5_000], equisample_M=100, K=[0, 5, 10, 20, 40, 60, 80, 100], images=10_000,
         repetitions=10, model="full",
+    ),
+    "long": dict(
+        M=[100, 5_000], equisample_M=100, K=[0, 5, 20, 50, 100], images=1_000,
+        repetitions=5, model="long",
     ),
 }  # fmt: skip
 
@@ -62,19 +69,15 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     s, rows = cell.settings, []
     M, K = s["M"], s["K"]
     where = dict(dataset="mnist", M=M, K=K, seed=s["repetition"], images=s["images"])
-    run = trained.train(context, reference_model.settings(s["model"]))
+    run = reference_model.run(s["model"], context)
     x = trained.test_images(run, s["images"])
     by_image: dict[str, np.ndarray] = {}
     for label, name in BOUNDS.items():
         if label == "SIVI equisample" and not s["equisample"]:
             continue
-        score, images = _scorer(run.model, name, M, K)
-        started, found = time.monotonic(), []
-        for first in range(0, len(x), images):
-            seed = seeds.fold(s["repetition"], seeds.Purpose.EVALUATE, first)
-            found.append(score(x[first : first + images], seed).log_likelihood.numpy())
-        by_image[label] = np.concatenate(found)
-        seconds = time.monotonic() - started
+        job = _job(run, x, name, cell, context)
+        scores, seconds = resumable.score_all(job, s["images"], s["repetition"])
+        by_image[label] = scores["log_likelihood"]
         timed = where | {"seconds": seconds}
         rows.append(row_of_mean(label, "log_likelihood", by_image[label], **timed))
     rows += [
@@ -85,11 +88,22 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     return rows
 
 
-def _scorer(model: Any, name: str, M: int, K: int) -> tuple[Callable, int]:
-    """How to score a batch, and how many images it takes."""
-    per_z = sampling.psi_per_z(METHODS[name], K, M)
-    plan = log_likelihood.make_plan(M, per_z)
-    return log_likelihood.make_scorer(model.callables, METHODS[name], plan), plan.images
+def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job:
+    """The scoring of images by a row of the table, whose scores are kept as they come."""
+    M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
+    plan = log_likelihood.make_plan(M, sampling.psi_per_z(method, K, M))
+    score = log_likelihood.make_scorer(run.model.callables, method, plan)
+    return Job(
+        title=f"{name} M={M} K={K}",
+        path=context.cell / f"{name}.npz",
+        check=lambda: None,
+        identity=dict(cell.settings, bound=name, plan=plan._asdict(), step=run.step),
+        names=("log_likelihood",),
+        purpose=seeds.Purpose.EVALUATE,
+        images=plan.images,
+        available=len(x),
+        score=lambda images, seed: (score(tf.gather(x, images), seed).log_likelihood,),
+    )
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
@@ -127,13 +141,8 @@ def tables(rows: list[Row]) -> list[Table]:
             means = (np.mean(values(mine, quantity="log_likelihood", K=K)) for K in Ks)
             bounds.append([f"{label}, M={M}", *(f"{m:.2f}" for m in means)])
             if label != "DIWHVI":
-                cells = (_paired(mine, K) for K in Ks)
-                differences.append(
-                    [
-                        f"{label}, M={M}",
-                        *(f"{mean:+.3f} ± {or_na(error, '.3f')}" for mean, error in cells),
-                    ]
-                )
+                shown = (signed(*_paired(mine, K), digits=3) for K in Ks)
+                differences.append([f"{label}, M={M}", *shown])
     header = ["", *(f"K={K}" for K in Ks)]
     return [
         Table("Lower bound on log p(x), nats, mean over repetitions", header, bounds),
@@ -173,10 +182,9 @@ def claims(rows: list[Row]) -> list[Claim]:
         if scores:
             worst = min(scores, key=lambda count: in_errors(*scores[count]))
             text = f"DIWHVI is above {label} at every M and K > 0 (paired differences)"
-            mean, error = scores[worst]
-            paired = f"{mean:+.3f} ± {or_na(error, '.3f')} nats"
-            evidence = f"least clear at M={worst[0]}, K={worst[1]}: {paired}"
-            said.append(Claim(text, mean > 2.0 * error, evidence))
+            shown = f"{signed(*scores[worst], digits=3)} nats"
+            evidence = f"least clear at M={worst[0]}, K={worst[1]}: {shown}"
+            said.append(Claim(text, all_above(*scores.values()), evidence))
     return said
 
 
@@ -204,8 +212,14 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat=(
-        "12 epochs in place of 10,000, 200 images, M up to 200 and K up to 50 in place of 5,000 "
-        "and 100. The paper found SIVI almost 1 nat behind at M=5000, K=100."
+    caveats=dict(
+        quick=(
+            "12 epochs in place of 10,000, 200 images, M up to 200 and K up to 50 in place of "
+            "5,000 and 100. The paper found SIVI almost 1 nat behind at M=5000, K=100."
+        ),
+        long=(
+            "The model is IWHVI of likelihood-table's preset long, after 500 epochs in place of "
+            "10,000; 1,000 images in place of 10,000."
+        ),
     ),
 )

@@ -1,7 +1,8 @@
 """What an experiment is: cells that are measured once each, and what is made of their rows."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hvi_tf.errors import UserError
@@ -41,10 +42,16 @@ class Context(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What is said of the numbers, whether they bear it out, and by which numbers."""
+    """A statement about the numbers, and what they say of it.
+
+    Attributes:
+        text: the statement.
+        holds: whether the numbers show it or refute it; None if their errors decide neither.
+        evidence: the numbers, with their errors.
+    """
 
     text: str
-    holds: bool
+    holds: bool | None
     evidence: str
 
 
@@ -61,13 +68,13 @@ class Experiment(NamedTuple):
 
     Attributes:
         about: what is measured and how to read the figure; paragraphs.
-        presets: the settings of `quick` and `full`, with the same names.
+        presets: the settings of each preset; quick and full have the same names.
         cells: the settings' cells, in the order of the CSV.
         measure: the rows of a cell, see `row`.
         figures: rows -> matplotlib figures by name.
         tables: rows -> tables.
         claims: rows -> claims.
-        caveat: why quick falls short of the paper, if it does.
+        caveats: by preset, why it falls short of the paper.
     """
 
     about: str
@@ -77,7 +84,7 @@ class Experiment(NamedTuple):
     figures: Callable[[list[Row]], dict[str, Any]]
     tables: Callable[[list[Row]], list[Table]]
     claims: Callable[[list[Row]], list[Claim]]
-    caveat: str = ""
+    caveats: Mapping[str, str] = MappingProxyType({})
 
 
 def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) -> Settings:
@@ -93,7 +100,7 @@ def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) ->
         if name not in settings:
             known = ", ".join(settings)
             raise UserError(f"--set={name}={text}: no such setting; there are {known}")
-        known_values = [preset[name] for preset in experiment.presets.values()]
+        known_values = [s[name] for s in experiment.presets.values() if name in s]
         changed[name] = _parse(name, text, settings[name], known_values)
     return changed
 

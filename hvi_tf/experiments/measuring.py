@@ -15,9 +15,12 @@ from hvi_tf import files, locks, provenance
 from hvi_tf import workdir as workdirs
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import plots
-from hvi_tf.experiments.experiment import Cell, Context, Experiment, Settings
+from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings
 from hvi_tf.experiments.rows import as_csv
 from hvi_tf.progress import duration
+
+# What a terminal calls a claim that holds, one that is refuted, and one that is neither.
+VERDICTS = {True: "holds", False: "NOT SHOWN", None: "not decided"}
 
 
 def unfinished(cells: Sequence[Cell], folder: pathlib.Path) -> list[Cell]:
@@ -101,12 +104,15 @@ def collect(
         "provenance": _without_repeats([cell["provenance"] for cell in done]),
         "figures": list(figures),
         "tables": [table._asdict() for table in experiment.tables(rows)],
-        "claims": [
-            {**claim._asdict(), "holds": bool(claim.holds)} for claim in experiment.claims(rows)
-        ],
+        "claims": [_as_json(claim) for claim in experiment.claims(rows)],
     }
     files.write_json(folder / "results.json", results)
     return results
+
+
+def _as_json(claim: Claim) -> dict[str, Any]:
+    """A claim whose verdict may be one of NumPy's."""
+    return {**claim._asdict(), "holds": None if claim.holds is None else bool(claim.holds)}
 
 
 def _caveat(experiment: Experiment, told: dict[str, Any], settings: Settings) -> str:
@@ -118,7 +124,7 @@ def _caveat(experiment: Experiment, told: dict[str, Any], settings: Settings) ->
             f"Settings were changed from the preset {told['preset']} ({'; '.join(changes)}); what "
             "is said above describes the unchanged one."
         )
-    return experiment.caveat if told["preset"] == "quick" else ""
+    return experiment.caveats.get(told["preset"], "")
 
 
 def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -142,8 +148,7 @@ def as_text(results: dict[str, Any]) -> str:
         lines += ["  ".join(c.ljust(w) for c, w in zip(g, widths, strict=True)) for g in grid]
     lines.append("")
     for claim in results["claims"]:
-        verdict = "holds" if claim["holds"] else "NOT SHOWN"
-        lines.append(f"{verdict}: {claim['text']} ({claim['evidence']})")
+        lines.append(f"{VERDICTS[claim['holds']]}: {claim['text']} ({claim['evidence']})")
     if results["caveat"] and not all(claim["holds"] for claim in results["claims"]):
         lines.append(f"Mind: {results['caveat']}")
     return "\n".join(lines)

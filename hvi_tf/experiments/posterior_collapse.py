@@ -8,6 +8,8 @@ from hvi_tf.experiments import likelihood_table, plots, published
 from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.rows import (
     Row,
+    all_above,
+    difference,
     distinct,
     mean_and_error,
     plus_minus,
@@ -98,16 +100,16 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """HVM's tau stays closer to q(psi) than IWHVI's, for every seed."""
+    """HVM's tau stays closer to q(psi) than IWHVI's."""
     said = []
     for dataset in distinct(rows, "dataset"):
         hvm, iwhvi = (
-            np.array(values(rows, method=method, dataset=dataset, quantity="kl_tau_mixing"))
+            mean_and_error(select(rows, method=method, dataset=dataset, quantity="kl_tau_mixing"))
             for method in METHODS
         )
-        pairs = ", ".join(f"{a:.2f} and {b:.2f}" for a, b in zip(hvm, iwhvi, strict=True))
-        text = f"{dataset}: KL(tau||q(psi)) of HVM is below IWHVI's for every seed"
-        said.append(Claim(text, bool((iwhvi > hvm).all()), f"HVM and IWHVI by seed: {pairs} nats"))
+        text = f"{dataset}: KL(tau||q(psi)) of HVM is below IWHVI's"
+        evidence = f"{plus_minus(*hvm)} nats of HVM, {plus_minus(*iwhvi)} of IWHVI"
+        said.append(Claim(text, all_above(difference(iwhvi, hvm)), evidence))
     return said
 
 
@@ -124,9 +126,16 @@ EXPERIMENT = Experiment(
     figures=figures,
     tables=tables,
     claims=claims,
-    caveat=(
-        "The KLs grow over the whole training: after a few epochs they are far below the 6.2 "
-        "(MNIST) and 9.97 nats (OMNIGLOT) that the paper has after 10,000. Where the original "
-        "OMNIGLOT file cannot be had, another one with the same drawings stands for it."
+    caveats=dict(
+        quick=(
+            "The KLs grow over the whole training: after a few epochs they are far below the 6.2 "
+            "(MNIST) and 9.97 nats (OMNIGLOT) that the paper has after 10,000. Where the original "
+            "OMNIGLOT file cannot be had, another one with the same drawings stands for it."
+        ),
+        long=(
+            "The KLs grow over the whole training, which is 500 epochs on MNIST and 1,500 on "
+            "OMNIGLOT in place of 10,000. Where the original OMNIGLOT file cannot be had, another "
+            "one with the same drawings stands for it."
+        ),
     ),
 )

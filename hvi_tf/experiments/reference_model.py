@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from hvi_tf import seeds
 from hvi_tf.data import pipeline
-from hvi_tf.experiments import trained
-from hvi_tf.experiments.experiment import Settings
+from hvi_tf.experiments import likelihood_table, trained
+from hvi_tf.experiments.experiment import Context, Settings
 from hvi_tf.training.runs import Run
 
 _QUICK: Settings = dict(
@@ -26,6 +26,16 @@ def settings(preset: str, young: bool = False) -> Settings:
     if young:
         changes |= {**_YOUNG, "epochs": 5 if preset == "quick" else 50}
     return trained.recipe("mnist_iwhvi", **changes)
+
+
+def run(preset: str, context: Context) -> Run:
+    """The trained model; that of `long` is the first IWHVI run of likelihood-table's."""
+    if preset != "long":
+        return trained.train(context, settings(preset))
+    table = likelihood_table.PRESETS["long"]
+    return likelihood_table.final_run(
+        context, likelihood_table.final_cell("mnist", "IWHVI", 0, table).settings
+    )
 
 
 def minibatch(run: Run, size: int, index: int) -> tf.Tensor:

@@ -86,10 +86,59 @@ def or_na(value: float, form: str) -> str:
     return "n/a" if math.isnan(value) else f"{value:{form}}"
 
 
+def all_above(*differences: tuple[float, float]) -> bool | None:
+    """Returns whether all differences are above 0, if their errors decide that.
+
+    Args:
+        *differences: each with its standard error; NaN if the error is not known.
+
+    Returns:
+        True if every one is above 0 by more than two standard errors, False if one is below 0
+        by more than two, None otherwise.
+    """
+    signs = [_sign(*difference) for difference in differences]
+    if False in signs:
+        return False
+    return None if None in signs or not signs else True
+
+
+def _sign(difference: float, error: float) -> bool | None:
+    """Returns whether a difference is positive; None within two standard errors of 0."""
+    return bool(difference > 0.0) if abs(difference) > 2.0 * error else None
+
+
+def all_hold(*verdicts: bool | None) -> bool | None:
+    """Returns False if a part of a claim is refuted, None if one is open, else True."""
+    if False in verdicts:
+        return False
+    return None if None in verdicts else True
+
+
+def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The mean of the differences of pairs, and its standard error; NaN for a single pair."""
+    differences = np.subtract(a, b)
+    return float(differences.mean()), standard_error(differences)
+
+
+def difference(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """The difference of two independent means, each with its error, and the error of that."""
+    return a[0] - b[0], math.hypot(a[1], b[1])
+
+
+def signed(mean: float, error: float, digits: int = 2) -> str:
+    """A difference with its sign and its error."""
+    return f"{mean:+.{digits}f} ± {or_na(error, f'.{digits}f')}"
+
+
 def plus_minus(mean: float, error: float | None, digits: int = 2) -> str:
     """A value with its error, if it has one."""
     shown = f"{mean:.{digits}f}"
     return shown if not error else f"{shown} ± {or_na(error, f'.{digits}f')}"
+
+
+def shown_mean(sample: Sequence[float] | np.ndarray, digits: int = 3) -> str:
+    """The mean of independent values with its standard error."""
+    return plus_minus(float(np.mean(sample)), standard_error(sample), digits)
 
 
 def mean_and_error(rows: Sequence[Row]) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments.experiment import Context, Settings
-from hvi_tf.experiments.rows import Row, row
+from hvi_tf.experiments.rows import Row, row, row_of_mean
 from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.pictures import write_grid
 from hvi_tf.settings import EvaluationConfig, field_names
@@ -84,9 +84,9 @@ def _with_data(context: Context, settings: Settings, path: pathlib.Path) -> tupl
     return runs.with_data(workdirs.reconcile(path, config))
 
 
-def fit_tau(run: Run, epochs: int, K: int) -> Run:
+def fit_tau(run: Run, epochs: int, K: int, **settings: Any) -> Run:
     """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
-    config = fit.fit_config(run.config, {"tau_epochs": epochs, "K": K})
+    config = fit.fit_config(run.config, {"tau_epochs": epochs, "K": K, **settings})
     config = config_lib.with_frozen(config, run.step)
     model = make_vae(config, run.data.train.shape[1])
     fit.adopt(model, run.model)
@@ -170,6 +170,22 @@ def scores_by_image(scores: dict[str, Any], name: str) -> np.ndarray:
     """One of the scores that a summary averages, of each image `[N]`."""
     (values,) = files.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
     return values[: scores["images"]].astype(np.float64)
+
+
+def gain_row(
+    method: str,
+    quantity: str,
+    scores: dict[str, Any],
+    others: dict[str, Any],
+    name: str = "log_likelihood",
+    **where: Any,
+) -> Row:
+    """The row of how far one run's scores are above another's, paired by image.
+
+    Both runs have the same seed, so that they observe the same pixels.
+    """
+    gain = scores_by_image(scores, name) - scores_by_image(others, name)
+    return row_of_mean(method, quantity, gain, images=len(gain), **where)
 
 
 def test_images(run: Run, count: int) -> tf.Tensor:

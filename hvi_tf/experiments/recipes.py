@@ -1,0 +1,53 @@
+"""How models are trained where the published recipe takes too long."""
+
+from typing import Any
+
+from hvi_tf import config as config_lib
+from hvi_tf import methods, relevance
+from hvi_tf.experiments import trained
+from hvi_tf.experiments.experiment import Settings
+
+# Every setting that a lever of nats-per-minute changes, so that no default changes a recipe.
+_PLAIN: Settings = dict(
+    K_schedule="", optimizer="adam", lr_schedule="exponential", lr_warmup_steps=0, ema_decay=0.0,
+    inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0, backward_samples=0, jit_compile="off",
+    precision="float32", inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
+)  # fmt: skip
+
+# The defaults of version 0.9.
+BEFORE: Settings = _PLAIN | dict(
+    K=50, batch_size=256, gradient="reparameterized", learning_rate=2e-3,
+    annealing_factor=0.95, annealing_epochs=100.0,
+)  # fmt: skip
+
+# The most nats per minute, as nats-per-minute found them.
+BEST: Settings = _PLAIN | dict(
+    K=5, batch_size=64, gradient="dreg", learning_rate=1e-3, lr_schedule="cosine",
+)  # fmt: skip
+
+# For nights on 2 cores that nobody watches.
+LONG: Settings = BEST | dict(steps_per_call=50, on_nonfinite="skip")
+_CHECKPOINTS = 250  # of a long run, so that a kill costs it minutes
+
+
+def long(flagfile: str, *, epochs: int, **changes: Any) -> Settings:
+    """The model and method of a published recipe, trained as `LONG` says, with some changes."""
+    every = max(1, epochs // _CHECKPOINTS)
+    length = dict(epochs=epochs, checkpoint_every=every, eval_every=every)
+    return fitting(trained.recipe(flagfile) | LONG | length | changes)
+
+
+def fitting(settings: Settings) -> Settings:
+    """The settings that their own method has a use for, with its own form of DReG."""
+    row = methods.row(settings["bound"], settings.get("posterior", "gaussian"))
+    found = {n: v for n, v in settings.items() if n != "K" or row.K.free}
+    if not row.K.free:
+        found.pop("K_schedule", None)
+    gradient = found.pop("gradient", None)
+    if gradient == "dreg" and row.M.free and not row.hierarchical:
+        gradient = "iwae-dreg"
+    if gradient in row.gradients:
+        found["gradient"] = gradient
+    config = config_lib.derive(found)
+    unused = relevance.unused(config, config_lib.flatten(config), config_lib.defaults())
+    return {name: value for name, value in found.items() if name not in unused}
