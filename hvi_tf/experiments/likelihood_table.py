@@ -66,7 +66,7 @@ PRESETS: dict[str, Settings] = {
         mnist_epochs=500, omniglot_epochs=1_500, tau_epochs=100, K=recipes.LONG["K"],
         grid_methods=_ORDER, grid_datasets=["mnist", "omniglot"], grid_epochs=30,
         warmup_epochs=0.0, train_at_best=1, outer_warmup_epochs=0.0,
-        learning_rates=[1e-3, 2e-3], eval_M=5_000, eval_K=100, eval_images=1_000,
+        learning_rates=[1e-3, 4e-3], eval_M=5_000, eval_K=100, eval_images=1_000,
     ),
 }  # fmt: skip
 # What every training depends on, what the grid, and what a score.

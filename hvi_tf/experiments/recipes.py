@@ -14,7 +14,7 @@ _PLAIN: Settings = dict(
     precision="float32", inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
 )  # fmt: skip
 
-# The defaults of version 0.9.
+# The defaults before these.
 BEFORE: Settings = _PLAIN | dict(
     K=50, batch_size=256, gradient="reparameterized", learning_rate=2e-3,
     annealing_factor=0.95, annealing_epochs=100.0,
@@ -22,11 +22,14 @@ BEFORE: Settings = _PLAIN | dict(
 
 # The most nats per minute, as nats-per-minute found them.
 BEST: Settings = _PLAIN | dict(
-    K=5, batch_size=64, gradient="dreg", learning_rate=1e-3, lr_schedule="cosine",
+    K=50, K_schedule="0:1", batch_size=128, gradient="reparameterized", learning_rate=4e-3,
+    lr_schedule="cosine", lr_warmup_steps=200, jit_compile="on",
 )  # fmt: skip
 
-# For nights on 2 cores that nobody watches.
-LONG: Settings = BEST | dict(steps_per_call=50, on_nonfinite="skip")
+# For nights on 2 cores that nobody watches. More psi come late, when they pay for their time.
+LONG: Settings = BEST | dict(
+    K_schedule="0%:1,30%:5,80%:20", gradient="dreg", steps_per_call=50, on_nonfinite="skip",
+)  # fmt: skip
 _CHECKPOINTS = 250  # of a long run, so that a kill costs it minutes
 
 
@@ -46,6 +49,8 @@ def fitting(settings: Settings) -> Settings:
     gradient = found.pop("gradient", None)
     if gradient == "dreg" and row.M.free and not row.hierarchical:
         gradient = "iwae-dreg"
+    if row.refines:  # as --jit_compile=auto has it
+        found["jit_compile"] = "off"
     if gradient in row.gradients:
         found["gradient"] = gradient
     config = config_lib.derive(found)

@@ -37,7 +37,7 @@ PRESETS: dict[str, Settings] = {
         outer_warmup_epochs=300.0, eval_every=10, eval_M=1_000, eval_K=100, eval_images=10_000,
     ),
     "long": dict(
-        recipe="long", K=[0, 1, 5, 25], seeds=2, epochs=300, learning_rate=1e-3,
+        recipe="long", K=[0, 1, 5, 25], seeds=2, epochs=300, learning_rate=4e-3,
         outer_warmup_epochs=0.0, eval_every=1, eval_M=1_000, eval_K=100, eval_images=1_000,
     ),
 }  # fmt: skip
