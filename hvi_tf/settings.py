@@ -260,7 +260,10 @@ class TrainingConfig:
         0.0,
     )
     clip_norm: float = _flag(
-        0.0, "Largest norm of the gradient of all networks together; 0 does not clip.", 0.0
+        100.0,
+        "Largest norm of the gradient of all networks together, to which a larger one is scaled "
+        "down; the default is out of reach but for a step that would spoil a run. 0: no limit.",
+        0.0,
     )
     learning_rate: float = _flag(
         4e-3, "Adam's largest step size. The published recipes start at 1e-3.", 0.0

@@ -22,8 +22,9 @@ class Cell(NamedTuple):
 
     @property
     def config(self) -> Config:
-        """The whole configuration; by default XLA is off and a batch has 256 images."""
-        return config_lib.derive({"jit_compile": "off", "batch_size": 256, **self.settings})
+        """The whole configuration, by default that of the stored figures."""
+        stored = {"jit_compile": "off", "batch_size": 256, "clip_norm": 0.0}
+        return config_lib.derive({**stored, **self.settings})
 
     def but(self, **changes: Any) -> "Cell":
         """The same step with other settings."""

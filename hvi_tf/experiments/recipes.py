@@ -11,7 +11,7 @@ from hvi_tf.experiments.experiment import Settings
 _PLAIN: Settings = dict(
     K_schedule="", optimizer="adam", lr_schedule="exponential", lr_warmup_steps=0, ema_decay=0.0,
     inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0, backward_samples=0, jit_compile="off",
-    precision="float32", inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
+    precision="float32", clip_norm=0.0, inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
 )  # fmt: skip
 
 # The defaults before these.
@@ -23,7 +23,7 @@ BEFORE: Settings = _PLAIN | dict(
 # The most nats per minute, as nats-per-minute found them.
 BEST: Settings = _PLAIN | dict(
     K=50, K_schedule="0:1", batch_size=128, gradient="reparameterized", learning_rate=4e-3,
-    lr_schedule="cosine", lr_warmup_steps=200, jit_compile="on",
+    lr_schedule="cosine", lr_warmup_steps=200, clip_norm=100.0, jit_compile="on",
 )  # fmt: skip
 
 # For nights on 2 cores that nobody watches. More psi come late, when they pay for their time.
