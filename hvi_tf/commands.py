@@ -73,6 +73,7 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)
+    config = workdirs.reconcile(path, config)
     if config.training.minutes and not (path / "config.json").exists():
         config = planning.plan(config, model, data)
     with distribution.chief_first():  # nothing is written before here

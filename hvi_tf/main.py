@@ -146,12 +146,6 @@ def _workdir_path() -> pathlib.Path:
     return path
 
 
-def _check_length(given: dict[str, Any], epochs: str) -> None:
-    """Raises `UserError` if both ways to say how long a run is are given."""
-    if given.get("minutes") and epochs in given:
-        raise UserError(f"--minutes={given['minutes']}: plans the epochs; leave out --{epochs}")
-
-
 def _task(mode: str, writes: bool) -> Task:
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
@@ -161,7 +155,6 @@ def _task(mode: str, writes: bool) -> Task:
     switches = dict(device_report=FLAGS.device_report, check_determinism=FLAGS.check_determinism)
     if mode == "train":
         relevance.check_mode(mode, given, config_lib.defaults())
-        _check_length(given, "epochs")
         config = config_lib.make(**_flag_values())
         datasets.check(config.data)
         path = _workdir_path() if FLAGS.workdir else workdirs.new_path(config)
@@ -177,8 +170,6 @@ def _task(mode: str, writes: bool) -> Task:
         raise UserError(f"--mode={mode}: name the run's --workdir")
     run = workdirs.open_existing(_workdir_path(), writes)
     saved_model = saved_models.find(asked, run.path) if asked.saved_model else None
-    if mode == "fit_tau":
-        _check_length(given, "tau_epochs")
     config = run.config if mode == "fit_tau" else _config_of_run(run)
     return Task(mode, config, run.path, run, given, saved_model, **switches)
 

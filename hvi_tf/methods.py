@@ -97,7 +97,9 @@ _EXPLICIT = ("reparameterized", "stl", "iwae-dreg")
 _NO_TAU = ("reparameterized", "stl", "gdreg")
 _PATH_ONLY = ("reparameterized", "stl")
 _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
-_TAU = (*_TAU_AT_K_0, "dreg-biased")
+_OF_TAU = (*_TAU_AT_K_0, "dreg-biased")
+# Without the noise of phi's direct terms a step is worth more.
+_TAU = ("gdreg", *(name for name in _OF_TAU if name != "gdreg"))
 
 _ROWS = (
     Method("vae", "explicit q(z|x), one sample: the ELBO", "none", _EXPLICIT),
@@ -168,5 +170,5 @@ def row(bound: str, posterior: str = "gaussian") -> Method:
     found = METHODS[bound]
     if found.refines and posterior == "hierarchical":
         inner = METHODS["iwhvi"]
-        return found._replace(inverse=inner.inverse, gradients=inner.gradients, K=inner.K)
+        return found._replace(inverse=inner.inverse, gradients=_OF_TAU, K=inner.K)
     return found

@@ -94,12 +94,6 @@ USES: dict[str, Use] = {
         lambda config: _anneals(config) and config.training.annealing_factor != 1,
         "--lr_schedule=exponential with an --annealing_factor below 1",
     ),
-    "K_schedule": Use(
-        lambda config: (
-            not config.training.K_schedule or {K for _, K in config.k_steps} != {config.method.K}
-        ),
-        "numbers other than --K",
-    ),
     "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
     "inner_free_bits": _rows(lambda row: row.takes_inner_warmup),
     "outer_free_bits": _rows(lambda row: not row.refines),

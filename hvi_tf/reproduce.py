@@ -61,7 +61,7 @@ def define_flags() -> None:
 
 def listing(names: Sequence[str]) -> str:
     """The table of experiments; of those that are named also the settings and cells."""
-    lines = ["Cost of quick: on 2 cores, as measured. Of full, and of long on 2 cores: estimates."]
+    lines = ["Cost of quick: on 2 cores, as measured. The costs of full and long are estimates."]
     lines.append("")
     for entry in catalogue.ENTRIES.values():
         if not names or entry.name in names:

@@ -96,7 +96,7 @@ class MethodConfig:
     )
     gradient: str = _flag(
         None,
-        "Gradient estimator: reparameterized (default); dreg = doubly reparameterized for "
+        "Gradient estimator: reparameterized (default; gdreg for iwhvi and diwhvi); dreg = doubly reparameterized for "
         "tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; iwae-dreg = for an "
         "explicit q; stl = q's path only; dreg-biased = for study only.",
     )
@@ -262,7 +262,7 @@ class TrainingConfig:
     clip_norm: float = _flag(
         100.0,
         "Largest norm of the gradient of all networks together, to which a larger one is scaled "
-        "down; the default is out of reach but for a step that would spoil a run. 0: no limit.",
+        "down. Only a step that would spoil a run exceeds the default. 0: no limit.",
         0.0,
     )
     learning_rate: float = _flag(
@@ -298,8 +298,8 @@ class TrainingConfig:
         None,
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
         "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0:1 for "
-        "iwhvi and diwhvi without --backward_samples, which learn fastest so; --K throughout for "
-        "the others.",
+        "iwhvi and diwhvi without --backward_samples, where K=1 gains most in a given time; --K "
+        "throughout for the others.",
     )
     inner_warmup_epochs: float = _flag(
         0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0
@@ -317,19 +317,20 @@ class TrainingConfig:
     kl_annealing_start: float = _flag(0.1, "That weight at step 0.", 0.0, 1.0)
     inner_free_bits: float = _flag(
         0.0,
-        "Nats that tau may be away from q(psi) for free: a step in whose batch KL(tau||q(psi)) is "
-        "below leaves out log q(psi) - log tau. Validation and test have it always.",
+        "Drops log q(psi) - log tau from steps whose batch has KL(tau||q(psi)) below this many "
+        "nats. Validation and test keep it.",
         0.0,
     )
     outer_free_bits: float = _flag(
         0.0,
-        "Nats that q(z|x) may be away from p(z) for free: a step in whose batch KL(q(z|x)||p(z)) "
-        "is below leaves out log p(z) - log q(z|x). Validation and test have it always.",
+        "Drops log p(z) - log q(z|x) from steps whose batch has KL(q(z|x)||p(z)) below this many "
+        "nats. Validation and test keep it.",
         0.0,
     )
     tau_steps: int = _flag(
         0,
-        "Steps of tau alone after each step of all networks, on the same images with new draws.",
+        "Steps of tau alone after each step of all networks, on the same images with new draws. "
+        "One whose gradient is not finite is left out.",
         0,
         MAX_COUNT,
     )

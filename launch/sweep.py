@@ -2,7 +2,7 @@
 r"""Runs a grid of settings, on this machine or as a Slurm array, and prints its scores.
 
     python launch/sweep.py --grid='K=1,5;gradient=dreg,reparameterized' --out=runs/sweep \
-        --jobs=2 -- --bound=iwhvi --epochs=5
+        --jobs=2 -- --bound=iwhvi --K_schedule= --epochs=5
 
 What follows `--` are flags of `python -m hvi_tf.main` for every cell. Each cell is a run of its
 own in a folder of --out that its settings name, with its output beside it. The same command

@@ -25,7 +25,7 @@ def test_every_method_has_defaults(name):
     assert (m.K, m.M) == (row.K.default, row.M.default)
     assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
     assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
-    assert m.gradient == "reparameterized"
+    assert m.gradient == "gdreg"
     assert m.svi_steps == {"svi": 10, "bsvi": 9}.get(name)  # the same number of draws
     assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
 
@@ -37,7 +37,7 @@ BAD = [
     (dict(bound="iwhvi", M=5), "--M=5: --bound=iwhvi fixes M=1; leave --M out, or choose"),
     (dict(bound="iwhvi", L=3), "--L=3: the prior is explicit"),
     (dict(bound="sivi", gradient="dreg"), "--gradient=dreg: --bound=sivi takes reparameterized"),
-    (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes reparameterized, stl, dreg"),
+    (dict(gradient="score"), "--gradient=score: --bound=iwhvi takes gdreg, reparameterized, stl"),
     (dict(bound="bsvi", backward_samples=2), "--backward_samples=2: for --bound=iwae|sivi|"),
     (dict(bound="bsvi", eval_tolerance=0.1), "--eval_tolerance=0.1: for a bound like diwhvi"),
     (dict(estimator="ais", eval_tolerance=0.1), "--eval_tolerance=0.1: for a bound like diwhvi"),
@@ -105,7 +105,6 @@ BAD = [
     (dict(bound="bsvi", svi_momentum=1.0), "--svi_momentum=1.0: must be a number, at least 0.0"),
     (dict(K=5, backward_samples=5), "--backward_samples=5: for --bound=iwae|"),
     (dict(bound="diwhvi", K=2, M=5, backward_samples=5), "with a --K or --M above it"),
-    (dict(K=5, K_schedule="0:5,3:5"), "--K_schedule=0:5,3:5: for numbers other than --K; give"),
     (dict(kl_annealing_start=1.0, kl_annealing_steps=5), "--kl_annealing_steps=5: for a --kl_an"),
     (dict(bound="vae", tau_epochs=3), "--tau_epochs=3: for --bound=hvm|sivi|"),
     (dict(patience=2, eval_every=5), "--patience=2: fewer epochs than --eval_every=5"),
@@ -166,6 +165,8 @@ def test_configurations_are_frozen():
     [
         (dict(epochs=10), "on"),
         (dict(epochs=9), "off"),
+        (dict(epochs=10, max_steps=3_999), "off"),
+        (dict(epochs=10, max_steps=4_000), "on"),
         (dict(epochs=10, bound="bsvi"), "off"),
         (dict(epochs=10, encoder="resnet"), "off"),
         (dict(epochs=10, jit_compile="off"), "off"),

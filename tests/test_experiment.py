@@ -110,7 +110,7 @@ def test_results_tell_where_they_come_from(run):
     assert results["command"] == "python ..."
     assert results["settings"]["n"] == 3
     assert results["claims"] == [dict(text="they grow", holds=True, evidence="so")]
-    for holds, verdict in ((True, "holds"), (False, "NOT SHOWN"), (None, "not decided")):
+    for holds, verdict in ((True, "holds"), (False, "REFUTED"), (None, "not decided")):
         results["claims"][0]["holds"] = holds
         assert f"\n{verdict}: they grow (so)" in measuring.as_text(results)
 

@@ -57,14 +57,14 @@ def test_a_rate_without_an_end_to_fall_to_stays():
     np.testing.assert_array_equal(path_of(Adam(0.3, schedule="cosine")), path_of(Adam(0.3)))
 
 
-def test_an_optimizer_may_be_applied_several_times_in_a_step():
-    optimizer = Adam(0.3, schedule="linear", steps_per_step=2)
+def test_a_rate_may_follow_the_steps_of_another_optimizer():
+    step = tf.Variable(0, dtype=tf.int64)
+    optimizer = Adam(0.3, schedule="linear", step=lambda: step)
     optimizer.set_run_length(10)
-    rates = []
-    for iterations in range(4):
-        optimizer.iterations.assign(iterations)
-        rates.append(float(optimizer.learning_rate))
-    np.testing.assert_allclose(rates, [0.3, 0.3, 0.27, 0.27], rtol=1e-6)
+    optimizer.iterations.assign(7)
+    np.testing.assert_allclose(optimizer.learning_rate, 0.3, rtol=1e-6)
+    step.assign(1)
+    np.testing.assert_allclose(optimizer.learning_rate, 0.27, rtol=1e-6)
 
 
 def test_weights_decay_by_the_scheduled_rate_and_biases_do_not():
@@ -80,4 +80,4 @@ def test_weights_decay_by_the_scheduled_rate_and_biases_do_not():
     np.testing.assert_allclose(decayed[0, :2], [0.95 - 0.1, -1.9 + 0.1], rtol=1e-5)
     # The rate has fallen by half; Keras lets the weight decay before it takes the step.
     decay = decayed[0, 0] * 0.5 * 0.05
-    assert decayed[0, 0] - decayed[1, 0] > decay + 0.04
+    assert decayed[0, 0] - decayed[1, 0] == pytest.approx(decay + 0.05, abs=0.005)

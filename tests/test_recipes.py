@@ -47,6 +47,13 @@ def test_a_long_training_ends_with_its_decay_and_loses_little_when_killed(name):
         assert t.checkpoint_every == t.eval_every <= max(1, t.epochs / 250)
 
 
+def test_the_best_recipe_is_the_default():
+    defaults = config_lib.make(bound="iwhvi", K=50)
+    best = config_lib.make(bound="iwhvi", **recipes.BEST)
+    compiled = config_lib.resolve_jit(defaults, has_gpu=False)
+    assert config_lib.flatten(best) == config_lib.flatten(compiled)
+
+
 @pytest.mark.parametrize("dataset", ["mnist", "omniglot"])
 def test_all_methods_have_the_same_long_recipe(dataset):
     published = trained.recipe(f"{dataset}_iwhvi")

@@ -57,7 +57,7 @@ OF_A_STEP = [n for n in VALUES if n not in OF_AN_EVALUATION]
 
 SMALL = dict(
     hidden=(2,), latent_dim=2, aux_dim=2, prior_dim=2, flow_hidden=(2,), resnet_channels=(2,),
-    pixelcnn_channels=2, pixelcnn_kernels=(3, 3), jit_compile="off", eval_M=2,
+    pixelcnn_channels=2, pixelcnn_kernels=(3, 3), jit_compile="off", eval_M=2, K_schedule="",
 )  # fmt: skip
 RUNS = {
     **{name: dict(bound=name) for name in METHODS},
@@ -109,7 +109,7 @@ def step(config):
     model.optimizer.iterations.assign(1)
     model.set_run_length(4)
     reported, ascent = model.ascent(X)
-    arrays = [*reported.values(), *(g for group in ascent for g in group)]
+    arrays = [model.learning_rate, *reported.values(), *(g for group in ascent for g in group)]
     if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
         arrays += [*model.train_step(X).values(), *model.trainable_variables]
     return [np.asarray(a).tobytes() for a in arrays]

@@ -75,7 +75,7 @@ def test_an_undecided_claim_is_neither_shown_nor_refuted():
     verdicts = re.findall(r'<span class="(yes|no|open)">. (.*)</span>\n(\w+): ', page)
     assert verdicts == [
         ("yes", "shown", "True"),
-        ("no", "not shown", "False"),
+        ("no", "refuted", "False"),
         ("open", "not decided", "None"),
     ]
 

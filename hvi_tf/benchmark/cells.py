@@ -24,6 +24,7 @@ class Cell(NamedTuple):
     def config(self) -> Config:
         """The whole configuration, by default that of the stored figures."""
         stored = {"jit_compile": "off", "batch_size": 256, "clip_norm": 0.0}
+        stored["gradient"] = "reparameterized"
         return config_lib.derive({**stored, **self.settings})
 
     def but(self, **changes: Any) -> "Cell":

@@ -58,7 +58,7 @@ _ROWS = (
     ),
     Entry(
         "likelihood-table",
-        "Test log-likelihoods of six methods",
+        "Test log-likelihoods of all methods",
         f"{IWHVI}, figure 2 left",
         "14 min",
         "4,000 GPU h, most of it for the grid",

@@ -20,7 +20,7 @@ from hvi_tf.experiments.rows import as_csv
 from hvi_tf.progress import duration
 
 # What a terminal calls a claim that holds, one that is refuted, and one that is neither.
-VERDICTS = {True: "holds", False: "NOT SHOWN", None: "not decided"}
+VERDICTS = {True: "holds", False: "REFUTED", None: "not decided"}
 
 
 def unfinished(cells: Sequence[Cell], folder: pathlib.Path) -> list[Cell]:

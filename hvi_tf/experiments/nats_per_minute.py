@@ -40,14 +40,14 @@ LEVERS: dict[str, Settings] = {
     "batch 256": dict(batch_size=256),
     "half the rate": dict(learning_rate=recipes.BEST["learning_rate"] / 2.0),
     "twice the rate": dict(learning_rate=recipes.BEST["learning_rate"] * 2.0),
-    "no decay": dict(lr_schedule="exponential"),
+    "no decay": dict(lr_schedule="exponential", annealing_factor=1.0),
     "linear decay": dict(lr_schedule="linear"),
     "decay to a tenth": dict(lr_final_fraction=0.1),
     "no rate warm-up": dict(lr_warmup_steps=0),
     "AdamW": dict(optimizer="adamw"),
     "averaged weights": dict(ema_decay=0.999),
     "DReG": dict(gradient="dreg"),
-    "gdreg": dict(gradient="gdreg"),
+    "autodiff": dict(gradient="reparameterized"),
     "K=0": dict(K_schedule="0:0"),
     "K=5": dict(K_schedule="0:5"),
     "K=50 S=8": dict(K_schedule="", backward_samples=8),
@@ -150,9 +150,9 @@ def _times(s: Settings) -> list[Row]:
             key = f"{name}, K={K}"
             contestants[key] = Step(steps.Cell("", own | {"K": K, "K_schedule": ""}))
             where[key] = label | dict(quantity="seconds_per_step", K=K, share=share)
+        contestants[name] = _Validation(own)
         seconds = time.monotonic() - started
         found.append(row(**label, quantity="seconds_to_start", value=seconds))
-        contestants[name] = _Validation(own)
         change = steps.settings_text(_change(s["flags"], method, own))
         where[name] = label | dict(quantity="seconds_per_validation", change=change)
     for key, milliseconds in rounds.in_turn(contestants, s["rounds"], SECONDS).items():

@@ -1,6 +1,7 @@
 """Adam as this package uses it: with a learning rate of each step, and over replicas."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ class Adam(keras.optimizers.Adam):
         schedule: cosine or linear; under any other name the rate does not fall here.
         warmup_steps: over which the rate first rises from 0.
         final_fraction: of the largest rate, at the end of the run.
-        steps_per_step: how often it is applied in a step of the run.
+        step: returns the step of the run; without it every application is a step.
         **options: of `keras.optimizers.Adam`.
     """
 
@@ -33,29 +34,35 @@ class Adam(keras.optimizers.Adam):
         schedule: str = "",
         warmup_steps: int = 0,
         final_fraction: float = 0.0,
-        steps_per_step: int = 1,
+        step: Callable[[], Any] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(learning_rate, **options)
         falls = schedule in ("cosine", "linear")
         self._of_schedule = schedule if falls else "", warmup_steps, final_fraction
-        self._steps_per_step = steps_per_step
+        self._step = step
         self._run_steps: int | None = None
 
     def set_run_length(self, steps: int) -> None:
-        """Says at which step the schedule ends, before the first one; else the rate stays."""
+        """Sets the step at which the schedule ends, before the first one; else the rate stays."""
         self._run_steps = steps
 
-    def _get_current_learning_rate(self) -> Any:
-        rate = super()._get_current_learning_rate()
+    @property
+    def learning_rate(self) -> Any:
+        """The rate of the next step; what is set is the largest rate."""
+        rate = super().learning_rate
         schedule, warmup_steps, final_fraction = self._of_schedule
         if self._run_steps is None:
             schedule = ""
         if not (schedule or warmup_steps):
             return rate
-        step = tf.convert_to_tensor(self.iterations) // self._steps_per_step
+        step = tf.convert_to_tensor(self._step() if self._step else self.iterations)
         steps = self._run_steps or 1
         return rate * rate_factor(step, schedule, steps, warmup_steps, final_fraction)
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Any) -> None:
+        keras.optimizers.Adam.learning_rate.fset(self, rate)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: list) -> list:
         return grads_and_vars

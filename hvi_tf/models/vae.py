@@ -104,11 +104,17 @@ class VAE(Autoencoder):
                 f"kl_annealing_start={kl_annealing_start}, kl_annealing_steps="
                 f"{kl_annealing_steps}: give a start below 1 and steps above 0, or neither"
             )
+        if free_bits != gradients.NO_FREE_BITS and self.method.refines:
+            raise ValueError(f"{free_bits}: bound={self.method.name!r} has no free bits")
         if tau_steps and not self.method.takes_inner_warmup:
             raise ValueError(f"tau_steps={tau_steps}: bound={self.method.name!r} trains no tau")
         optimizer = as_optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
         optimizer.build(self.trainable_variables)
+        if optimizer.use_ema:  # Keras starts them at 0 and mends that at the very first step
+            averages = optimizer._model_variables_moving_average
+            for average, variable in zip(averages, self.trainable_variables, strict=True):
+                average.assign(variable)
         self.estimator, self.free_bits = gradient, free_bits
         self.tau_steps, self.tau_optimizer = tau_steps, None
         if tau_steps:
@@ -157,7 +163,7 @@ class VAE(Autoencoder):
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def set_run_length(self, steps: int) -> None:
-        """Says at which step a schedule of the learning rate ends; before the first step.
+        """Sets the step at which a schedule of the learning rate ends; before the first step.
 
         Without it the rate does not fall.
         """
@@ -256,6 +262,9 @@ class VAE(Autoencoder):
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """Gives the weights their averages while entered, if the optimizer makes any."""
+        if not self.optimizer.use_ema:
+            yield
+            return
         raw = [tf.identity(v.value) for v in self.trainable_variables]
         self.take_averages()
         try:
@@ -477,7 +486,7 @@ def make_vae(config: Config, x_dim: int) -> VAE:
         kl_annealing_steps=t.kl_annealing_steps if anneals else 0,
         free_bits=FreeBits(t.inner_free_bits, t.outer_free_bits),
         tau_steps=t.tau_steps,
-        tau_optimizer=_make_adam(t, steps_per_step=max(t.tau_steps, 1)),
+        tau_optimizer=_make_adam(t, step=lambda: optimizer.iterations),
     )
     return model
 

@@ -43,6 +43,7 @@ def check_data(config: Config, data: Dataset) -> None:
     pixels.check_networks(data.image_shape, name, config.model)
     pipeline.check_likelihood(data.train.dtype, name, config.model.likelihood)
     _check_batch_size(config.training.batch_size, distribution.replicas())
+    _check_free_bits(config, distribution.replicas())
     if config.training.batch_size > len(data.train):
         raise UserError(
             f"--batch_size={config.training.batch_size}: {name} has only "
@@ -57,6 +58,16 @@ def _check_batch_size(size: int, replicas: int) -> None:
         raise UserError(
             f"--batch_size={size}: {replicas} replicas cannot share it evenly; give {fitting}"
         )
+
+
+def _check_free_bits(config: Config, replicas: int) -> None:
+    for name in ("inner_free_bits", "outer_free_bits"):
+        value = getattr(config.training, name)
+        if value and replicas > 1:
+            raise UserError(
+                f"--{name}={value}: compares the mean of a whole batch, which no replica sees; "
+                "leave out --strategy"
+            )
 
 
 def train(

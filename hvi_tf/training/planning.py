@@ -1,6 +1,7 @@
 """How many epochs fit into a number of minutes, by measurement when a run begins."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -20,17 +21,19 @@ from hvi_tf.training.steps import StepRunner
 
 SECONDS = 4.0  # for which the steps of one K are timed
 _MIN_CALLS = 3
+_REST = 0.02  # of the time, for checkpoints and summaries
 
 
 class Costs(NamedTuple):
     """What a run takes on this machine, in seconds."""
 
     steps: dict[int, float]  # of a training step, by K
-    validation: float  # of a validation with its checkpoint
+    validation: float
+    start: float = 0.0  # of tracing the loop of every K once more
 
 
 def plan(config: Config, model: VAE, data: Dataset) -> Config:
-    """Returns `config` with as many epochs as fit into its `minutes`, and says so.
+    """Returns `config` with as many epochs as fit into its `minutes`, and prints the plan.
 
     Training steps of every K are timed on the model, which is left as it was found. So the run
     is the one that `--epochs` with the same number would make.
@@ -72,7 +75,7 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
             data.train, t.batch_size, t.seed, 0, 2**31 - 1, likelihood=config.model.likelihood
         )
     )
-    steps = {}
+    steps, start = {}, 0.0
     for K in dict.fromkeys(K for _, K in config.k_steps):
         model.set_schedule(*config.schedule(0)._replace(K=K))
         run_steps(batches, 1)  # compiles
@@ -80,6 +83,8 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
         calls = distribution.least(max(_MIN_CALLS, round(SECONDS / first)))
         times = [_seconds_of(lambda: run_steps(batches, t.steps_per_call)) for _ in range(calls)]
         steps[K] = float(np.median(times)) / t.steps_per_call
+        model.set_run_length(1)
+        start += _seconds_of(functools.partial(StepRunner(model), batches, 1))  # a second trace
     images = pipeline.fixed_observation(
         data.validation, config.model.likelihood, t.seed, seeds.Purpose.VALIDATE
     )
@@ -87,7 +92,7 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
     validation = _seconds_of(lambda: loop.validate(model, images, t.seed))
     for variable, value in zip(variables, found, strict=True):
         variable.assign(value)
-    return Costs(steps, validation)
+    return Costs(steps, validation, start)
 
 
 def _seconds_of(function: Callable[[], Any]) -> float:
@@ -116,7 +121,8 @@ def _seconds(config: Config, costs: Costs, per_epoch: int, epochs: int) -> float
         max(min(end, epochs) - start, 0) * per_epoch * costs.steps[K]
         for (start, K), end in zip(pairs, ends, strict=True)
     )
-    return steps + -(-epochs // config.training.eval_every) * costs.validation
+    validations = -(-epochs // config.training.eval_every)
+    return costs.start + (steps + validations * costs.validation) / (1.0 - _REST)
 
 
 def _with_epochs(config: Config, epochs: int) -> Config:
