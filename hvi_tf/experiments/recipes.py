@@ -43,13 +43,14 @@ def long(flagfile: str, *, epochs: int, **changes: Any) -> Settings:
 
 def fitting(settings: Settings) -> Settings:
     """The settings that their own method has a use for, with its own form of DReG."""
-    row = methods.row(settings["bound"], settings.get("posterior", "gaussian"))
+    posterior = settings.get("posterior", "gaussian")
+    row = methods.row(settings["bound"], posterior)
     found = {n: v for n, v in settings.items() if n != "K" or row.K.free}
     if not row.K.free:
         found.pop("K_schedule", None)
     gradient = found.pop("gradient", None)
-    if gradient == "dreg" and row.M.free and not row.hierarchical:
-        gradient = "iwae-dreg"
+    if gradient in ("dreg", "gdreg") and not row.hierarchical:
+        gradient = "iwae-dreg" if posterior == "gaussian" else None
     if row.refines:  # as --jit_compile=auto has it
         found["jit_compile"] = "off"
     if gradient in row.gradients:
