@@ -97,8 +97,8 @@ class MethodConfig:
     gradient: str = _flag(
         None,
         "Gradient estimator: reparameterized (default, but gdreg for iwhvi and diwhvi); dreg = "
-        "doubly reparameterized for tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; iwae-dreg = for an "
-        "explicit q; stl = q's path only; dreg-biased = for study only.",
+        "doubly reparameterized for tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; "
+        "iwae-dreg = for an explicit q; stl = q's path only; dreg-biased = for study only.",
     )
     backward_samples: int = _flag(
         0,
