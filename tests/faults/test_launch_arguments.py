@@ -13,6 +13,8 @@ import sys
 
 import pytest
 
+from hvi_tf.experiments import catalogue
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 HOSTILE = [
@@ -98,6 +100,18 @@ def test_the_arguments_arrive_as_they_were(script, clone):
         for worker in told:
             assert worker["argv"] == ["-u", "-m", "hvi_tf.main", *arguments, *added]
             assert worker["cwd"] == str(clone.path)
+
+
+def test_long_runs_hand_on_their_arguments_and_name_their_experiments(clone):
+    arguments = [f"--out={clone.path}/long", *(f"--data_dir={value}" for value in HOSTILE)]
+    told = clone.run(clone.path / "launch" / "long_runs.sh", *arguments)
+    given = [worker["argv"] for worker in told]
+    assert len(given) == 3
+    first = ["-u", "-m", "hvi_tf.reproduce", *arguments]
+    assert all(argv[: len(first)] == first and argv[-1] == "--preset=long" for argv in given)
+    named = [{a for a in argv[len(first) :] if not a.startswith("-")} for argv in given]
+    with_long = {e.name for e in catalogue.ENTRIES.values() if e.long}
+    assert max(named, key=len) == with_long
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Runs the preset long of every experiment that has one, next to other work on this machine.
+#
+#   setsid launch/long_runs.sh --out=runs/long >> long.log 2>&1 &
+#
+# Started again with the same arguments, it goes on where it was. All arguments go to
+# python -m hvi_tf.reproduce. The first seed of every method comes first, on MNIST before OMNIGLOT.
+set -euo pipefail
+
+# Linux shares its time among sessions, and `nice` counts within one. With `setsid` this script has
+# a session of its own, which this makes wait for all others.
+read -r _ _ _ _ _ session _ < /proc/$$/stat
+if [ "$session" = "$$" ] && [ -w /proc/self/autogroup ]; then
+  echo 19 > /proc/self/autogroup || true
+fi
+
+long() { nice -n 19 python -u -m hvi_tf.reproduce "$@" --preset=long; }
+
+long "$@" likelihood-table --set=datasets=mnist --set=seeds=1
+long "$@" likelihood-table posterior-collapse bsvi-tables bsvi-vs-iwae training-k --set=seeds=1
+long "$@" likelihood-table training-k posterior-collapse evaluation-metric bsvi-tables bsvi-vs-iwae
