@@ -8,7 +8,7 @@ import pytest
 from hvi_tf import config as config_lib
 from hvi_tf.errors import UserError
 from hvi_tf.experiments import nats_per_minute, recipes
-from hvi_tf.experiments.experiment import Context
+from hvi_tf.experiments.experiment import Cell, Context
 from hvi_tf.experiments.rows import row
 
 QUICK = nats_per_minute.PRESETS["quick"]
@@ -178,3 +178,31 @@ def test_gains_of_several_seeds_have_the_error_of_both():
     ]
     mean, error = nats_per_minute._gain(rows, "IWHVI", "K=1", 5)
     assert (mean, error) == (pytest.approx(1.3), pytest.approx(np.hypot(0.3, 0.4)))
+
+
+def test_times_are_those_of_every_k_and_of_a_validation(monkeypatch, context, capsys):
+    monkeypatch.setattr(nats_per_minute, "VALIDATION_IMAGES", 40)
+    monkeypatch.setattr(nats_per_minute, "SECONDS", 0.01)
+    tiny = dict(hidden=[8, 8], latent_dim=2, aux_dim=2, batch_size=8, K=3, jit_compile="off")
+    base = dict(tiny, bound="iwhvi", lr_schedule="cosine", K_schedule="0%:1,50%:3")
+    flags = {"IWHVI base": base, "IWHVI no decay": base | {"lr_schedule": "exponential"}}
+    rows = nats_per_minute.measure(Cell("times", dict(rounds=2, flags=flags)), context)
+    assert "Load before: " in capsys.readouterr().out
+    quantities = [(r["method"], r.get("lever"), r["quantity"], r.get("K")) for r in rows]
+    assert quantities == [
+        ("machine", None, "load", None),
+        *(("IWHVI", lever, "seconds_to_start", None) for lever in (BASE, "no decay")),
+        *(
+            ("IWHVI", lever, quantity, K)
+            for lever in (BASE, "no decay")
+            for quantity, K in (
+                *(("seconds_per_step", 1), ("seconds_per_step", 3)),
+                ("seconds_per_validation", None),
+            )
+        ),
+    ]
+    assert all(0.0 < r["low"] <= r["value"] <= r["high"] for r in rows[3:])
+    assert rows[-1]["change"] == "lr_schedule=exponential"
+    mine = [r for r in rows if r.get("lever") == "no decay"]
+    steps = [r["value"] for r in mine if r["quantity"] == "seconds_per_step"]
+    assert nats_per_minute.seconds_per_step(mine) == pytest.approx(np.mean(steps))

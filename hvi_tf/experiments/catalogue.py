@@ -83,7 +83,7 @@ _ROWS = (
         "gradient-snr-toy",
         "Signal-to-noise ratios on a toy",
         f"{IWHVI}, figure 3b",
-        "4 min",
+        "1 min",
         "15 min on 2 cores",
     ),
     Entry(

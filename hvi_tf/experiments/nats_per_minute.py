@@ -251,7 +251,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
                     color=f"C{i}", linestyle=("-", "--", ":", "-.")[j % 4], marker="o"
                 )
                 curves.plot(spent, means, label=f"{method}, {lever}", **style)
-    plots.count_axis(curves, "minutes of training on 2 cores", budgets)
+    plots.count_axis(curves, "minutes of training on an idle machine", budgets)
     curves.set_ylabel("test log-likelihood, nats")
     curves.set_title("MNIST, the same images for all; mean over seeds", fontsize=8)
     curves.legend(fontsize=7)
