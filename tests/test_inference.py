@@ -238,8 +238,8 @@ def test_draws_that_are_not_reparameterized():
     ("values", "message"),
     [
         (dict(method="iwhvi"), "method='iwhvi': must be a row"),
-        (dict(estimator="zz"), "estimator='zz': bound='diwhvi' takes reparameterized"),
-        (dict(estimator=None), "estimator=None: bound='diwhvi' takes reparameterized"),
+        (dict(estimator="zz"), "estimator='zz': bound='diwhvi' takes gdreg"),
+        (dict(estimator=None), "estimator=None: bound='diwhvi' takes gdreg"),
         (dict(estimator="iwae-dreg"), "estimator='iwae-dreg': bound='diwhvi' takes"),
         (dict(inner=1.5), "inner=1.5: must be a number, from 0 to 1"),
         (dict(outer=float("nan")), "outer=nan: must be a number, from 0 to 1"),

@@ -281,7 +281,7 @@ def careless(script):
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.name)
 def test_no_script_runs_text(path):
-    assert len(SCRIPTS) == 3
+    assert len(SCRIPTS) == 4
     assert not careless(path.read_text())
 
 
