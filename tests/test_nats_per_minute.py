@@ -54,16 +54,14 @@ def test_a_lever_changes_what_it_names_and_nothing_else(lever):
     changed = {name for name in {**base, **own} if base.get(name) != own.get(name)}
     named = set(nats_per_minute.LEVERS[lever])
     assert changed
-    assert changed <= named | {"lr_final_fraction"}  # of no use without a decay
+    assert changed <= named | {"lr_final_fraction", "annealing_factor"}  # one of which has a use
 
 
 @pytest.mark.parametrize("recipe", ["BEFORE", "BEST"])
 def test_a_recipe_depends_on_no_default(recipe):
     """So that today's defaults may change without another meaning of what was measured."""
     named = set().union(*nats_per_minute.LEVERS.values())
-    found = recipes.fitting({"bound": "iwhvi", **getattr(recipes, recipe)})
-    defaults = config_lib.defaults()
-    assert named - set(found) <= {n for n in named if n.startswith("lr_final")}, defaults
+    assert named <= getattr(recipes, recipe).keys()
 
 
 def test_cheap_cells_come_first_and_only_finalists_go_on():

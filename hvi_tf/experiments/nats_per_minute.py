@@ -40,7 +40,7 @@ LEVERS: dict[str, Settings] = {
     "batch 256": dict(batch_size=256),
     "half the rate": dict(learning_rate=recipes.BEST["learning_rate"] / 2.0),
     "twice the rate": dict(learning_rate=recipes.BEST["learning_rate"] * 2.0),
-    "no decay": dict(lr_schedule="exponential", annealing_factor=1.0),
+    "no decay": dict(lr_schedule="exponential"),
     "linear decay": dict(lr_schedule="linear"),
     "decay to a tenth": dict(lr_final_fraction=0.1),
     "no rate warm-up": dict(lr_warmup_steps=0),

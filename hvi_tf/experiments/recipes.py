@@ -12,7 +12,8 @@ _PLAIN: Settings = dict(
     K_schedule="", optimizer="adam", weight_decay=0.004, lr_schedule="exponential",
     lr_final_fraction=0.0, lr_warmup_steps=0, ema_decay=0.0, inner_free_bits=0.0,
     outer_free_bits=0.0, tau_steps=0, backward_samples=0, jit_compile="off",
-    precision="float32", clip_norm=0.0, inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
+    annealing_factor=1.0, precision="float32", clip_norm=0.0,
+    inner_warmup_epochs=0.0, outer_warmup_epochs=0.0,
 )  # fmt: skip
 
 # The defaults before these.
