@@ -48,11 +48,13 @@ def test_exponential_decay():
 
 def test_config_gathers_them():
     config = config_lib.make(
-        K=50, K_schedule="0:0,2:5", outer_warmup_epochs=4.0, learning_rate=1e-3
+        **dict(K=50, K_schedule="0:0,2:5", outer_warmup_epochs=4.0, learning_rate=1e-3),
+        lr_schedule="exponential",
     )
     values = config.schedule(3)
     assert (values.K, values.inner, values.outer) == (5, 1.0, 0.75)
     assert values.learning_rate == pytest.approx(1e-3 * 0.95**0.03)
+    assert config_lib.make(learning_rate=1e-3).schedule(3).learning_rate == 1e-3  # but by step
     assert config_lib.make(K=50, K_schedule="").schedule(0).K == 50
 
 
