@@ -31,7 +31,7 @@ def make(name, precision):
     prototypes = rng.random((3, side**2)) < 0.3
     batch = tf.constant(prototypes[np.arange(count) % 3].astype(np.float32))
     config = config_lib.derive(
-        MODELS[name], precision=precision, learning_rate=5e-3, lr_warmup_steps=0
+        MODELS[name], precision=precision, learning_rate=5e-3, lr_warmup_steps=20
     )
     return make_vae(config, side**2), batch
 
