@@ -205,7 +205,10 @@ def test_a_plan_is_the_longest_run_that_fits(monkeypatch):
 
 def test_a_plan_leaves_the_model_as_it_was(monkeypatch, capsys):
     monkeypatch.setattr(planning, "SECONDS", 0.0)
-    config = config_of(lr_schedule="cosine", tau_steps=1, ema_decay=0.9, K_schedule="0%:1,50%:2")
+    config = config_of(
+        **dict(minutes=600.0, lr_schedule="cosine", tau_steps=1, ema_decay=0.9),
+        K_schedule="0%:1,50%:2",
+    )
     model = make_vae(config, 16)
     before = state(model)
     planned = planning.plan(config, model, DATA)
