@@ -70,7 +70,7 @@ def start_workers(jobs, count=2):
 
 def finish(processes):
     try:
-        told = [process.communicate(timeout=300)[0] for process in processes]
+        told = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
