@@ -14,7 +14,7 @@ from hvi_tf.experiments import (
 )
 
 LONG = likelihood_table.PRESETS["long"]
-# What a method's row decides, and what the published recipe says of its model and data.
+# Settings that differ between methods.
 OF_METHOD = {"bound", "posterior", "M", "K", "K_schedule", "gradient"}
 
 
@@ -49,7 +49,7 @@ def test_a_long_training_ends_with_its_decay_and_loses_little_when_killed(name):
 
 def test_the_best_recipe_is_the_default():
     defaults = config_lib.make(bound="iwhvi", K=50)
-    best = config_lib.make(bound="iwhvi", **recipes.BEST)
+    best = config_lib.make(**recipes.fitting({"bound": "iwhvi", **recipes.BEST}))
     compiled = config_lib.resolve_jit(defaults, has_gpu=False)
     assert config_lib.flatten(best) == config_lib.flatten(compiled)
 
