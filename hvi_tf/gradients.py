@@ -79,7 +79,7 @@ class Objective(NamedTuple):
         sample: the draw.
         densities: the log-densities of the draw.
         inner: warm-up c_in; 0 where free bits leave its term out.
-        outer: warm-up c_out; likewise.
+        outer: warm-up c_out; 0 where free bits leave its term out.
         recorded: the log-densities that the tape knows: all, or those of the terms kept.
         kept: which these are; None if all.
     """

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from hvi_tf.settings import TrainingConfig
+
 
 class Adam(keras.optimizers.Adam):
     """Keras's Adam with two changes.
@@ -87,3 +89,33 @@ def rate_factor(
     if warmup_steps:
         factor *= tf.minimum((step + 1.0) / warmup_steps, 1.0)
     return tf.cast(factor, tf.float32)
+
+
+def make(training: TrainingConfig, **options: Any) -> Adam:
+    """The optimizer that a configuration describes; biases do not decay."""
+    t = training
+    optimizer = Adam(
+        t.learning_rate,
+        schedule=t.lr_schedule,
+        warmup_steps=t.lr_warmup_steps,
+        final_fraction=t.lr_final_fraction,
+        amsgrad=t.optimizer == "amsgrad",
+        weight_decay=t.weight_decay if t.optimizer == "adamw" else None,
+        global_clipnorm=t.clip_norm or None,
+        **options,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer
+
+
+def applier(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], jit_compile: bool
+) -> Callable[[list[tf.Tensor]], None]:
+    """A function that takes a step along a gradient; on one device XLA may compile it."""
+
+    def apply(ascent: list[tf.Tensor]) -> None:
+        optimizer.apply([-g for g in ascent], variables)
+
+    if jit_compile and not tf.distribute.has_strategy():
+        return tf.function(apply, jit_compile=True, autograph=False)
+    return apply

@@ -13,7 +13,6 @@ import tensorflow as tf
 from hvi_tf import (
     gradients,
     log_likelihood,
-    noise,
     sampling,
     seeds,
     svi_gradients,
@@ -24,12 +23,11 @@ from hvi_tf.bounds import LogDensities
 from hvi_tf.config import Config
 from hvi_tf.gradients import FreeBits, ParameterGroups
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.models import metrics, observations
+from hvi_tf.models import metrics, observations, optimizers, replicas
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
-from hvi_tf.models.optimizers import Adam
-from hvi_tf.settings import MethodConfig, ModelConfig, TrainingConfig
+from hvi_tf.settings import MethodConfig, ModelConfig
 from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
 
@@ -124,9 +122,11 @@ class VAE(Autoencoder):
         compute = self._refine_and_differentiate if self.method.refines else self._differentiate
         # Only the loop of SVI needs autograph, which takes most of the time of tracing.
         autograph = self.method.refines
-        self._ascend = tf.function(_sharing(compute), jit_compile=jit_compile, autograph=autograph)
+        self._ascend = tf.function(
+            replicas.sharing(compute), jit_compile=jit_compile, autograph=autograph
+        )
         self._ascend_tau = tf.function(
-            _sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
+            replicas.sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
         )
         self._jit_compile = jit_compile
         self._make_appliers()
@@ -138,10 +138,10 @@ class VAE(Autoencoder):
 
     def _make_appliers(self) -> None:
         variables = [v for group in self.parameter_groups for v in group]
-        self._apply = _applier(self.optimizer, variables, self._jit_compile)
+        self._apply = optimizers.applier(self.optimizer, variables, self._jit_compile)
         if self.tau_optimizer is not None:
             eta = list(self.parameter_groups.eta)
-            self._apply_to_tau = _applier(self.tau_optimizer, eta, self._jit_compile)
+            self._apply_to_tau = optimizers.applier(self.tau_optimizer, eta, self._jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -168,7 +168,7 @@ class VAE(Autoencoder):
         Without it the rate does not fall.
         """
         for optimizer in (self.optimizer, self.tau_optimizer):
-            if isinstance(optimizer, Adam):
+            if isinstance(optimizer, optimizers.Adam):
                 optimizer.set_run_length(steps)
         self._make_appliers()  # those that are compiled have the old length built in
 
@@ -211,14 +211,31 @@ class VAE(Autoencoder):
         itself has spoiled.
         """
         x = observations.images(data, self.x_dim)
-        reported, ascent = self.ascent(x)
-        if_finite(reported, lambda: self.climb(ascent))
+        return self.take_step(
+            lambda ascent, *arguments: ascent(x, *arguments),
+            lambda climb, direction: climb(direction),
+        )
+
+    def take_step(self, ascend: Callable, climb: Callable) -> Metrics:
+        """A training step; its two arguments say on which devices its halves run.
+
+        Args:
+            ascend: calls a first half, `ascent` or `tau_ascent`, with its images and the further
+                arguments given here; returns the half's metrics and direction.
+            climb: calls a second half with that direction.
+        """
+        reported, direction = ascend(self.ascent)
+        if_finite(reported, functools.partial(climb, self.climb, direction))
         taken = []
         for i in range(self.tau_steps):
-            of_tau, direction = self.tau_ascent(x, i)
-            climb = functools.partial(self.tau_climb, direction)
-            taken.append(if_finite(reported | of_tau, climb))
-        return reported | tau_steps_taken(taken) | self.weight_norm()
+            of_tau, direction = ascend(self.tau_ascent, i)
+            finite = if_finite(
+                reported | of_tau, functools.partial(climb, self.tau_climb, direction)
+            )
+            taken.append(tf.cast(finite, tf.float32))
+        if taken:  # the others are left out, for their gradients are not finite
+            reported = reported | {"tau_steps": tf.add_n(taken)}
+        return reported | self.weight_norm()
 
     def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
         """The first half of a step: what a batch says, and which way is up.
@@ -230,7 +247,7 @@ class VAE(Autoencoder):
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
         kl_weight = self._kl_weight(step)
         weights = self.inner, self.outer * kl_weight
-        reported, ascent = _mean_over_replicas(self._ascend, data, seed, *weights, self.training_K)
+        reported, ascent = replicas.mean(self._ascend, data, seed, *weights, self.training_K)
         if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
             reported |= metrics.gradient_norms(ascent)  # of the mean, not the mean of norms
         if self._kl_annealing[1]:
@@ -252,7 +269,7 @@ class VAE(Autoencoder):
             The norm of the gradient, and the gradient.
         """
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN_TAU, self.optimizer.iterations, i)
-        ascent = _mean_over_replicas(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
+        ascent = replicas.mean(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
         return {"gradient_norm_tau_step": tf.linalg.global_norm(ascent)}, ascent
 
     def tau_climb(self, ascent: list[tf.Tensor]) -> None:
@@ -305,19 +322,13 @@ class VAE(Autoencoder):
     def _differentiate(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
-        objective, ascent = gradients.value_and_gradients(
-            self.prepare,
-            self.method,
+        objective, ascent = self._value_and_gradients(
             x,
             self.parameter_groups,
             K=K,
-            M=self.M,
-            L=self.L,
             seed=seed,
-            estimator=self.estimator,
             inner=inner,
             outer=outer,
-            backward_samples=self.method_config.backward_samples,
             free_bits=self.free_bits,
         )
         return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
@@ -325,21 +336,24 @@ class VAE(Autoencoder):
     def _differentiate_tau(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> list[tf.Tensor]:
-        _, ascent = gradients.value_and_gradients(
+        eta = ParameterGroups(eta=self.parameter_groups.eta)
+        _, ascent = self._value_and_gradients(x, eta, K=K, seed=seed, inner=inner, outer=outer)
+        return list(ascent.eta)
+
+    def _value_and_gradients(
+        self, x: tf.Tensor, variables: ParameterGroups, **keywords: Any
+    ) -> tuple[gradients.Objective, ParameterGroups]:
+        return gradients.value_and_gradients(
             self.prepare,
             self.method,
             x,
-            ParameterGroups(eta=self.parameter_groups.eta),
-            K=K,
+            variables,
             M=self.M,
             L=self.L,
-            seed=seed,
             estimator=self.estimator,
-            inner=inner,
-            outer=outer,
             backward_samples=self.method_config.backward_samples,
+            **keywords,
         )
-        return list(ascent.eta)
 
     def _refine_and_differentiate(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
@@ -426,57 +440,11 @@ def if_finite(reported: Metrics, climb: Callable[[], None]) -> tf.Tensor:
     return tf.cond(finite, climbed, lambda: finite)
 
 
-def tau_steps_taken(finite: list[tf.Tensor]) -> Metrics:
-    """How many of the extra steps of tau had a finite gradient; the others are left out."""
-    return {"tau_steps": tf.add_n([tf.cast(f, tf.float32) for f in finite])} if finite else {}
-
-
-def _applier(
-    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], jit_compile: bool
-) -> Callable[[list[tf.Tensor]], None]:
-    """A function that takes a step along a gradient; on one device XLA may compile it."""
-
-    def apply(ascent: list[tf.Tensor]) -> None:
-        optimizer.apply([-g for g in ascent], variables)
-
-    if jit_compile and not tf.distribute.has_strategy():
-        return tf.function(apply, jit_compile=True, autograph=False)
-    return apply
-
-
-def _mean_over_replicas(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
-    """What `compute` finds for a batch; in a replica, whose x is a share of it, the mean."""
-    replica = tf.distribute.get_replica_context()
-    count = replica.num_replicas_in_sync
-    if count == 1:
-        return compute(x, *arguments)
-    found = compute(x, *arguments, replica.replica_id_in_sync_group, count)
-    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, found)
-
-
-def _sharing(compute: Callable) -> Callable:
-    """`compute`, given also which of how many shares of a batch x is."""
-
-    def shared(
-        x: tf.Tensor,
-        seed: tf.Tensor,
-        inner: tf.Tensor,
-        outer: tf.Tensor,
-        K: int,
-        index: int | tf.Tensor = 0,
-        count: int = 1,
-    ) -> tuple[Metrics, ParameterGroups]:
-        with noise.share(index, count):
-            return compute(x, seed, inner, outer, K)
-
-    return shared
-
-
 def make_vae(config: Config, x_dim: int) -> VAE:
     """The compiled model that a configuration describes, for observations of `x_dim` pixels."""
     m, t = config.method, config.training
     model = VAE(m, config.model, x_dim, t.seed, frozen=bool(t.frozen))
-    optimizer = _make_adam(t, use_ema=t.ema_decay > 0, ema_momentum=t.ema_decay)
+    optimizer = optimizers.make(t, use_ema=t.ema_decay > 0, ema_momentum=t.ema_decay)
     anneals = t.kl_annealing_start < 1 and t.kl_annealing_steps > 0
     model.compile(
         optimizer,
@@ -486,21 +454,6 @@ def make_vae(config: Config, x_dim: int) -> VAE:
         kl_annealing_steps=t.kl_annealing_steps if anneals else 0,
         free_bits=FreeBits(t.inner_free_bits, t.outer_free_bits),
         tau_steps=t.tau_steps,
-        tau_optimizer=_make_adam(t, step=lambda: optimizer.iterations),
+        tau_optimizer=optimizers.make(t, step=lambda: optimizer.iterations),
     )
     return model
-
-
-def _make_adam(t: TrainingConfig, **options: Any) -> Adam:
-    optimizer = Adam(
-        t.learning_rate,
-        schedule=t.lr_schedule,
-        warmup_steps=t.lr_warmup_steps,
-        final_fraction=t.lr_final_fraction,
-        amsgrad=t.optimizer == "amsgrad",
-        weight_decay=t.weight_decay if t.optimizer == "adamw" else None,
-        global_clipnorm=t.clip_norm or None,
-        **options,
-    )
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    return optimizer

@@ -1,13 +1,11 @@
 """Several training steps per call of one compiled loop."""
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf.models import vae
 from hvi_tf.models.vae import VAE
 
 
@@ -66,18 +64,14 @@ class StepRunner:
             first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
             return ascent(batch[first : first + rows], *arguments)
 
-        def first(metrics: dict[str, Any]) -> dict[str, tf.Tensor]:
-            return {n: strategy.experimental_local_results(v)[0] for n, v in metrics.items()}
+        def ascend(ascent: Callable, *arguments: Any) -> tuple:
+            reported, direction = strategy.run(of_share, args=(ascent, *arguments))
+            local = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
+            return local, direction
 
-        reported, direction = strategy.run(of_share, args=(model.ascent,))
-        reported = first(reported)
-        vae.if_finite(reported, lambda: strategy.run(model.climb, args=(direction,)))
-        taken = []
-        for i in range(model.tau_steps):
-            of_tau, direction = strategy.run(of_share, args=(model.tau_ascent, i))
-            climb = functools.partial(strategy.run, model.tau_climb, args=(direction,))
-            taken.append(vae.if_finite(reported | first(of_tau), climb))
-        return reported | vae.tau_steps_taken(taken) | model.weight_norm()
+        return model.take_step(
+            ascend, lambda climb, direction: strategy.run(climb, args=(direction,))
+        )
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
         self._names[K] = tuple(metrics)
