@@ -73,14 +73,13 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)
-    config = workdirs.reconcile(path, config)
     if config.training.minutes and not (path / "config.json").exists():
         config = planning.plan(config, model, data)
     with distribution.chief_first():  # nothing is written before here
         workdir = workdirs.create_or_open(path, config, writes=distribution.is_chief())
     print(f"Workdir: {path}", flush=True)
     try:
-        run = runs.train(config, data, model, workdir, start_up)
+        run = runs.train(workdir.config, data, model, workdir, start_up)
         _export(run)
         _evaluate(run, start_up)
     finally:

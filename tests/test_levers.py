@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, gradients, sampling, seeds
+from hvi_tf import bounds, commands, gradients, sampling, seeds
 from hvi_tf import config as config_lib
 from hvi_tf import workdir as workdirs
 from hvi_tf.data import pipeline
@@ -15,7 +15,9 @@ from hvi_tf.errors import UserError
 from hvi_tf.export import export
 from hvi_tf.gradients import FreeBits
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training import loop, planning, runs
+from hvi_tf.startup import StartUp
+from hvi_tf.task import Task
+from hvi_tf.training import fit_tau, loop, planning, runs
 from hvi_tf.training.planning import Costs
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
@@ -42,7 +44,7 @@ def train(folder, **values):
 
 
 def told(folder):
-    """What the run's epochs have said, but for their speed."""
+    """The lines of metrics.jsonl without the speed."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
 
@@ -231,6 +233,32 @@ def test_a_planned_run_keeps_its_epochs(tmp_path):
     assert workdirs.reconcile(tmp_path, config_of()).training.epochs == 7
     with pytest.raises(UserError, match=r"--minutes: 1\.0 -> 2\.0"):
         workdirs.reconcile(tmp_path, config_of(minutes=2.0))
+
+
+def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
+    """A later command goes on with the epochs that the first one planned."""
+    _, trained = train(tmp_path, bound="sivi", K=2, epochs=1)
+    config = fit_tau.fit_config(trained.config, dict(minutes=1.0))
+    planned, trainings = [], []
+
+    class Trained(Exception):
+        pass
+
+    def plan(config, model, data):
+        planned.append(config.training.epochs)
+        return planning._with_epochs(config, 7)
+
+    def record(config, *arguments):
+        trainings.append(config.training.epochs)
+        raise Trained
+
+    monkeypatch.setattr(commands.planning, "plan", plan)
+    monkeypatch.setattr(commands.runs, "train", record)
+    for _ in range(2):
+        with pytest.raises(Trained):
+            commands._train(Task("fit_tau", config, tmp_path, trained, {}), DATA, StartUp(0.0))
+    assert planned == [7_000]
+    assert trainings == [7, 7]
 
 
 def test_a_run_whose_rate_falls_to_its_end_has_no_more_epochs(tmp_path):

@@ -25,7 +25,7 @@ _REST = 0.02  # of the time, for checkpoints and summaries
 
 
 class Costs(NamedTuple):
-    """What a run takes on this machine, in seconds."""
+    """The seconds that each part of a run takes on this machine."""
 
     steps: dict[int, float]  # of a training step, by K
     validation: float
@@ -114,7 +114,7 @@ def _fitting_epochs(config: Config, costs: Costs, per_epoch: int, seconds: float
 
 
 def _seconds(config: Config, costs: Costs, per_epoch: int, epochs: int) -> float:
-    """What a run of so many epochs takes."""
+    """Returns the seconds that a run of this many epochs takes."""
     pairs = _with_epochs(config, epochs).k_steps
     ends = [*(start for start, _ in pairs[1:]), epochs]
     steps = sum(
