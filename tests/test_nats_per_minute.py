@@ -1,5 +1,7 @@
-"""What a minute of training is, and what a change of the recipe gains in it."""
+"""How minutes become epochs, and how the gain of a recipe is measured."""
 
+import collections
+import itertools
 import json
 
 import numpy as np
@@ -67,15 +69,28 @@ def test_a_recipe_depends_on_no_default(recipe):
 def test_cheap_cells_come_first_and_only_finalists_go_on():
     cells = nats_per_minute.cells(FULL)
     assert cells[0].name == "times"
-    minutes = [cell.settings["minutes"] for cell in cells[1:]]
-    assert minutes == sorted(minutes)
-    levers = {
-        m: {c.settings["lever"] for c in cells[1:] if c.settings["minutes"] == m} for m in minutes
-    }
-    assert levers[5] == {BASE, BEFORE, *nats_per_minute.LEVERS}
-    assert levers[10] == levers[60] == {BASE, BEFORE, *FULL["finalists"]}
-    of_vae = [c.settings["lever"] for c in cells[1:] if c.settings["method"] == "VAE"]
-    assert set(of_vae) == {BASE, BEFORE}
+    assert [m for m, _ in itertools.groupby(c.settings["minutes"] for c in cells[1:])] == [
+        *(5, 10, 30, 60)
+    ]
+
+    def counts(method, minutes):
+        mine = (c.settings for c in cells[1:])
+        return collections.Counter(
+            s["lever"] for s in mine if (s["method"], s["minutes"]) == (method, minutes)
+        )
+
+    finalists = [BASE, BEFORE, *FULL["finalists"]]
+    assert counts("IWHVI", 5) == dict.fromkeys([BASE, BEFORE, *nats_per_minute.LEVERS], 1)
+    assert counts("IWHVI", 10) == dict.fromkeys(finalists, 3)
+    assert counts("IWHVI", 60) == dict.fromkeys(finalists, 1)
+    assert counts("VAE", 10) == counts("HVM", 10) == {BASE: 3, BEFORE: 3}
+    assert not counts("VAE", 30)
+
+
+@pytest.mark.parametrize("wrong", [dict(seeds=[1, 1]), dict(minutes=[10, 5, 30, 60])])
+def test_seeds_are_given_for_each_number_of_minutes(wrong):
+    with pytest.raises(UserError, match="give as many of each, few minutes first"):
+        nats_per_minute.cells(FULL | wrong)
 
 
 @pytest.fixture
