@@ -67,7 +67,7 @@ def test_the_documented_results_are_what_their_rows_say(name):
 
 
 def one_measurement(rows):
-    """What is left of rows if nothing is measured twice."""
+    """The rows as they would be if each number had been measured once."""
     return [
         {
             column: r["value"] if column in ("low", "high") else value
@@ -123,7 +123,7 @@ def test_figures_have_units_and_say_what_their_bands_are(name):
 
 @pytest.mark.parametrize("name", MEASURED)
 def test_every_claim_can_fail_and_can_hold(name):
-    """Of numbers turned round or far apart a claim holds, of others it does not."""
+    """Changes the stored numbers until each claim has held once and failed once."""
     experiment, rows = catalogue.load(name), stored_rows(name)
     first = rows[0]["method"]
     changes = (

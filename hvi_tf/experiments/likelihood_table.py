@@ -60,7 +60,7 @@ PRESETS: dict[str, Settings] = {
         train_at_best=1, outer_warmup_epochs=300.0, learning_rates=[1e-3, 1e-4], eval_M=5_000,
         eval_K=100, eval_images=10_000,
     ),
-    # Of about as many steps on both data sets.
+    # Both data sets get about the same number of steps.
     "long": dict(
         recipe="long", methods=_ORDER, datasets=["mnist", "omniglot"], seeds=2,
         mnist_epochs=500, omniglot_epochs=1_500, tau_epochs=100, K=recipes.LONG["K"],

@@ -19,7 +19,7 @@ from hvi_tf.experiments.experiment import Cell, Claim, Context, Experiment, Sett
 from hvi_tf.experiments.rows import as_csv
 from hvi_tf.progress import duration
 
-# What a terminal calls a claim that holds, one that is refuted, and one that is neither.
+# The word that a terminal prints for the verdict on a claim.
 VERDICTS = {True: "holds", False: "REFUTED", None: "not decided"}
 
 

@@ -28,7 +28,7 @@ BEST: Settings = _PLAIN | dict(
     lr_schedule="cosine", lr_warmup_steps=200, clip_norm=100.0, jit_compile="on",
 )  # fmt: skip
 
-# For nights on 2 cores that nobody watches. More psi come late, when they pay for their time.
+# For unattended nights on 2 cores. K rises late, because a step at a large K takes longer.
 LONG: Settings = BEST | dict(
     K_schedule="0%:1,30%:5,80%:20", steps_per_call=50, on_nonfinite="skip",
 )  # fmt: skip
