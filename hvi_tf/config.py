@@ -241,7 +241,7 @@ def _trains_at_1(config: Config) -> bool:
     With --backward_samples the default stays K throughout.
     """
     row, m = config.row, config.method
-    return row.takes_inner_warmup and row.K.free and m.K > 1 and not m.backward_samples
+    return row.trains_tau and row.K.free and m.K > 1 and not m.backward_samples
 
 
 # What is no number; numbers are checked along with their range.

@@ -86,8 +86,11 @@ class Method(NamedTuple):
         return not self.refines and (self.K.free or self.M.free)
 
     @property
-    def takes_inner_warmup(self) -> bool:
-        """Whether a trained tau stands for q(psi|x), so that log q(psi|x) - log tau is not 0."""
+    def trains_tau(self) -> bool:
+        """Whether psi_1:K come from a trained tau, so that log q(psi|x) - log tau is not 0.
+
+        Rows that refine do not count: their settings of training are others.
+        """
         return not self.refines and self.inverse == "tau"
 
 

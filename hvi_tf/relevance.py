@@ -94,10 +94,10 @@ USES: dict[str, Use] = {
         lambda config: _anneals(config) and config.training.annealing_factor != 1,
         "--lr_schedule=exponential with an --annealing_factor below 1",
     ),
-    "inner_warmup_epochs": _rows(lambda row: row.takes_inner_warmup),
-    "inner_free_bits": _rows(lambda row: row.takes_inner_warmup),
+    "inner_warmup_epochs": _rows(lambda row: row.trains_tau),
+    "inner_free_bits": _rows(lambda row: row.trains_tau),
     "outer_free_bits": _rows(lambda row: not row.refines),
-    "tau_steps": _rows(lambda row: row.takes_inner_warmup),
+    "tau_steps": _rows(lambda row: row.trains_tau),
     "tau_epochs": _rows(lambda row: row.hierarchical),
     "kl_annealing_steps": Use(
         lambda config: config.training.kl_annealing_start < 1, "a --kl_annealing_start below 1"

@@ -104,7 +104,7 @@ class VAE(Autoencoder):
             )
         if free_bits != gradients.NO_FREE_BITS and self.method.refines:
             raise ValueError(f"{free_bits}: bound={self.method.name!r} has no free bits")
-        if tau_steps and not self.method.takes_inner_warmup:
+        if tau_steps and not self.method.trains_tau:
             raise ValueError(f"tau_steps={tau_steps}: bound={self.method.name!r} trains no tau")
         optimizer = as_optimizer(optimizer)
         super().compile(optimizer=optimizer, jit_compile=False)
@@ -114,10 +114,6 @@ class VAE(Autoencoder):
             for average, variable in zip(averages, self.trainable_variables, strict=True):
                 average.assign(variable)
         self.estimator, self.free_bits = gradient, free_bits
-        self.tau_steps, self.tau_optimizer = tau_steps, None
-        if tau_steps:
-            self.tau_optimizer = as_optimizer(tau_optimizer)
-            self.tau_optimizer.build(self.parameter_groups.eta)
         self._kl_annealing = kl_annealing_start, kl_annealing_steps
         compute = self._refine_and_differentiate if self.method.refines else self._differentiate
         # Only the loop of SVI needs autograph, which takes most of the time of tracing.
@@ -125,9 +121,13 @@ class VAE(Autoencoder):
         self._ascend = tf.function(
             replicas.sharing(compute), jit_compile=jit_compile, autograph=autograph
         )
-        self._ascend_tau = tf.function(
-            replicas.sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
-        )
+        self.tau_steps, self.tau_optimizer = tau_steps, None
+        if tau_steps:
+            self.tau_optimizer = as_optimizer(tau_optimizer)
+            self.tau_optimizer.build(self.parameter_groups.eta)
+            self._ascend_tau = tf.function(
+                replicas.sharing(self._differentiate_tau), jit_compile=jit_compile, autograph=False
+            )
         self._jit_compile = jit_compile
         self._make_appliers()
         self._score = self._make_scorer(jit_compile)
