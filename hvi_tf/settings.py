@@ -226,7 +226,7 @@ class TrainingConfig:
     """How the model is trained."""
 
     epochs: int = _flag(
-        40,
+        22,
         "Epochs of training. A finished run goes on with more of them, unless a schedule ends with "
         "the run. The default of iwhvi ends in ten minutes on 2 cores.",
         1,
