@@ -22,8 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Small enough a norm for every gradient to be clipped.
 COMMON = dict(batch_size=12, max_steps=4, epochs=3, clip_norm=0.05, eval_images=30)
 SAMPLED = dict(eval_M=3, eval_K=2)
+LEVERS = dict(optimizer="adamw", ema_decay=0.9, tau_steps=1, lr_warmup_steps=2)
 RUNS = {
-    "iwhvi": dict(bound="iwhvi", K=3, gradient="dreg", **SAMPLED),
+    "iwhvi": dict(bound="iwhvi", K=3, gradient="dreg", **LEVERS, **SAMPLED),
     "bsvi": dict(bound="bsvi", svi_steps=2, sir=True, double_sampling=True, eval_steps=2),
     # zeta comes from p(zeta), which does not know the batch. Clipping hides a wrong scale, and
     # Adam does so for the weights; its moments show it.

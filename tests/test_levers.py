@@ -33,7 +33,7 @@ LEVERS = dict(
 
 def train(folder, **values):
     """The run of these settings, as far as `max_steps` says."""
-    config = config_lib.make(**SIZES, **values)
+    config = config_lib.make(**{**SIZES, **values})
     workdir = workdirs.create_or_open(folder, config)
     try:
         model = make_vae(config, 16)
@@ -54,10 +54,12 @@ def state(model):
     return [v.numpy() for v in (*model.variables, *(v for o in optimizers for v in o.variables))]
 
 
-def test_a_run_that_stops_amid_its_schedules_goes_on_bit_for_bit(tmp_path):
-    unbroken, _ = train(tmp_path / "unbroken", **LEVERS)
-    train(tmp_path / "broken", **LEVERS, max_steps=6)  # half of the second of three epochs
-    resumed, _ = train(tmp_path / "broken", **LEVERS)
+@pytest.mark.parametrize("jit_compile", ["off", pytest.param("on", marks=pytest.mark.long)])
+def test_a_run_that_stops_amid_its_schedules_goes_on_bit_for_bit(tmp_path, jit_compile):
+    values = LEVERS | dict(jit_compile=jit_compile)
+    unbroken, _ = train(tmp_path / "unbroken", **values)
+    train(tmp_path / "broken", **values, max_steps=6)  # half of the second of three epochs
+    resumed, _ = train(tmp_path / "broken", **values)
     for one, other in zip(state(unbroken), state(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
     lines = [told(tmp_path / name) for name in ("unbroken", "broken")]

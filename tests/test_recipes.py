@@ -12,6 +12,7 @@ from hvi_tf.experiments import (
     trained,
     training_k,
 )
+from hvi_tf.experiments.experiment import Context
 
 LONG = likelihood_table.PRESETS["long"]
 # Settings that differ between methods.
@@ -152,3 +153,29 @@ def test_published_recipes_stay_as_they_were_published():
     cell = likelihood_table.final_cell("mnist", "IWHVI", 0, likelihood_table.PRESETS["full"])
     assert "recipe" not in cell.settings
     assert likelihood_table.flags("mnist", "IWHVI", 10_000, cell.settings) == flags
+
+
+@pytest.mark.long
+def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_dir):
+    """By a few steps of small networks: trainings, a grid, tau's fit, scores and gains."""
+    small = dict(hidden=[8, 8], flow_hidden=[8, 8], latent_dim=2, aux_dim=2, jit_compile="off")
+    monkeypatch.setattr(recipes, "LONG", recipes.LONG | small | {"max_steps": 2})
+    settings = LONG | dict(
+        datasets=["mnist"], seeds=1, mnist_epochs=1, grid_epochs=1, tau_epochs=1, K=2,
+        eval_M=3, eval_K=2, eval_images=4,
+    )  # fmt: skip
+    rows = []
+    for cell in likelihood_table.cells(settings):
+        folder = tmp_path / "experiment" / "cells" / cell.name
+        folder.mkdir(parents=True)
+        context = Context(folder, tmp_path / "runs", tmp_path / "pictures", str(mnist_dir), "")
+        rows += likelihood_table.measure(cell, context)
+    scored = {r["method"] for r in rows if r["quantity"] == "log_likelihood"}
+    assert scored == set(likelihood_table.METHODS)
+    paired = {r["method"] for r in rows if r["quantity"] == likelihood_table.GAIN}
+    assert paired == scored - {"IWHVI"}
+    assert len([r for r in rows if r["quantity"] == "grid_validation_bound"]) == 14
+    assert len(likelihood_table.claims(rows)) == 6
+    (table, _) = likelihood_table.tables(rows)
+    assert [line[0] for line in table.rows][:7] == list(likelihood_table.METHODS)
+    assert set(likelihood_table.figures(rows)) == {"likelihood_table", "learning_curves"}
