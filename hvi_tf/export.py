@@ -15,8 +15,6 @@ class ExportedModel(tf.Module):
         super().__init__()
         # Keras layers are no tf.Modules: naming their variables here is what saves them.
         self.model_variables = [v.value for v in model.variables]
-        # Read by `saved_models.load`; SavedModels keep variables, but no Python values.
-        self.draws_psi = tf.Variable(model.method.draws_psi, trainable=False)
         pixels, latents = [None, model.x_dim], [None, model.model_config.latent_dim]
         seed = tf.TensorSpec([2], tf.int32, "seed")
         x = tf.TensorSpec(pixels, tf.float32, "x")
@@ -51,6 +49,13 @@ class ExportedModel(tf.Module):
             densities = sampling.log_densities(model.callables, model.method, x, draw)
             return {"log_weights": bounds.outer_log_weights(densities)}
 
+        # Read by `saved_models.load`. SavedModels keep no Python values, and the chief of several
+        # workers, who exports alone, cannot make a variable, for that would wait for the others.
+        @tf.function(input_signature=[])
+        def draws_psi() -> tf.Tensor:
+            return tf.constant(model.method.draws_psi)
+
+        self.draws_psi = draws_psi
         self.encode, self.decode = encode, decode
         self.sample, self.log_weights = sample, log_weights
 

@@ -140,12 +140,15 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
 
 
 def _draws_psi(model: Any) -> bool | None:
-    """Returns what a SavedModel has stored under this name, if it is as exported."""
+    """Returns what a SavedModel says under this name, if it is as exported."""
     import tensorflow as tf
 
-    stored = getattr(model, "draws_psi", None)
-    if isinstance(stored, tf.Variable) and stored.dtype == tf.bool and stored.shape == ():
-        return bool(stored.numpy())
+    try:
+        told = model.draws_psi()
+    except Exception:  # whatever the program in it does
+        return None
+    if isinstance(told, tf.Tensor) and told.dtype == tf.bool and told.shape == ():
+        return bool(told.numpy())
     return None
 
 

@@ -102,3 +102,17 @@ def test_exporting_again_replaces_the_old_one(tmp_path):
     after = second.decode(tf.zeros([1, 3]))["mean"]
     assert not np.allclose(before, after)
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
+
+
+def test_an_export_makes_no_variable(tmp_path):
+    """The chief of several workers exports alone; a variable would wait for the others."""
+    made = []
+
+    def record(create, **arguments):
+        made.append(create(**arguments))
+        return made[-1]
+
+    model = make_vae(config_lib.derive(dict(hidden=(8, 8), latent_dim=3, aux_dim=2)), 12)
+    with tf.variable_creator_scope(record):
+        export(model, tmp_path / "saved_model")
+    assert made == []
