@@ -50,7 +50,7 @@ def told(folder):
 
 
 def state(model):
-    optimizers = [model.optimizer, model.tau_optimizer]
+    optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
     return [v.numpy() for v in (*model.variables, *(v for o in optimizers for v in o.variables))]
 
 
