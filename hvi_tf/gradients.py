@@ -229,9 +229,8 @@ def sticking_the_landing(
 ) -> ParameterGroups:
     """The path alone for phi (Roeder et al. 2017), reparameterized for the others.
 
-    The dropped direct term has mean zero for M=1 without an inner warm-up, for explicit
-    and hierarchical q alike; else the estimator is
-    biased.
+    The dropped direct term has mean zero for M=1 without an inner warm-up, for explicit and
+    hierarchical q alike; else the estimator is biased.
     """
     theta, eta, rho = _gradient(
         tape, objective, (list(variables.theta), list(variables.eta), list(variables.rho))

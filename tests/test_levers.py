@@ -50,8 +50,8 @@ def told(folder):
 
 
 def state(model):
-    optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
-    return [v.numpy() for v in (*model.variables, *(v for o in optimizers for v in o.variables))]
+    states = (v for o in model.all_optimizers for v in o.variables)
+    return [v.numpy() for v in (*model.variables, *states)]
 
 
 COMPILED = dict(LEVERS, jit_compile="on", K_schedule="", tau_steps=0)  # little for XLA to do

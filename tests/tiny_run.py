@@ -67,8 +67,7 @@ def run(values, folder, spoiled_replica=None):
         found["error"] = str(error)
     if model is not None:
         found["steps"] = model.optimizer.iterations.numpy()
-        optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
-        state = [*model.variables, *(v for o in optimizers for v in o.variables)]
+        state = [*model.variables, *(v for o in model.all_optimizers for v in o.variables)]
         found |= {f"state_{i:03}": v.numpy() for i, v in enumerate(state)}
     if distribution.is_chief():
         np.savez(folder.with_suffix(".npz"), **found)

@@ -361,10 +361,9 @@ EXPERIMENT = Experiment(
             "The errors are those over images, which leave out how much two trainings differ."
         ),
         full=(
-            "A lever is judged by its gain in the fewest minutes, of one training, whose error "
-            "is that over images; only some are trained for longer, with more seeds where the "
-            "table's errors say so. Levers may add up, or stand for each other: each is changed "
-            "alone."
+            "A lever is judged by its gain in the fewest minutes. That is one training, whose "
+            "error is that over images. Only some are trained for longer. Levers may add up, or "
+            "stand for each other: each is changed alone."
         ),
     ),
 )

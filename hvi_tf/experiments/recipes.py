@@ -22,7 +22,7 @@ BEFORE: Settings = _PLAIN | dict(
     annealing_factor=0.95, annealing_epochs=100.0,
 )  # fmt: skip
 
-# The most nats per minute, as nats-per-minute found them.
+# The defaults of today, the base of nats-per-minute.
 BEST: Settings = _PLAIN | dict(
     K=50, K_schedule="0:1", batch_size=128, gradient="gdreg", learning_rate=4e-3,
     lr_schedule="cosine", lr_warmup_steps=200, clip_norm=100.0, jit_compile="on",

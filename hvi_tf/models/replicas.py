@@ -1,4 +1,4 @@
-"""What a replica of a `tf.distribute.Strategy` computes of its share of a batch."""
+"""Means over the replicas of a `tf.distribute.Strategy`, which share a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from hvi_tf import noise
 
 
 def mean(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
-    """What `compute` finds for a batch; in a replica, whose x is a share of it, the mean.
+    """Returns `compute` of a batch; within a replica, the mean over all replicas.
 
     Args:
         compute: made by `sharing`.
@@ -25,7 +25,7 @@ def mean(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
 
 
 def sharing(compute: Callable) -> Callable:
-    """`compute`, given also which of how many shares of a batch x is."""
+    """Adds two arguments to `compute`: the index of the share that x is, and their count."""
 
     def shared(
         x: tf.Tensor,

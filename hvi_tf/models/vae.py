@@ -149,13 +149,17 @@ class VAE(Autoencoder):
         # over a long run these add up. Of NumPy's numbers it keeps none.
         self.inner.assign(np.float32(inner))
         self.outer.assign(np.float32(outer))
-        for optimizer in (self.optimizer, self.tau_optimizer):
-            if optimizer is not None:
-                optimizer.learning_rate = np.float32(learning_rate)
+        for optimizer in self.all_optimizers:
+            optimizer.learning_rate = np.float32(learning_rate)
         if self.training_K != K:
             self.training_K = K
             if self.train_function is not None:  # Keras's own, which has the old K built in
                 self.make_train_function(force=True)
+
+    @property
+    def all_optimizers(self) -> list[keras.optimizers.Optimizer]:
+        """That of all networks, and that of the extra steps of tau if there are any."""
+        return [o for o in (self.optimizer, self.tau_optimizer) if o is not None]
 
     @property
     def learning_rate(self) -> float:
@@ -167,7 +171,7 @@ class VAE(Autoencoder):
 
         Without it the rate does not fall.
         """
-        for optimizer in (self.optimizer, self.tau_optimizer):
+        for optimizer in self.all_optimizers:
             if isinstance(optimizer, optimizers.Adam):
                 optimizer.set_run_length(steps)
         self._make_appliers()  # those that are compiled have the old length built in

@@ -56,8 +56,7 @@ def _train(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     metrics = StepRunner(model)(iter(batches), STEPS)
     found = {f"metric {name}": metrics.values[:, i] for i, name in enumerate(metrics.names)}
     found |= {f"weight {name}": v.numpy() for name, v in model.weights_by_name.items()}
-    optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
-    states = [v.numpy() for o in optimizers for v in o.variables]
+    states = [v.numpy() for o in model.all_optimizers for v in o.variables]
     return found | {f"optimizer {i}": state for i, state in enumerate(states)}
 
 

@@ -65,8 +65,7 @@ def plan(config: Config, model: VAE, data: Dataset) -> Config:
 
 def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
     t = config.training
-    optimizers = [o for o in (model.optimizer, model.tau_optimizer) if o is not None]
-    variables = [*model.variables, *(v for o in optimizers for v in o.variables)]
+    variables = [*model.variables, *(v for o in model.all_optimizers for v in o.variables)]
     found = [v.numpy() for v in variables]
     model.set_run_length(1)
     run_steps = StepRunner(model)
