@@ -147,6 +147,8 @@ def _serve():
 
 def _be(main, request):
     """The child: never returns."""
+    import tensorflow as tf
+
     log = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
@@ -154,7 +156,9 @@ def _be(main, request):
     try:
         CONDITIONS[request["under"]]()
         sys.argv[1:] = request["flags"]
-        main.main(main._parse_flags(["hvi_tf.main", *request["flags"]]))
+        # Otherwise the order in which AddN adds is up to which thread is first.
+        with tf.experimental.function_executor_type("SINGLE_THREADED_EXECUTOR"):
+            main.main(main._parse_flags(["hvi_tf.main", *request["flags"]]))
     except SystemExit as stop:
         status = stop.code or 0
     except BaseException:
