@@ -135,7 +135,7 @@ def test_checkpoints_are_kept_as_asked(victims, tmp_path, flags, kept):
 @pytest.mark.long
 def test_a_clock_that_is_set_back_does_no_harm(victims, tmp_path):
     """Files of the future: the run goes on, and its events are in order."""
-    command = (*RUN, "--epochs=60")
+    command = (*RUN, "--epochs=30")
     unbroken, workdir = tmp_path / "unbroken", tmp_path / "run"
     assert victims.run(*command, f"--workdir={unbroken}", log=tmp_path / "log")[0] == 0
     victim = victims.start(*command, f"--workdir={workdir}", log=tmp_path / "log")

@@ -33,7 +33,7 @@ from tests.faults.victims import SIZES
 
 RUN = (
     *SIZES,
-    *("--bound=iwhvi", "--K=2", "--epochs=60", "--batch_size=20", "--steps_per_call=3"),
+    *("--bound=iwhvi", "--K=2", "--epochs=30", "--batch_size=20", "--steps_per_call=3"),
     *("--eval_M=3", "--eval_K=2", "--eval_images=20"),
 )
 
@@ -208,7 +208,7 @@ def truncate(path):
 
 @pytest.fixture
 def stopped(unbroken, tmp_path):
-    """A copy of the finished run, whose newest checkpoints are of steps 348, 354 and 360."""
+    """A copy of the finished run, whose newest checkpoints are of steps 168, 174 and 180."""
     return shutil.copytree(unbroken, tmp_path / "run")
 
 
@@ -221,11 +221,11 @@ SUFFIXES = ("data-00000-of-00001", "index", "json")
 def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
     victims, unbroken, stopped, tmp_path, damage, suffix
 ):
-    damage(stopped / "checkpoints" / f"ckpt-360.{suffix}")
+    damage(stopped / "checkpoints" / f"ckpt-180.{suffix}")
     status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
     assert status == 0, out
-    assert "ckpt-360 is damaged (" in out
-    assert "Resuming from step 354 of 360." in out
+    assert "ckpt-180 is damaged (" in out
+    assert "Resuming from step 174 of 180." in out
     traces.assert_equal(traces.of(stopped), traces.of(unbroken))
 
 
@@ -235,17 +235,17 @@ def test_a_checkpoint_under_the_name_of_another_is_not_believed(
 ):
     folder = stopped / "checkpoints"
     for suffix in SUFFIXES:
-        shutil.copy(folder / f"ckpt-354.{suffix}", folder / f"ckpt-360.{suffix}")
+        shutil.copy(folder / f"ckpt-174.{suffix}", folder / f"ckpt-180.{suffix}")
     status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
     assert status == 0, out
-    assert "ckpt-360 is damaged (its ckpt-360.json is that of step 354)" in out
+    assert "ckpt-180 is damaged (its ckpt-180.json is that of step 174)" in out
     traces.assert_equal(traces.of(stopped), traces.of(unbroken))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("suffixes", "reason"),
-    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-360\.data-\S+ has SHA-256")],
+    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
     ids=["all", "tensors"],
 )
 def test_a_checkpoint_of_another_run_is_not_believed(
@@ -256,11 +256,11 @@ def test_a_checkpoint_of_another_run_is_not_believed(
     command = (*RUN, "--seed=1", f"--workdir={other}")
     assert victims.run(*command, log=tmp_path / "log")[0] == 0
     for suffix in suffixes:
-        name = f"checkpoints/ckpt-360.{suffix}"
+        name = f"checkpoints/ckpt-180.{suffix}"
         shutil.copy(other / name, stopped / name)
     status, out = victims.run(*RUN, f"--workdir={stopped}", log=tmp_path / "log")
     assert status == 0, out
-    assert re.search(rf"ckpt-360 is damaged \({reason}", out)
+    assert re.search(rf"ckpt-180 is damaged \({reason}", out)
     traces.assert_equal(traces.of(stopped), traces.of(unbroken))
 
 
@@ -475,7 +475,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(stopped):
     left = [
         files.temporary(stopped / "config.json"),
         files.temporary(stopped / "evaluation" / "test.npz"),
-        files.temporary(stopped / "checkpoints" / "ckpt-366") / "ckpt-366.index",
+        files.temporary(stopped / "checkpoints" / "ckpt-186") / "ckpt-186.index",
         files.temporary(stopped / "saved_model") / "saved_model.pb",
     ]
     for path in left:
