@@ -71,7 +71,7 @@ PRESETS: dict[str, Settings] = {
     ),
     "full": dict(
         methods=list(METHODS), levers=list(LEVERS), rounds=9,
-        minutes=[5, 10, 30, 60], seeds=[1, 3, 1, 1], finalists=["averaged weights", "K in steps"],
+        minutes=[5, 10, 30, 60], seeds=[1, 3, 1, 1], finalists=["K=0", "K=5", "half the rate"],
         rival_budgets=2, eval_M=100, eval_K=20, eval_images=1_000,
     ),
 }  # fmt: skip
