@@ -1,6 +1,7 @@
 """Beyond the papers: what a change of the training recipe gains in the same minutes."""
 
 import collections
+import itertools
 import os
 import time
 from typing import Any
@@ -251,15 +252,13 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     budgets = sorted(distinct(scores, "minutes"))
     figure, (curves, bars) = plots.panels(2, width=5.6, height=4.2)
     for i, method in enumerate(distinct(scores, "method")):
-        for j, lever in enumerate(_levers(rows, method)):
+        styles = itertools.cycle(("o-", "s--", "D:", "^-.", "v-", "P--"))
+        for lever in _levers(rows, method):
             mine = select(scores, method=method, lever=lever)
             spent = sorted(distinct(mine, "minutes"))
             if len(spent) > 1 or lever in (BASE, BEFORE):
                 means = [np.mean(values(mine, minutes=minutes)) for minutes in spent]
-                style: dict[str, Any] = dict(
-                    color=f"C{i}", linestyle=("-", "--", ":", "-.")[j % 4], marker="o"
-                )
-                curves.plot(spent, means, label=f"{method}, {lever}", **style)
+                curves.plot(spent, means, next(styles), color=f"C{i}", label=f"{method}, {lever}")
     plots.count_axis(curves, "minutes of training on an idle machine", budgets)
     curves.set_ylabel("test log-likelihood, nats")
     curves.set_title("MNIST, the same images for all; mean over seeds", fontsize=8)
