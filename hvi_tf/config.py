@@ -236,7 +236,8 @@ def _checked(values: Mapping[str, Any]) -> Config:
 
 
 def _trains_at_1(config: Config) -> bool:
-    """Whether the default schedule of K has K=1: with a tau of its own, K=1 learns fastest.
+    """Whether the default schedule of K has K=1: with a tau of its own, K=1 learns faster
+    than K=5 in the first minutes.
 
     With --backward_samples the default stays K throughout.
     """

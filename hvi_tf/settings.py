@@ -76,8 +76,8 @@ class MethodConfig:
     )
     K: int = _flag(
         None,
-        "Draws of psi besides psi_0: always in validation, and in training unless "
-        "--K_schedule says otherwise. Default: 50 where the bound has a K.",
+        "Draws of psi besides psi_0 in validation, and in training where --K_schedule is empty "
+        "(by default iwhvi and diwhvi train at K=1). Default: 50 where the bound has a K.",
         0,
         MAX_COUNT,
     )
@@ -298,8 +298,8 @@ class TrainingConfig:
         None,
         "K against the epoch as epoch:K pairs, such as 0:0,250:5,500:25,1000:50, or against the "
         "part of the run's epochs, such as 0%:5,80%:50. Empty: --K throughout. Default: 0:1 for "
-        "iwhvi and diwhvi without --backward_samples, where K=1 gains most in a given time; --K "
-        "throughout for the others.",
+        "iwhvi and diwhvi without --backward_samples, where K=1 gains more than K=5 in a few "
+        "minutes; --K throughout for the others.",
     )
     inner_warmup_epochs: float = _flag(
         0.0, "Epochs over which log q(psi) - log tau is phased in.", 0.0
