@@ -236,9 +236,9 @@ def _checked(values: Mapping[str, Any]) -> Config:
 
 
 def _trains_at_1(config: Config) -> bool:
-    """Whether the default schedule of K has K=1: with a tau of its own, K=1 learns faster
-    than K=5 in the first minutes.
+    """Whether the default schedule of K has K=1: with a tau of its own.
 
+    In the first minutes K=1 learns faster than K=5.
     With --backward_samples the default stays K throughout.
     """
     row, m = config.row, config.method

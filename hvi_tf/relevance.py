@@ -146,7 +146,7 @@ def refuse(name: str, value: Any) -> UserError:
 
 
 def check_mode(mode: str, given: Mapping[str, Any], otherwise: Mapping[str, Any]) -> None:
-    """Raises `UserError` if this mode of the command line has no use for a given setting.
+    """Raises `UserError` if the command line has no use for a given setting in this mode.
 
     Args:
         mode: of the command line.
@@ -160,6 +160,10 @@ def check_mode(mode: str, given: Mapping[str, Any], otherwise: Mapping[str, Any]
                 f"--{name}={_shown(value)}: for --mode={'|'.join(modes)}, not --mode={mode}; "
                 "leave it out"
             )
+    if given.get("minutes") and "epochs" in given:
+        raise UserError(
+            f"--epochs={given['epochs']}: --minutes plans the epochs; leave one of them out"
+        )
 
 
 def _shown(value: Any) -> str:

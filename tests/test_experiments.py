@@ -169,6 +169,12 @@ def test_the_documented_results_show_the_papers_claims(name):
         assert claim["holds"], claim
 
 
+def test_the_page_of_levers_has_the_table_of_its_results():
+    page = (RESULTS / "nats-per-minute" / "README.md").read_text()
+    for line in stored_results("nats-per-minute")["tables"][0]["rows"]:
+        assert f"| {' | '.join(line)} |" in page
+
+
 def test_every_experiment_has_results():
     assert [name for name in NAMES if not (RESULTS / name).exists()] == []
 

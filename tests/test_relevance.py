@@ -203,6 +203,8 @@ def test_every_setting_has_a_value_here():
         ("export", dict(eval_M=100, data_dir="x"), None),  # the run has that eval_M
         ("fit_tau", dict(tau_epochs=3, eval_M=7), None),
         ("sample", dict(num_samples=3), None),
+        ("train", dict(minutes=60.0), None),
+        ("train", dict(minutes=60.0, epochs=5), "--epochs=5: --minutes plans the epochs; leave on"),
     ],
 )
 def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):

@@ -36,7 +36,7 @@ def plan(config: Config, model: VAE, data: Dataset) -> Config:
     """Returns `config` with as many epochs as fit into its `minutes`, and prints the plan.
 
     Training steps of every K are timed on the model, which is left as it was found. So the run
-    is the one that `--epochs` with the same number would make.
+    is the one that `--epochs` with the same number and the same `--jit_compile` would make.
 
     Args:
         config: of a run that has not begun.
