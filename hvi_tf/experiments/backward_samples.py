@@ -32,7 +32,7 @@ SECONDS = 0.3  # that a measurement of time lasts
 PRESETS: dict[str, Settings] = {
     "quick": dict(
         K=[10, 50], S=[2, 8, 16], batch_size=32, minibatches=2, draws=100, model="quick",
-        rounds=9, training_K=50, training_S=8, epochs=3, more_epochs=2,
+        rounds=9, training_K=50, training_S=8, epochs=2, more_epochs=2,
         learning_rate=2e-3, seeds=2,
     ),
     "full": dict(
@@ -295,7 +295,7 @@ EXPERIMENT = Experiment(
     claims=claims,
     caveats=dict(
         quick=(
-            "Three to five epochs, where each step still gains much: what noise costs in the end "
+            "Two to four epochs, where each step still gains much: what noise costs in the end "
             "is not measured. So all terms stay the default."
         )
     ),

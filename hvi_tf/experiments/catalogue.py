@@ -128,7 +128,7 @@ _ROWS = (
         "backward-samples",
         "Gradients through some of the K terms",
         "beyond the papers",
-        "11 min after gradient-snr, 12 min alone",
+        "12 min after gradient-snr, 14 min alone",
         "20 GPU h",
     ),
     Entry(
