@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken,
     expected, seconds = unbroken
     where = collections.Counter()
     ended = 0  # each from the checkpoint of one that was killed, or from the start
-    for workdir in killed(victims, tmp_path, seconds, count(16, 200), where):
+    for workdir in killed(victims, tmp_path, seconds, count(20, 200), where):
         traces.assert_equal(traces.of(workdir), expected)
         ended += 1
     assert len({"any", *WATCHED} - {*where}) <= count(2, 0)  # what takes milliseconds is missed

@@ -33,7 +33,7 @@ def test_a_few():
 def test_more_of_them():
     """In processes of their own, some in graphs."""
     log = pathlib.Path(os.environ[LOG]) if LOG in os.environ else None
-    outcomes = random_configurations.try_all(count(50, 10_000), seed=1, processes=2, log=log)
+    outcomes = random_configurations.try_all(count(100, 10_000), seed=1, processes=2, log=log)
     record("random configurations", **outcomes)
     assert not outcomes["crashed"]
 
