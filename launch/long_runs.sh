@@ -4,7 +4,8 @@
 #   setsid launch/long_runs.sh --out=runs/long >> long.log 2>&1 &
 #
 # Started again with the same arguments, it goes on where it was. All arguments go to
-# python -m hvi_tf.reproduce. The first seed comes first, of likelihood-table on MNIST before the rest.
+# python -m hvi_tf.reproduce. The order is: likelihood-table on MNIST with one seed, the other
+# experiments with one seed, then all seeds.
 set -euo pipefail
 
 # Linux shares its time among sessions, and `nice` counts within one. With `setsid` this script has
