@@ -30,6 +30,7 @@ class Method(NamedTuple):
         summary: one line for `--help`.
         inverse: what proposes psi_1:K given z and stands for tau in the formula:
             `tau`: a trained tau(psi|z,x);
+            `tau mixture`: the mean over m of tau(psi|z_m,x), a density of psi given z_1:M;
             `mixing`: tau := q(psi|x);
             `prior`: tau := p(zeta), of a prior whose zeta is q's psi;
             `none`: q(z|x) is explicit, there is no psi.
@@ -38,6 +39,7 @@ class Method(NamedTuple):
             every z: K of them (`K`), or M K of them (`MK`).
         zeta: what proposes zeta_1:L given z and stands for rho, under a hierarchical prior:
             `rho`: a trained rho(zeta|z); an explicit prior will do as well;
+            `rho mixture`: the mean over m of rho(zeta|z_m); likewise;
             `prior`: rho := p(zeta);
             `psi_0`: zeta is the psi that generated z, and rho := p(zeta).
         K: draws of psi besides the psi_0 that generated z.
@@ -47,18 +49,20 @@ class Method(NamedTuple):
             `none`: there is no such loop;
             `last`: the refined one alone;
             `all`: every one on the way, as weighted by pi.
+        defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1.
     """
 
     name: str
     summary: str
-    inverse: Literal["none", "tau", "mixing", "prior"]
+    inverse: Literal["none", "tau", "tau mixture", "mixing", "prior"]
     gradients: tuple[str, ...]
     shared: Literal["no", "K", "MK"] = "no"
-    zeta: Literal["rho", "prior", "psi_0"] = "rho"
+    zeta: Literal["rho", "rho mixture", "prior", "psi_0"] = "rho"
     K: Count = _fixed(0)
     M: Count = _fixed(1)
     L: Count = _free(50)
     buffer: Literal["none", "last", "all"] = "none"
+    defensive: float = 0.0
 
     @property
     def hierarchical(self) -> bool:
@@ -68,12 +72,22 @@ class Method(NamedTuple):
     @property
     def draws_psi(self) -> bool:
         """Whether more psi are drawn for each z, besides the psi_0 that generated it."""
-        return self.inverse in ("tau", "mixing")
+        return self.has_tau or self.inverse == "mixing"
+
+    @property
+    def has_tau(self) -> bool:
+        """Whether there is a network for tau(psi|z,x)."""
+        return self.inverse in ("tau", "tau mixture")
+
+    @property
+    def has_rho(self) -> bool:
+        """Whether there is a network for rho(zeta|z), if the prior is hierarchical."""
+        return self.zeta in ("rho", "rho mixture")
 
     @property
     def needs_hierarchical_prior(self) -> bool:
         """Whether the row is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
-        return self.zeta != "rho"
+        return not self.has_rho
 
     @property
     def refines(self) -> bool:
@@ -82,8 +96,12 @@ class Method(NamedTuple):
 
     @property
     def takes_backward_samples(self) -> bool:
-        """Whether the bound has a sum over k or m, for a gradient through some of its terms."""
-        return not self.refines and (self.K.free or self.M.free)
+        """Whether the bound has a sum over k or m, for a gradient through some of its terms.
+
+        A mixture depends on every z, so no term can be left out.
+        """
+        of_its_own = self.inverse != "tau mixture"
+        return of_its_own and not self.refines and (self.K.free or self.M.free)
 
     @property
     def trains_tau(self) -> bool:
@@ -91,7 +109,7 @@ class Method(NamedTuple):
 
         Rows that refine do not count: their settings of training are others.
         """
-        return not self.refines and self.inverse == "tau"
+        return not self.refines and self.has_tau
 
 
 # In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
@@ -103,6 +121,7 @@ _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _OF_TAU = (*_TAU_AT_K_0, "dreg-biased")
 # Without the noise of phi's direct terms a step is worth more.
 _TAU = ("gdreg", *(name for name in _OF_TAU if name != "gdreg"))
+_TAU_MIXTURE = ("dreg", "reparameterized")
 
 _ROWS = (
     Method("vae", "explicit q(z|x), one sample: the ELBO", "none", _EXPLICIT),
@@ -152,6 +171,16 @@ _ROWS = (
     ),
     Method("iwhvi", "K more psi from tau(psi|z,x)", "tau", _TAU, K=_free(50)),
     Method("diwhvi", "iwhvi inside an M-sample bound", "tau", _TAU, K=_free(50), M=_free(5)),
+    Method(
+        "diwhvi-mixture",
+        "diwhvi with the same K psi for all M z, from the mixture of their tau's",
+        "tau mixture",
+        _TAU_MIXTURE,
+        shared="K",
+        zeta="rho mixture",
+        K=_free(50),
+        M=_free(5),
+    ),
     Method("svi", "the ELBO after k steps of SVI for each x", "none", _PATH_ONLY, buffer="last"),
     Method(
         "bsvi",

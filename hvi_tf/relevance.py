@@ -84,7 +84,7 @@ USES: dict[str, Use] = {
     "resnet_channels": _network("encoder", "resnet"),
     "pixelcnn_channels": _network("decoder", "pixelcnn"),
     "pixelcnn_kernels": _network("decoder", "pixelcnn"),
-    "tau_gate_bias": _rows(lambda row: row.inverse == "tau"),
+    "tau_gate_bias": _rows(lambda row: row.has_tau),
     "weight_decay": Use(lambda config: config.training.optimizer == "adamw", "--optimizer=adamw"),
     "lr_final_fraction": Use(
         lambda config: config.training.decays_to_the_end, "--lr_schedule=cosine|linear"

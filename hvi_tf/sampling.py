@@ -14,6 +14,7 @@ from hvi_tf import hierarchy, noise
 from hvi_tf.bounds import LogDensities
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
+from hvi_tf.mixtures import Mixture
 
 
 class Model(NamedTuple):
@@ -55,7 +56,7 @@ class LatentSample(NamedTuple):
     z: tf.Tensor  # [M, B, Dz]
     psi_0: tf.Tensor | None = None  # [M, B, Dpsi], generated z; None if q is explicit
     psi: tf.Tensor | None = None  # [K, M, B, Dpsi], or [K or M K, 1, B, Dpsi] if shared by all z
-    zeta: tf.Tensor | None = None  # [L, M, B, Dzeta]; None if the prior is explicit
+    zeta: tf.Tensor | None = None  # [L, M or 1, B, Dzeta]; None if the prior is explicit
     log_q_z: tf.Tensor | None = None  # [M, B], of an explicit q(z|x), known from the draw
 
     def copy(self) -> "LatentSample":
@@ -125,12 +126,31 @@ def draw_psi(
     Returns:
         `[n, M, B, Dpsi]`; `[n, 1, B, Dpsi]` if the row shares them among all z.
     """
-    if method.inverse == "tau":
-        return model.tau(z, x).sample(n, seed=seed)
+    if method.has_tau:
+        return inverse(model, method, x, z).sample(n, seed=seed)
     if method.inverse == "prior":
         return draw_unconditional_zeta(model.prior, n, tf.shape(z)[:2], seed)
     own_or_shared = tf.shape(z)[0] if method.shared == "no" else 1
     return model.mixing(x).sample([n, own_or_shared], seed=seed)
+
+
+def inverse(
+    model: Model, method: Method, x: tf.Tensor, z: tf.Tensor
+) -> tfd.Distribution | Mixture:
+    """What the row scores psi by, given all z `[M, B, Dz]`; of a row with psi to score."""
+    if method.inverse == "prior":
+        return model.prior.mixing
+    if method.inverse == "tau":
+        return model.tau(z, x)
+    mixing = model.mixing(x) if method.defensive else None
+    return Mixture(lambda z: model.tau(z, x), z, mixing, method.defensive)
+
+
+def rho(prior: Hierarchy, method: Method, z: tf.Tensor) -> tfd.Distribution | Mixture:
+    """What the row draws zeta from and scores it by, given all z `[M, B, Dz]`."""
+    if method.zeta == "rho mixture":
+        return Mixture(lambda z: hierarchy.inverse(prior, z), z)
+    return hierarchy.inverse(prior, z)
 
 
 def draw_zeta(
@@ -152,7 +172,7 @@ def draw_zeta(
         return psi_0[tf.newaxis]
     if method.zeta == "prior":
         return draw_unconditional_zeta(model.prior, L, tf.shape(z)[:2], seed)
-    return hierarchy.inverse(model.prior, z).sample(L, seed=seed)
+    return rho(model.prior, method, z).sample(L, seed=seed)
 
 
 def draw_unconditional_zeta(
@@ -218,8 +238,10 @@ def inner_log_densities(
     log_q_z = model.conditional(psi, x).log_prob(z)
     if method.inverse == "mixing":
         return log_q_z, tf.zeros_like(log_q_z), tf.zeros_like(log_q_z)
-    tau = model.prior.mixing if method.inverse == "prior" else model.tau(z, x)
-    return log_q_z, model.mixing(x).log_prob(psi), tau.log_prob(psi)
+    log_q_psi = model.mixing(x).log_prob(psi)
+    log_tau = inverse(model, method, x, z).log_prob(psi)
+    # A shared psi has one density for all z.
+    return log_q_z, *(v + tf.zeros_like(log_q_z) for v in (log_q_psi, log_tau))
 
 
 def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor | None) -> tf.Tensor:
@@ -227,9 +249,10 @@ def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor | None
     prior = model.prior
     if not isinstance(prior, Hierarchy):
         return prior.log_prob(z)[tf.newaxis]
-    if method.zeta == "rho":
-        return hierarchy.log_ratios(prior, z, zeta)
-    return prior.conditional(zeta).log_prob(z)
+    log_p = prior.conditional(zeta).log_prob(z)
+    if not method.has_rho:
+        return log_p
+    return log_p + prior.mixing.log_prob(zeta) - rho(prior, method, z).log_prob(zeta)
 
 
 def log_conditional_of_other(

@@ -181,13 +181,13 @@ def _validate_estimator(config: "Config") -> None:
     wanted = METHODS[name]
     fits = (
         wanted.hierarchical == row.hierarchical
-        and (wanted.inverse != "tau" or row.inverse == "tau")
+        and (row.has_tau or not wanted.has_tau)
         and (wanted.inverse != "prior" or row.inverse == "prior")
         and (not wanted.needs_hierarchical_prior or config.method.prior == "hierarchical")
-        and (wanted.zeta != "rho" or row.zeta == "rho")
+        and (row.has_rho or not wanted.has_rho)
     )
     if not fits:
-        hint = "; first --mode=fit_tau" if wanted.inverse == "tau" and row.hierarchical else ""
+        hint = "; first --mode=fit_tau" if wanted.has_tau and row.hierarchical else ""
         if name == "iwae" and row.hierarchical:
             hint = ", whose q(z|x) is hierarchical; choose diwhvi"
         raise UserError(f"--estimator={name}: not for a run of --bound={row.name}{hint}")

@@ -296,45 +296,65 @@ class Discrete:
     def outcomes(self, method, K, M, L=1):
         """Every possible draw of a row as one batch `[B]`, and its probability `[B]`."""
         psi, z, zeta = len(self.q_psi), self.q_z.shape[1], len(self.p_zeta)
-        shared = {"K": K, "MK": M * K}.get(method.shared, 0)
-        own = 0 if method.shared != "no" else K
         L = L if self.hierarchical_prior and method.zeta != "psi_0" else 0
+        own_psi, shared_psi = (K, 0) if method.shared == "no" else (0, M * K if method.shared == "MK" else K)
+        own_zeta, shared_zeta = (0, L) if method.zeta == "rho mixture" else (L, 0)
         one_z = list(
-            itertools.product(range(psi), range(z), *[range(psi)] * own, *[range(zeta)] * L)
+            itertools.product(
+                *(range(psi), range(z), *[range(psi)] * own_psi, *[range(zeta)] * own_zeta)
+            )
         )
+        common = itertools.product(*[range(psi)] * shared_psi, *[range(zeta)] * shared_zeta)
         rows, probs = [], []
-        for draws in itertools.product(*[one_z] * M, itertools.product(range(psi), repeat=shared)):
-            *per_z, common = draws
-            rows.append((per_z, common))
+        for draws in itertools.product(*[one_z] * M, list(common)):
+            *per_z, shared = draws
+            rows.append((per_z, shared))
+            of_psi, of_zeta = self._mixtures(method, [d[1] for d in per_z])
             probs.append(
-                np.prod([self._probability(method, own, *d) for d in per_z])
-                * np.prod([self.q_psi[c] for c in common])
+                np.prod([self._probability(method, own_psi, *d) for d in per_z])
+                * np.prod([of_psi[i] for i in shared[:shared_psi]])
+                * np.prod([of_zeta[i] for i in shared[shared_psi:]])
             )
         eye = np.eye
 
         def stack(index, values):
             return np.array([[eye(values)[d[index]] for d in per_z] for per_z, _ in rows])
 
-        batch = len(rows)
-        if shared:
-            psi_k = np.array([eye(psi)[list(common)] for _, common in rows])  # [B, N, psi]
-            psi_k = psi_k.transpose(1, 0, 2)[:, None]
+        def stack_shared(first, count, values):
+            drawn = np.array([eye(values)[list(c[first : first + count])] for _, c in rows])
+            return drawn.transpose(1, 0, 2)[:, None]  # [count, 1, B, values]
+
+        def stack_own(first, count, values):
+            drawn = [stack(first + i, values).transpose(1, 0, 2) for i in range(count)]
+            return np.reshape(drawn, (count, M, len(rows), values))
+
+        if shared_psi:
+            psi_k = stack_shared(0, shared_psi, psi)
         else:
-            psi_k = np.zeros((own, M, batch, psi))
-            for k in range(own):
-                psi_k[k] = stack(2 + k, psi).transpose(1, 0, 2)
-        zetas = [stack(2 + own + i, zeta).transpose(1, 0, 2) for i in range(L)]
+            psi_k = stack_own(2, own_psi, psi)
+        if shared_zeta:
+            zetas = stack_shared(shared_psi, shared_zeta, zeta)
+        else:
+            zetas = stack_own(2 + own_psi, own_zeta, zeta)
         sample = LatentSample(
             z=tf.constant(stack(1, z).transpose(1, 0, 2)),
             psi_0=tf.constant(stack(0, psi).transpose(1, 0, 2)),
             psi=tf.constant(psi_k),
-            zeta=tf.constant(np.stack(zetas)) if zetas else None,
+            zeta=tf.constant(zetas) if L else None,
         )
         if method.zeta == "psi_0":
             sample = sample._replace(zeta=sample.psi_0[tf.newaxis])
         if not method.hierarchical:  # the outcomes of psi_0 add up to those of q(z)
             sample = sample._replace(psi_0=None, psi=None)
         return sample, np.array(probs)
+
+    def _mixtures(self, method, z):
+        """The probabilities of a shared psi and of a shared zeta, given all z."""
+        of_psi = self.q_psi
+        if method.inverse == "tau mixture":
+            own = np.mean(self.tau_table[z], axis=0)
+            of_psi = (1.0 - method.defensive) * own + method.defensive * self.q_psi
+        return of_psi, np.mean(self.rho_table[z], axis=0)
 
     def _probability(self, method, K, psi_0, z, *rest):
         inverse = self.tau_table[z] if method.inverse == "tau" else self.q_psi

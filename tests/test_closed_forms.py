@@ -34,6 +34,7 @@ PROPOSED_BY = {
     "joint": ("p(zeta)", "psi_0"),
     "iwhvi": ("tau", "rho"),
     "diwhvi": ("tau", "rho"),
+    "diwhvi-mixture": ("tau mixture", "rho mixture"),
 }
 OFF = dict(tau_shift=0.4, tau_stretch=1.2)
 EXPLICIT = LinearGaussian(**OFF)
@@ -95,11 +96,19 @@ class GaussianOracle:
         def noise(*shape):
             return rng.normal(size=(*shape, B, 2))
 
+        def drawn_from_mixture(mean, scale, n):
+            """`[M, B, 2]` -> `[n, 1, B, 2]`, each of the component of a random z."""
+            which = rng.integers(M, size=(n, B))
+            return (mean[which, np.arange(B)] + scale * noise(n))[:, None]
+
         psi_0 = noise(M)
         z = x @ lg.A.T + (lg.d * noise(M) if self.tau is None else psi_0 @ lg.C.T + lg.d * noise(M))
         if self.tau == "tau":
             mean, scale = self.inverse(lg.inverse, z - x @ lg.A.T)
             psi = mean + scale * noise(K, M)
+        elif self.tau == "tau mixture":
+            mean, scale = self.inverse(lg.inverse, z - x @ lg.A.T)
+            psi = np.repeat(drawn_from_mixture(mean, scale, K), M, axis=1)
         elif self.name == "sivi-equicomp":
             psi = np.repeat(noise(K, 1), M, axis=1)
         elif self.name == "sivi-equisample":
@@ -110,7 +119,14 @@ class GaussianOracle:
         if self.hierarchical_prior and self.zeta_by == "rho":
             mean, scale = self.inverse(lg.rho, z)
             zeta = mean + scale * zeta
+        if self.hierarchical_prior and self.zeta_by == "rho mixture":
+            zeta = np.repeat(drawn_from_mixture(*self.inverse(lg.rho, z), L), M, axis=1)
         return z, np.concatenate([psi_0[None], psi]), zeta
+
+    def log_mixture(self, values, mean, scale):
+        """Of values `[N, M', B, 2]`, by the mean density of M components `[M, B, 2]`."""
+        of_each = [log_normal(values, component, np.diag(scale**2)) for component in mean]
+        return np.log(np.mean(np.exp(of_each), axis=0))
 
     def bound(self, x, z, psi, zeta):
         """Z `[M, B, 2]`, psi `[K+1, M, B, 2]` and zeta `[L, M, B, 2]` -> `[B]`."""
@@ -122,12 +138,18 @@ class GaussianOracle:
             if self.tau == "tau":
                 mean, scale = self.inverse(lg.inverse, z - x @ lg.A.T)
                 beta += log_normal(psi, 0.0, unit) - log_normal(psi, mean, np.diag(scale**2))
+            if self.tau == "tau mixture":
+                mean, scale = self.inverse(lg.inverse, z - x @ lg.A.T)
+                beta += log_normal(psi, 0.0, unit) - self.log_mixture(psi, mean, scale)
             log_q = np.log(np.mean(np.exp(beta), axis=0))
         if self.hierarchical_prior:
             terms = log_normal(z, zeta @ lg.G.T, lg.g**2 * unit)
             if self.zeta_by == "rho":
                 mean, scale = self.inverse(lg.rho, z)
                 terms += log_normal(zeta, 0.0, unit) - log_normal(zeta, mean, np.diag(scale**2))
+            if self.zeta_by == "rho mixture":
+                of_rho = self.log_mixture(zeta, *self.inverse(lg.rho, z))
+                terms += log_normal(zeta, 0.0, unit) - of_rho
             log_prior = np.log(np.mean(np.exp(terms), axis=0))
         log_likelihood = log_normal(x, z @ lg.W.T + lg.b, lg.s**2 * np.eye(3))
         return np.log(np.mean(np.exp(log_likelihood + log_prior - log_q), axis=0))
@@ -148,7 +170,9 @@ def on_the_same_draws(name, lg, seed):
     if sample.psi is not None:
         shared = np.broadcast_to(sample.psi, (len(sample.psi), *z.shape[:2], 2))
         psi = np.concatenate([sample.psi_0.numpy()[None], shared])
-    zeta = None if sample.zeta is None else sample.zeta.numpy()
+    zeta = sample.zeta
+    if zeta is not None:
+        zeta = np.broadcast_to(zeta, (len(zeta), *z.shape[:2], 2))
     return bounds.bound(d).numpy(), GaussianOracle(lg, name).bound(x, z, psi, zeta)
 
 

@@ -77,11 +77,11 @@ def table(
 def _larger_score(config: Config) -> str:
     """The flags of a score that takes longer than the default one."""
     refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
-    if refined and config.row.inverse in ("none", "tau"):
+    if refined and (config.row.inverse == "none" or config.row.has_tau):
         return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
     flags = [] if config.evaluation.estimator == "auto" else ["--estimator=auto"]
     flags.append("--eval_M=5000")
-    if config.row.inverse in ("tau", "mixing"):
+    if config.row.draws_psi:
         flags.append("--eval_K=100")
     return " ".join(flags)
 
@@ -102,7 +102,7 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
             for j, name in enumerate(evaluate.multiple_names(M))
         ]
     inner = "".join(f", {name}={count}" for name, count in (("K", K), ("L", L)) if count)
-    if row.inverse == "tau":
+    if row.has_tau:
         inner = inner or f", K={K}"
     adaptive = "draws" in scores
     outer = f"M<={M}" if adaptive else f"M={M}"
@@ -130,7 +130,7 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     for level in ("outer", "inner"):
         if f"pareto_k_{level}" in scores:
             rows.append((f"Pareto k of the weights, {level}", _plain(scores[f"pareto_k_{level}"])))
-    if K and row.inverse == "tau":
+    if K and row.has_tau:
         rows += [
             ("KL(tau||q(psi|x))", _nats(scores["kl_tau_mixing"])),
             ("KL(tau||q(psi|x,z)), at least", _nats(scores["kl_tau_posterior"])),
@@ -195,7 +195,7 @@ def warnings(scores: dict[str, Any]) -> list[str]:
         return found
     row = METHODS[scores["estimator"]]
     kl = max(0.0, scores.get("kl_tau_mixing", {"mean": math.inf})["mean"])
-    if row.inverse == "tau" and kl < diagnostics.COLLAPSED_NATS:
+    if row.has_tau and kl < diagnostics.COLLAPSED_NATS:
         found.append(
             f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {kl:.3f} nats, so psi tells "
             "hardly anything about z and q(z|x) is as good as explicit"
@@ -218,7 +218,7 @@ def warnings(scores: dict[str, Any]) -> list[str]:
 def _estimate(row: Method) -> str:
     if row.inverse == "none":
         return "IWAE"
-    return "DIWHVI" if row.inverse == "tau" else row.name.upper()
+    return "DIWHVI" if row.has_tau else row.name.upper()
 
 
 def _nats(score: dict[str, float | None]) -> str:

@@ -48,7 +48,7 @@ def build(
     if method.posterior in ("iaf", "realnvp"):
         latents, flow_sizes = sizes.latent_dim, (sizes.num_flows, sizes.flow_hidden)
         built["flow"] = Flow(latents, latents, method.posterior, *flow_sizes, rng, sizes.precision)
-    if row.inverse == "tau":
+    if row.has_tau:
         outputs = (2 if sizes.tau_gate_bias is None else 3) * sizes.aux_dim
         built["inverse"] = networks.ConditionedMLP(
             x_dim,
@@ -61,7 +61,7 @@ def build(
         )
     if method.prior == "hierarchical":
         built["prior_decoder"] = mlp(sizes.prior_dim, sizes.hidden, 2 * sizes.latent_dim, rng)
-        if row.zeta == "rho":
+        if row.has_rho:
             built["prior_inverse"] = mlp(sizes.latent_dim, sizes.hidden, 2 * sizes.prior_dim, rng)
     if sizes.likelihood == "discretized_logistic":
         built["pixels"] = likelihoods.DiscretizedLogistic(x_dim)

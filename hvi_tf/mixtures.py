@@ -1,0 +1,75 @@
+"""The mixture of an inverse model over all draws of z: one proposal for every one of them.
+
+Sobolev & Vetrov 2019, section 4.1, ask for a tau(psi|z_1:M,x) that does not depend on the
+order of the z. The mean of the trained tau's is one:
+
+    tau_bar(psi|z_1:M,x) = (1 - eps) mean_m tau(psi|z_m,x) + eps q(psi|x)
+
+Given z_1:M, psi_m0 is a draw of q(psi|z_m,x) and psi_1:K are independent draws of tau_bar, so
+theorem A.1 holds for each m by itself, with K psi for all M of them. The draws have to be
+independent: stratified ones would break the symmetry between psi_m0 and psi_k.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow_probability import distributions as tfd
+
+from hvi_tf import bounds, noise, pairs
+
+_LOWEST = -float("inf")
+
+
+class Mixture(NamedTuple):
+    """tau_bar, the mean of `component(z_m)` over m, as far as the bounds need it.
+
+    Attributes:
+        component: z `[..., B, Dz]` -> tau(psi|z), batch shape `[..., B]`.
+        z: `[M, B, Dz]`.
+        mixing: q(psi), whose share is `defensive`; None if that is 0.
+        defensive: eps, from 0 to below 1; it bounds the weights q(psi) / tau_bar by 1/eps.
+    """
+
+    component: Callable[[tf.Tensor], tfd.Distribution]
+    z: tf.Tensor
+    mixing: tfd.Distribution | None = None
+    defensive: float = 0.0
+
+    def sample(self, n: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """Draws `[n, 1, B, Dpsi]`, independent ones.
+
+        They have a gradient through the z and the weights of the component that each is from;
+        which one it is depends on neither.
+        """
+        which_seed, psi_seed, share_seed, mixing_seed = tf.unstack(tf.random.split(seed, 4))
+        M, B = tf.unstack(tf.shape(self.z)[:2])
+        uniform = noise.uniform([n, B], which_seed, self.z.dtype)
+        # Rounding may make the product M.
+        which = tf.minimum(tf.cast(uniform * tf.cast(M, self.z.dtype), tf.int32), M - 1)
+        z = tf.gather_nd(self.z, tf.stack([which, tf.range(B) + 0 * which], axis=-1))
+        psi = self.component(z).sample(seed=psi_seed)
+        if self.mixing is not None:
+            defensive = noise.uniform([n, B], share_seed, self.z.dtype) < self.defensive
+            other = self.mixing.sample(n, seed=mixing_seed)
+            psi = tf.where(defensive[..., tf.newaxis], other, psi)
+        return psi[:, tf.newaxis]
+
+    def log_prob(self, psi: tf.Tensor) -> tf.Tensor:
+        """Log tau_bar, `[N, M', B, Dpsi] -> [N, M', B]`."""
+        shape = tf.shape(psi)
+        values = tf.reshape(psi, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
+        log_prob = bounds.log_mean_exp(pairs.log_prob(self.component(self.z), values))
+        log_prob = self.with_share(log_prob, values)
+        return tf.reshape(log_prob, shape[:-1])
+
+    def with_share(self, log_mean: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
+        """Log tau_bar from the log of the mean over m."""
+        if self.mixing is None:
+            return log_mean
+        parts = [
+            math.log1p(-self.defensive) + log_mean,
+            math.log(self.defensive) + self.mixing.log_prob(psi),
+        ]
+        return bounds.log_sum_exp(tf.stack(parts))
