@@ -298,8 +298,17 @@ def _eta_path(
     tape: tf.GradientTape, objective: Objective, eta: list, at_psi: tf.Tensor, with_psi_0: bool
 ) -> list:
     """Equation 9, from the value's gradient at psi_1:K."""
-    factor = bounds.tau_path_factor(objective.densities, objective.inner, objective.outer)[1:]
-    targets, upstream = [objective.sample.psi], [factor[..., tf.newaxis] * at_psi]
+    shared = objective.method.shared != "no"
+    factor = bounds.tau_path_factor(
+        objective.densities, objective.inner, objective.outer, shared
+    )
+    if shared:  # each z has a factor of its own, which the gradient at psi has summed over
+        scaled = LogDensities(*objective.ascent[:2], *(factor * g for g in objective.ascent[2:]))
+        psi = objective.sample.psi
+        at_psi = _pull(tape, list(objective.recorded), psi, list(objective.upstream(scaled)))
+    else:
+        at_psi = factor[1:, ..., tf.newaxis] * at_psi
+    targets, upstream = [objective.sample.psi], [at_psi]
     if with_psi_0:
         at_log_tau = objective.ascent.log_tau
         targets.append(objective.recorded.log_tau)
