@@ -299,9 +299,7 @@ def _eta_path(
 ) -> list:
     """Equation 9, from the value's gradient at psi_1:K."""
     shared = objective.method.shared != "no"
-    factor = bounds.tau_path_factor(
-        objective.densities, objective.inner, objective.outer, shared
-    )
+    factor = bounds.tau_path_factor(objective.densities, objective.inner, objective.outer, shared)
     if shared:  # each z has a factor of its own, which the gradient at psi has summed over
         scaled = LogDensities(*objective.ascent[:2], *(factor * g for g in objective.ascent[2:]))
         psi = objective.sample.psi

@@ -22,6 +22,7 @@ from hvi_tf import (
     gradients,
     log_likelihood,
     methods,
+    plans,
     sampling,
     seeds,
     svi_scores,
@@ -120,9 +121,8 @@ def evidence(
     row = _row(bound)
     counts = _counts(row, model, K=K, M=M, L=L)
     checks.check_model(model, row, x)
-    per_z = sampling.psi_per_z(row, counts["K"], counts["M"])
-    rows = max(1, log_likelihood.ROWS // x.shape[0])
-    plan = log_likelihood.make_plan(counts["M"], per_z, counts["L"], rows=rows, max_images=1)
+    rows = max(1, plans.ROWS // x.shape[0])
+    plan = plans.make(row, counts["M"], counts["K"], counts["L"], rows=rows, max_images=1)
     score = log_likelihood.make_scorer(model, row, plan, jit_compile)
     scores = [
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))

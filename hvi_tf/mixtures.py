@@ -19,8 +19,6 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf import bounds, noise, pairs
 
-_LOWEST = -float("inf")
-
 
 class Mixture(NamedTuple):
     """tau_bar, the mean of `component(z_m)` over m, as far as the bounds need it.
@@ -28,12 +26,14 @@ class Mixture(NamedTuple):
     Attributes:
         component: z `[..., B, Dz]` -> tau(psi|z), batch shape `[..., B]`.
         z: `[M, B, Dz]`.
+        components: `component(z)`, batch shape `[M, B]`.
         mixing: q(psi), whose share is `defensive`; None if that is 0.
         defensive: eps, from 0 to below 1; it bounds the weights q(psi) / tau_bar by 1/eps.
     """
 
     component: Callable[[tf.Tensor], tfd.Distribution]
     z: tf.Tensor
+    components: tfd.Distribution
     mixing: tfd.Distribution | None = None
     defensive: float = 0.0
 
@@ -60,16 +60,19 @@ class Mixture(NamedTuple):
         """Log tau_bar, `[N, M', B, Dpsi] -> [N, M', B]`."""
         shape = tf.shape(psi)
         values = tf.reshape(psi, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
-        log_prob = bounds.log_mean_exp(pairs.log_prob(self.component(self.z), values))
-        log_prob = self.with_share(log_prob, values)
+        log_prob = bounds.log_mean_exp(pairs.log_prob(self.components, values))
+        if self.mixing is not None:
+            own = math.log1p(-self.defensive) + log_prob
+            other = math.log(self.defensive) + self.mixing.log_prob(values)
+            log_prob = bounds.log_sum_exp(tf.stack([own, other]))
         return tf.reshape(log_prob, shape[:-1])
 
-    def with_share(self, log_mean: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
-        """Log tau_bar from the log of the mean over m."""
-        if self.mixing is None:
-            return log_mean
-        parts = [
-            math.log1p(-self.defensive) + log_mean,
-            math.log(self.defensive) + self.mixing.log_prob(psi),
-        ]
-        return bounds.log_sum_exp(tf.stack(parts))
+
+def mixture(
+    component: Callable[[tf.Tensor], tfd.Distribution],
+    z: tf.Tensor,
+    mixing: tfd.Distribution | None = None,
+    defensive: float = 0.0,
+) -> Mixture:
+    """The mixture over all z, whose components are computed once."""
+    return Mixture(component, z, component(z), mixing if defensive else None, defensive)

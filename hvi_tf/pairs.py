@@ -40,7 +40,9 @@ def gaussian(components: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor] | None
 def gaussian_log_prob(loc: tf.Tensor, scale: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
     """As `log_prob`, for means and scales `[M, B, D]`."""
     dtype = values.dtype
-    loc, scale, values = (tf.cast(tf.transpose(v, [1, 0, 2]), tf.float64) for v in (loc, scale, values))
+    loc, scale, values = (
+        tf.cast(tf.transpose(v, [1, 0, 2]), tf.float64) for v in (loc, scale, values)
+    )
     precision = 1.0 / tf.square(scale)  # [B, M, D]
     constant = -0.5 * tf.reduce_sum(tf.square(loc) * precision, axis=-1, keepdims=True)
     constant -= tf.reduce_sum(tf.math.log(scale) + 0.5 * _LOG_2_PI, axis=-1, keepdims=True)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import hierarchy, noise
+from hvi_tf import hierarchy, noise, pairs
 from hvi_tf.bounds import LogDensities
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
-from hvi_tf.mixtures import Mixture
+from hvi_tf.mixtures import Mixture, mixture
 
 
 class Model(NamedTuple):
@@ -120,36 +120,36 @@ def draw_psi(
     x: tf.Tensor,
     n: int | tf.Tensor,
     seed: tf.Tensor,
+    tau: tfd.Distribution | Mixture | None = None,
 ) -> tf.Tensor:
     """Draws `n` psi for each z `[M, B, Dz]` from the row's inverse model.
+
+    `tau` is `inverse(model, method, x, z)`, if it is known already.
 
     Returns:
         `[n, M, B, Dpsi]`; `[n, 1, B, Dpsi]` if the row shares them among all z.
     """
     if method.has_tau:
-        return inverse(model, method, x, z).sample(n, seed=seed)
+        return (inverse(model, method, x, z) if tau is None else tau).sample(n, seed=seed)
     if method.inverse == "prior":
         return draw_unconditional_zeta(model.prior, n, tf.shape(z)[:2], seed)
     own_or_shared = tf.shape(z)[0] if method.shared == "no" else 1
     return model.mixing(x).sample([n, own_or_shared], seed=seed)
 
 
-def inverse(
-    model: Model, method: Method, x: tf.Tensor, z: tf.Tensor
-) -> tfd.Distribution | Mixture:
+def inverse(model: Model, method: Method, x: tf.Tensor, z: tf.Tensor) -> tfd.Distribution | Mixture:
     """What the row scores psi by, given all z `[M, B, Dz]`; of a row with psi to score."""
     if method.inverse == "prior":
         return model.prior.mixing
     if method.inverse == "tau":
         return model.tau(z, x)
-    mixing = model.mixing(x) if method.defensive else None
-    return Mixture(lambda z: model.tau(z, x), z, mixing, method.defensive)
+    return mixture(lambda z: model.tau(z, x), z, model.mixing(x), method.defensive)
 
 
 def rho(prior: Hierarchy, method: Method, z: tf.Tensor) -> tfd.Distribution | Mixture:
     """What the row draws zeta from and scores it by, given all z `[M, B, Dz]`."""
     if method.zeta == "rho mixture":
-        return Mixture(lambda z: hierarchy.inverse(prior, z), z)
+        return mixture(lambda z: hierarchy.inverse(prior, z), z)
     return hierarchy.inverse(prior, z)
 
 
@@ -222,7 +222,12 @@ def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSamp
 
 
 def inner_log_densities(
-    model: Model, method: Method, x: tf.Tensor, z: tf.Tensor, psi: tf.Tensor
+    model: Model,
+    method: Method,
+    x: tf.Tensor,
+    z: tf.Tensor,
+    psi: tf.Tensor,
+    tau: tfd.Distribution | Mixture | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Log q(z|psi,x), log q(psi|x) and log tau(psi|z,x), each `[K, M, B]`.
 
@@ -234,25 +239,42 @@ def inner_log_densities(
         x: observations `[B, ...]`.
         z: `[M, B, Dz]`.
         psi: `[K, M, B, Dpsi]` or `[K, 1, B, Dpsi]`, any draws.
+        tau: `inverse(model, method, x, z)`, if it is known already.
     """
-    log_q_z = model.conditional(psi, x).log_prob(z)
+    if psi.shape[1] == 1 and z.shape[0] != 1:
+        log_q_z = pairs.log_prob(model.conditional(psi[:, 0], x), z)
+    else:
+        log_q_z = model.conditional(psi, x).log_prob(z)
     if method.inverse == "mixing":
         return log_q_z, tf.zeros_like(log_q_z), tf.zeros_like(log_q_z)
     log_q_psi = model.mixing(x).log_prob(psi)
-    log_tau = inverse(model, method, x, z).log_prob(psi)
+    log_tau = (inverse(model, method, x, z) if tau is None else tau).log_prob(psi)
     # A shared psi has one density for all z.
     return log_q_z, *(v + tf.zeros_like(log_q_z) for v in (log_q_psi, log_tau))
 
 
-def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor | None) -> tf.Tensor:
-    """Log p(z,zeta) - log rho(zeta|z) `[L, M, B]`; without p(zeta) where rho := p(zeta)."""
+def log_prior(
+    model: Model,
+    method: Method,
+    z: tf.Tensor,
+    zeta: tf.Tensor | None,
+    of_zeta: tfd.Distribution | Mixture | None = None,
+) -> tf.Tensor:
+    """Log p(z,zeta) - log rho(zeta|z) `[L, M, B]`; without p(zeta) where rho := p(zeta).
+
+    `of_zeta` is `rho(prior, method, z)`, if it is known already.
+    """
     prior = model.prior
     if not isinstance(prior, Hierarchy):
         return prior.log_prob(z)[tf.newaxis]
-    log_p = prior.conditional(zeta).log_prob(z)
+    if method.zeta == "rho mixture":
+        log_p = pairs.log_prob(prior.conditional(zeta[:, 0]), z)
+    else:
+        log_p = prior.conditional(zeta).log_prob(z)
     if not method.has_rho:
         return log_p
-    return log_p + prior.mixing.log_prob(zeta) - rho(prior, method, z).log_prob(zeta)
+    log_rho = (rho(prior, method, z) if of_zeta is None else of_zeta).log_prob(zeta)
+    return log_p + prior.mixing.log_prob(zeta) - log_rho
 
 
 def log_conditional_of_other(

@@ -20,7 +20,7 @@ from hvi_tf.settings import SavedModelConfig
 if TYPE_CHECKING:  # TensorFlow, because flags are checked before it is imported
     import tensorflow as tf
 
-    from hvi_tf.log_likelihood import Plan
+    from hvi_tf.plans import Plan
 
 LogWeights = Callable[["tf.Tensor", int, int, "tf.Tensor"], "tf.Tensor"]
 

@@ -297,7 +297,9 @@ class Discrete:
         """Every possible draw of a row as one batch `[B]`, and its probability `[B]`."""
         psi, z, zeta = len(self.q_psi), self.q_z.shape[1], len(self.p_zeta)
         L = L if self.hierarchical_prior and method.zeta != "psi_0" else 0
-        own_psi, shared_psi = (K, 0) if method.shared == "no" else (0, M * K if method.shared == "MK" else K)
+        own_psi, shared_psi = (
+            (K, 0) if method.shared == "no" else (0, M * K if method.shared == "MK" else K)
+        )
         own_zeta, shared_zeta = (0, L) if method.zeta == "rho mixture" else (L, 0)
         one_z = list(
             itertools.product(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, log_likelihood, sampling
+from hvi_tf import bounds, diagnostics, log_likelihood, plans, sampling
 from hvi_tf.methods import METHODS
 from tests.analytic import LinearGaussian, gaussian_kl
 
@@ -61,7 +61,7 @@ def test_kl_of_the_mixing_is_the_exact_one(seed):
     """KL(q(psi|x) || q(psi|z,x)) in expectation over z, with the true tau: L_K is exact."""
     lg = LinearGaussian()
     x = tf.constant(lg.observations(1))
-    plan = log_likelihood.make_plan(20_000, 1)
+    plan = plans.make(METHODS["diwhvi"], 20_000, 1)
     score = log_likelihood.make_scorer(lg.model, METHODS["diwhvi"], plan)
     found = score(x, tf.constant([seed, 3])).kl_mixing_posterior.numpy()[0]
     z_cov = lg.q_cov

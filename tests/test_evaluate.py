@@ -16,6 +16,7 @@ from hvi_tf.evaluation import annealing, evaluate, tolerance
 from hvi_tf.evaluation import summary as summaries
 from hvi_tf.methods import METHODS
 from hvi_tf.models.vae import make_vae
+from hvi_tf.plans import Plan
 from hvi_tf.training.runs import Run
 from tests.analytic import LinearGaussian
 
@@ -158,7 +159,7 @@ def test_a_pilot_is_never_scored(seed):
     row, exact = METHODS["iwae"], lg.log_evidence(x[:1])
 
     def score(M, seed):
-        plan = log_likelihood.Plan(M, 0, 1, len(x), M, 0, 1)
+        plan = Plan(M, 0, 1, len(x), M, 0, 1)
         return log_likelihood.make_scorer(lg.model, row, plan)(x, seed)
 
     pilot = score(4, seeds.fold(seed, seeds.Purpose.PILOT))

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, log_likelihood, sampling
+from hvi_tf import bounds, diagnostics, log_likelihood, plans, sampling
 from hvi_tf.bounds import LogDensities
-from hvi_tf.log_likelihood import Plan
 from hvi_tf.methods import METHODS
+from hvi_tf.plans import Plan
 from hvi_tf.streaming import Streamed
 from tests.analytic import HierarchicalPrior, LinearGaussian
 
@@ -44,6 +44,29 @@ def unchunked(lg, method, plan, x, seed):
     return LogDensities(*map(tf.constant, arrays))
 
 
+def unchunked_of_shared(lg, method, plan, x, seed):
+    """The same for a row whose z all have the same psi."""
+    seeds = [tf.random.fold_in(seed, i) for i in range(plan.m_chunks)]
+    drawn = [sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=s) for s in seeds]
+    z, psi_0 = (tf.concat(parts, 0)[: plan.M] for parts in list(zip(*drawn, strict=True))[:2])
+    psi_seed = tf.random.fold_in(seed, -1)
+    psi = [
+        sampling.draw_psi(
+            *(lg.model, method, z, x, plan.chunk_k), tf.random.fold_in(psi_seed, j + 1)
+        )
+        for j in range(plan.k_chunks)
+    ]
+    sample = sampling.LatentSample(z, psi_0, tf.concat(psi, 0)[: plan.K])
+    if plan.L > 1:
+        rho = sampling.rho(lg.model.prior, method, z)
+        zeta = [
+            rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -3 - j))
+            for j in range(plan.l_chunks)
+        ]
+        sample = sample._replace(zeta=tf.concat(zeta, 0)[: plan.L])
+    return sampling.log_densities(lg.model, method, x, sample)
+
+
 @pytest.mark.parametrize(
     ("counts", "chunks"),
     [
@@ -61,6 +84,8 @@ def unchunked(lg, method, plan, x, seed):
         ("diwhvi", "hierarchical"),
         ("sivi", "normal"),
         ("sivi-equicomp", "normal"),
+        ("diwhvi-mixture", "normal"),
+        ("diwhvi-mixture", "hierarchical"),
         ("dsivi", "hierarchical"),
     ],
 )
@@ -71,7 +96,8 @@ def test_chunked_equals_unchunked(method, prior, counts, chunks):
     M, K, L = counts
     plan = Plan(M, K, L if prior == "hierarchical" else 1, 3, *chunks)
     scores = log_likelihood.score_images(lg.model, method, plan, x, seed)
-    d = unchunked(lg, method, plan, x, seed)
+    put_together = unchunked if method.shared == "no" else unchunked_of_shared
+    d = put_together(lg, method, plan, x, seed)
     beta, alpha = bounds.inner_log_ratios(d), bounds.outer_log_weights(d)
     assert beta.shape == (K + 1, M, 3)
     largest = -np.sort(-alpha.numpy(), axis=0)
@@ -119,14 +145,16 @@ def test_streamed_sums_survive_extremes():
     )
 
 
-@pytest.mark.parametrize("method", ["iwae", "diwhvi", "sivi", "hvm"])
+@pytest.mark.parametrize("method", ["iwae", "diwhvi", "diwhvi-mixture", "sivi", "hvm"])
 def test_it_approaches_the_exact_evidence_from_below(method, seed):
     lg = LinearGaussian(tau_shift=0.3)
     x = tf.constant(lg.observations(3))
     gaps = []
     for M, K in ((1, 2), (30, 10), (2000, 20)):
         K = K if METHODS[method].hierarchical else 0
-        plan = log_likelihood.make_plan(M, K, rows=40_000)
+        if METHODS[method].shared == "K":
+            K *= 10  # for all M z together
+        plan = plans.make(METHODS[method], M, K, rows=40_000)
         score = log_likelihood.make_scorer(lg.model, METHODS[method], plan)
         values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(8)])
         gaps.append(np.mean(lg.log_evidence(x) - values))
@@ -136,8 +164,8 @@ def test_it_approaches_the_exact_evidence_from_below(method, seed):
 
 @pytest.mark.parametrize(("M", "K"), [(1, 0), (1, 50), (100, 20), (5000, 100), (7, 40_000)])
 def test_a_chunk_never_exceeds_its_rows(M, K):
-    plan = log_likelihood.make_plan(M, K)
-    assert plan.images * plan.chunk_m * (plan.chunk_k + 1) <= 2 * log_likelihood.ROWS
+    plan = plans.make(METHODS["diwhvi"], M, K)
+    assert plan.images * plan.chunk_m * (plan.chunk_k + 1) <= 2 * plans.ROWS
     assert plan.m_chunks * plan.chunk_m >= M > (plan.m_chunks - 1) * plan.chunk_m
     assert plan.k_chunks * plan.chunk_k >= K
 
@@ -150,7 +178,7 @@ import sys
 import numpy as np
 import tensorflow as tf
 from hvi_tf import config as config_lib
-from hvi_tf import log_likelihood
+from hvi_tf import log_likelihood, plans
 from hvi_tf.models.vae import make_vae
 
 def peak():
@@ -161,7 +189,7 @@ imported = peak()
 config = config_lib.make(K=50, jit_compile="off")
 model = make_vae(config, 784)
 for M, K in ((5000, 1), (5000, 100)):
-    plan = log_likelihood.make_plan(M, K)
+    plan = plans.make(model.method, M, K)
     score = log_likelihood.make_scorer(model.callables, model.method, plan)
     values = score(tf.zeros([plan.images, 784]), tf.constant([0, 1])).log_likelihood
     assert np.all(np.isfinite(values))

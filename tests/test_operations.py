@@ -7,10 +7,10 @@ from hvi_tf import log_likelihood
 from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.products import Replay
-from hvi_tf.log_likelihood import Plan
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.networks import ConditionedMLP
 from hvi_tf.models.vae import make_vae
+from hvi_tf.plans import Plan
 
 B, D, H, LATENT = 8, 50, 20, 3
 PAPER = Cell("", dict(bound="iwhvi", K=50))

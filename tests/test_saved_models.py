@@ -18,8 +18,8 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.evaluation import summary as summaries
 from hvi_tf.export import ExportedModel, export
-from hvi_tf.log_likelihood import Plan
 from hvi_tf.models.vae import make_vae
+from hvi_tf.plans import Plan
 from hvi_tf.settings import SavedModelConfig
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (700, 12)).astype(np.uint8)

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, sampling, svi_scores
+from hvi_tf import log_likelihood, plans, svi_scores
 from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Evaluation
 from hvi_tf.benchmark.operations import Operations
@@ -27,8 +27,7 @@ class Scoring:
                 self.model.localize, row, settings, jit_compile=jit
             )
         else:
-            per_z = sampling.psi_per_z(row, task.K, task.M)
-            plan = log_likelihood.make_plan(task.M, per_z, rows=self.model.rows_per_call)
+            plan = plans.make(row, task.M, task.K, rows=self.model.rows_per_call)
             self.images = plan.images
             self._score = log_likelihood.make_scorer(self.model.prepare, row, plan, jit)
         self._x = tf.cast(noise_images(self.images, task.cell.x_dim) > 0, tf.float32)

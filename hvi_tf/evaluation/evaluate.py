@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, files, log_likelihood, sampling, saved_models, seeds, svi_scores
+from hvi_tf import distribution, files, log_likelihood, plans, saved_models, seeds, svi_scores
 from hvi_tf.config import Config
 from hvi_tf.data import datasets, pipeline
 from hvi_tf.data.datasets import Dataset
@@ -18,9 +18,10 @@ from hvi_tf.evaluation import annealing, resumable, tolerance
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.estimators import counts, estimator, estimator_row
 from hvi_tf.evaluation.resumable import Job
-from hvi_tf.log_likelihood import ImageScores, Plan
+from hvi_tf.log_likelihood import ImageScores
 from hvi_tf.models import architecture
 from hvi_tf.models.vae import VAE
+from hvi_tf.plans import Plan
 from hvi_tf.settings import MAX_COUNT, EvaluationConfig
 from hvi_tf.svi import SVI
 from hvi_tf.svi_scores import RefinedScores
@@ -39,11 +40,10 @@ MAX_SIMULATED = 100
 _DEFAULT_K = EvaluationConfig().eval_K
 
 
-def make_plan(config: Config, rows: int = log_likelihood.ROWS, **limits: int) -> Plan:
-    """The plan for these counts; `limits` as of `log_likelihood.make_plan`."""
+def make_plan(config: Config, rows: int = plans.ROWS, **limits: int) -> Plan:
+    """The plan for these counts; `limits` as of `plans.make`."""
     M, K, L = counts(config)
-    per_z = sampling.psi_per_z(estimator_row(config), K, M)
-    return log_likelihood.make_plan(M, per_z, max(L, 1), rows=rows, **limits)
+    return plans.make(estimator_row(config), M, K, max(L, 1), rows=rows, **limits)
 
 
 def refinement(config: Config) -> SVI:
@@ -310,8 +310,7 @@ def evaluate_saved_model(
         )
     # As for the run's own row, whose export it mostly is: then explicit q(z|x) draw the same z.
     rows = architecture.rows_per_call(config.model)
-    per_z = sampling.psi_per_z(config.row, K, M)
-    plan = log_likelihood.make_plan(M, per_z, config.method.L, rows=rows)
+    plan = plans.make(config.row, M, K, config.method.L, rows=rows)
     score = saved_models.make_scorer(log_weights, plan, K)
     digest, seed = saved_models.digest(path), config.training.seed
     name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"

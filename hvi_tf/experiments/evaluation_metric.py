@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, sampling, seeds
+from hvi_tf import log_likelihood, plans, seeds
 from hvi_tf.evaluation import resumable
 from hvi_tf.evaluation.resumable import Job
 from hvi_tf.experiments import plots, reference_model, trained
@@ -91,7 +91,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job:
     """The scoring of images by a row of the table, whose scores are kept as they come."""
     M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
-    plan = log_likelihood.make_plan(M, sampling.psi_per_z(method, K, M))
+    plan = plans.make(method, M, K)
     score = log_likelihood.make_scorer(run.model.callables, method, plan)
     return Job(
         title=f"{name} M={M} K={K}",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, seeds, svi_scores
+from hvi_tf import log_likelihood, plans, seeds, svi_scores
 from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation.annealing import Annealing, Simulated
 from hvi_tf.experiments import explicit_encoder, plots, reference_model, trained
@@ -136,8 +136,8 @@ def _scorer(run: Run, context: Context, s: Settings) -> Score:
     budget, images = s["budget"], s["images"]
 
     def by_row(model: VAE, name: str, K: int) -> Score:
-        rows = max(1, log_likelihood.ROWS // images)
-        plan = log_likelihood.make_plan(budget, K, rows=rows, max_images=1)
+        rows = max(1, plans.ROWS // images)
+        plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
         score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
         return lambda x, seed: score(x, seed).log_likelihood
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from hvi_tf import log_likelihood
+from hvi_tf import plans
 from hvi_tf.errors import UserError
 from hvi_tf.methods import Method
 from hvi_tf.models import likelihoods, networks, pixelcnn, resnet
@@ -80,7 +80,7 @@ def local_dim(method: MethodConfig, sizes: ModelConfig) -> int:
 
 def rows_per_call(sizes: ModelConfig) -> int:
     """Rows of z that the decoder takes at once when it scores or draws images."""
-    return 500 if sizes.decoder == "pixelcnn" else log_likelihood.ROWS
+    return 500 if sizes.decoder == "pixelcnn" else plans.ROWS
 
 
 def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.layers.Layer:

@@ -13,6 +13,7 @@ import tensorflow as tf
 from hvi_tf import (
     gradients,
     log_likelihood,
+    plans,
     sampling,
     seeds,
     svi_gradients,
@@ -414,8 +415,7 @@ class VAE(Autoencoder):
 
     def _make_scorer(self, jit_compile: bool) -> Callable[[tf.Tensor, tf.Tensor], Any]:
         if not self.method.refines:
-            M, K, L = self.M, sampling.psi_per_z(self.method, self.K, self.M), self.L
-            plan = log_likelihood.make_plan(M, K, L, rows=self.rows_per_call)
+            plan = plans.make(self.method, self.M, self.K, self.L, rows=self.rows_per_call)
             self.validation_images = plan.images
             return log_likelihood.make_scorer(self.prepare, self.method, plan, jit_compile)
         self.validation_images = self.refined_images

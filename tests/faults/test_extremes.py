@@ -24,6 +24,7 @@ from hvi_tf import (
     jackknife,
     log_likelihood,
     noise,
+    plans,
     sampling,
     subsampling,
     svi,
@@ -592,7 +593,7 @@ def constant_model(value):
 @pytest.mark.parametrize("K", [1, 10_000])
 def test_streamed_scores(K, value):
     """alpha = 2 value - value for every draw; the gradient-free path of a score."""
-    plan = log_likelihood.make_plan(7, K, rows=8_000, max_images=2)
+    plan = plans.make(METHODS["diwhvi"], 7, K, rows=8_000, max_images=2)
     assert K == 1 or plan.k_chunks > 1
     score = log_likelihood.make_scorer(constant_model(value), METHODS["diwhvi"], plan)
     scores = score(tf.zeros([2, 1]), SEED)
@@ -605,7 +606,7 @@ def test_streamed_scores(K, value):
 @pytest.mark.parametrize("width", [1e-6, 1e6])
 def test_streamed_scores_of_narrow_and_wide_tau(width):
     variables = [tf.constant([v, v]) for v in (1.0, 0.3, 0.2)]
-    plan = log_likelihood.make_plan(30, 10_000, rows=60_000, max_images=2)
+    plan = plans.make(METHODS["diwhvi"], 30, 10_000, rows=60_000, max_images=2)
     score = log_likelihood.make_scorer(
         gaussian_model(1e-3, width, variables), METHODS["diwhvi"], plan
     )

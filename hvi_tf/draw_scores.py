@@ -1,0 +1,231 @@
+"""What each draw of z is worth: with psi of its own, or with psi that all draws share.
+
+Sums over k and l are accumulated chunk by chunk, in memory that does not grow with K and L.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from hvi_tf import bounds, diagnostics, sampling
+from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.methods import Method
+from hvi_tf.plans import Plan
+from hvi_tf.streaming import Streamed, add_to_largest, no_largest
+
+# Of how many z a row of shared psi tells the inner tail: sorting takes longer than scoring.
+TAILS = 64
+
+
+class DrawScores(NamedTuple):
+    """What is told about every draw of z ; each `[m, B]`."""
+
+    alpha: tf.Tensor
+    kl_tau_mixing: tf.Tensor
+    kl_tau_posterior: tf.Tensor
+    kl_mixing_posterior: tf.Tensor
+    ess_inner: tf.Tensor
+    pareto_k_inner: tf.Tensor
+
+
+def nothing(like: tf.Tensor) -> tf.Tensor:
+    """NaN, of the shape of `like`."""
+    return tf.zeros_like(like) + float("nan")
+
+
+def of_chunk(
+    model: sampling.Model,
+    method: Method,
+    plan: Plan,
+    x: tf.Tensor,
+    seed: tf.Tensor,
+    i: tf.Tensor,
+) -> DrawScores:
+    """The scores of `plan.chunk_m` draws of z."""
+    chunk_seed = tf.random.fold_in(seed, i)
+    sample = sampling.draw(model, method, x, K=0, M=plan.chunk_m, L=1, seed=chunk_seed)
+    densities = sampling.log_densities(model, method, x, sample)
+    beta_0 = bounds.inner_log_ratios(densities)
+    inner = Streamed.empty(beta_0[0])
+    tail = diagnostics.tail_length(plan.K + 1)
+    largest = no_largest(tail + 1 if tail else 0, beta_0[0])
+    beta_sum, kl_sum = tf.zeros_like(beta_0[0]), tf.zeros_like(beta_0[0])
+    if plan.K > 0:  # an explicit proposal has no inverse to call, not even zero times
+        for j in tf.range(plan.k_chunks):
+            psi = sampling.draw_psi(
+                model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(chunk_seed, j + 1)
+            )
+            log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(
+                model, method, x, sample.z, psi
+            )
+            drawn = (j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K)[:, tf.newaxis, tf.newaxis]
+            beta = log_q_z + log_q_psi - log_tau
+            masked = tf.where(drawn, beta, -float("inf"))
+            inner, largest = inner.add(masked), add_to_largest(largest, masked)
+            beta_sum += tf.reduce_sum(tf.where(drawn, beta, 0.0), axis=0)
+            kl_sum += tf.reduce_sum(tf.where(drawn, log_tau - log_q_psi, 0.0), axis=0)
+    both, largest = inner.add(beta_0), add_to_largest(largest, beta_0)
+    log_p = _log_prior(model, method, plan, sample, chunk_seed)
+    none = nothing(beta_0[0])
+    scores = DrawScores(
+        alpha=densities.log_likelihood + log_p - both.log_mean(plan.K + 1),
+        kl_tau_mixing=none,
+        kl_tau_posterior=none,
+        kl_mixing_posterior=none,
+        ess_inner=both.effective_sample_size(),
+        pareto_k_inner=diagnostics.pareto_k(largest) if tail else none,
+    )
+    if plan.K == 0:
+        return scores
+    lower = inner.log_mean(plan.K)
+    log_q_z_given_other = sampling.log_conditional_of_other(
+        model, x, sample.z, tf.random.fold_in(chunk_seed, -2)
+    )
+    return scores._replace(
+        kl_tau_mixing=kl_sum / plan.K,
+        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, beta_sum / plan.K),
+        kl_mixing_posterior=lower - log_q_z_given_other,
+    )
+
+
+def _log_prior(
+    model: sampling.Model,
+    method: Method,
+    plan: Plan,
+    sample: sampling.LatentSample,
+    seed: tf.Tensor,
+) -> tf.Tensor:
+    """P `[m, B]`: log p(z), or its L-sample lower bound."""
+    if not isinstance(model.prior, Hierarchy) or method.zeta == "psi_0":
+        return sampling.log_prior(model, method, tf.identity(sample.z), sample.zeta)[0]
+    total = Streamed.empty(sample.z[..., 0])
+    for j in tf.range(plan.l_chunks):
+        zeta = sampling.draw_zeta(
+            model, method, sample.z, sample.psi_0, plan.chunk_l, tf.random.fold_in(seed, -3 - j)
+        )
+        drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis, tf.newaxis]
+        ratios = sampling.log_prior(model, method, sample.z, zeta)
+        total = total.add(tf.where(drawn, ratios, -float("inf")))
+    return total.log_mean(plan.L)
+
+
+def of_all(
+    model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
+) -> DrawScores:
+    """The scores of all M draws of z, which share psi (and zeta, where the row says so).
+
+    Each z and each psi passes through the networks once. All z are kept; their pairs with psi
+    come in tiles of M by `plan.chunk_k`.
+    """
+    z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi, log_q_z_of_other = _chunks(
+        plan, lambda i: _draw_chunk(model, method, plan, x, tf.random.fold_in(seed, i))
+    )
+    if method.zeta == "rho mixture" and isinstance(model.prior, Hierarchy):
+        log_prior = _log_prior_of_shared_zeta(model, method, plan, z, seed)
+    tau = None
+    beta_0 = log_q_z
+    if method.inverse == "tau mixture":
+        tau = sampling.inverse(model, method, x, z)
+        beta_0 += log_q_psi - _in_tiles(plan, tau.log_prob, psi_0)
+    inner = Streamed.empty(beta_0)
+    tail = diagnostics.tail_length(plan.K + 1)
+    largest = no_largest(tail + 1 if tail else 0, beta_0[:TAILS])
+    beta_sum, kl_sum = tf.zeros_like(beta_0), tf.zeros_like(beta_0[0])
+    psi_seed = tf.random.fold_in(seed, -1)
+    for j in tf.range(plan.k_chunks):
+        psi = sampling.draw_psi(
+            model, method, z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1), tau
+        )
+        log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(model, method, x, z, psi, tau)
+        drawn = (j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K)[:, tf.newaxis, tf.newaxis]
+        beta = log_q_z + log_q_psi - log_tau
+        masked = tf.where(drawn, beta, -float("inf"))
+        inner, largest = inner.add(masked), add_to_largest(largest, masked[:, :TAILS])
+        beta_sum += tf.reduce_sum(tf.where(drawn, beta, 0.0), axis=0)
+        kl_sum += tf.reduce_sum(tf.where(drawn, log_tau - log_q_psi, 0.0)[:, 0], axis=0)
+    both, largest = (
+        inner.add(beta_0[tf.newaxis]),
+        add_to_largest(largest, beta_0[tf.newaxis, :TAILS]),
+    )
+    none = nothing(beta_0)
+    scores = DrawScores(
+        alpha=log_likelihood + log_prior - both.log_mean(plan.K + 1),
+        kl_tau_mixing=none,
+        kl_tau_posterior=none,
+        kl_mixing_posterior=none,
+        ess_inner=both.effective_sample_size(),
+        pareto_k_inner=_mean_over_draws(diagnostics.pareto_k(largest), beta_0) if tail else none,
+    )
+    if plan.K == 0:
+        return scores
+    lower = inner.log_mean(plan.K)
+    return scores._replace(
+        kl_tau_mixing=kl_sum / plan.K + tf.zeros_like(beta_0),
+        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, beta_sum / plan.K),
+        kl_mixing_posterior=lower - log_q_z_of_other,
+    )
+
+
+def _draw_chunk(
+    model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """All that one z needs to be known of, for `plan.chunk_m` draws."""
+    sample = sampling.draw(model, method, x, K=0, M=plan.chunk_m, L=1, seed=seed)
+    z, psi_0 = tf.identity(sample.z), tf.identity(sample.psi_0)
+    log_likelihood = model.likelihood(z).log_prob(x)
+    log_q_z = model.conditional(psi_0, x).log_prob(z)
+    log_q_psi = tf.zeros_like(log_q_z)
+    if method.inverse != "mixing":
+        log_q_psi = model.mixing(x).log_prob(psi_0)
+    log_prior = log_q_psi
+    if method.zeta != "rho mixture" or not isinstance(model.prior, Hierarchy):
+        log_prior = _log_prior(model, method, plan, sample, seed)
+    other = sampling.log_conditional_of_other(model, x, z, tf.random.fold_in(seed, -2))
+    return z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi, other
+
+
+def _log_prior_of_shared_zeta(
+    model: sampling.Model, method: Method, plan: Plan, z: tf.Tensor, seed: tf.Tensor
+) -> tf.Tensor:
+    """P `[M, B]`, the lower bound on log p(z) by L zeta that all z share."""
+    rho = sampling.rho(model.prior, method, z)
+    total = Streamed.empty(z[..., 0])
+    for j in tf.range(plan.l_chunks):
+        zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -3 - j))
+        drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis, tf.newaxis]
+        ratios = sampling.log_prior(model, method, z, zeta, rho)
+        total = total.add(tf.where(drawn, ratios, -float("inf")))
+    return total.log_mean(plan.L)
+
+
+def _chunks(plan: Plan, make: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> list[tf.Tensor]:
+    """What `make` gives for each chunk of m, put together: `[M, ...]` each."""
+    first = make(tf.constant(0))
+    if plan.m_chunks == 1:
+        return list(first)
+    arrays = [tf.TensorArray(part.dtype, plan.m_chunks, element_shape=part.shape) for part in first]
+    arrays = [a.write(0, part) for a, part in zip(arrays, first, strict=True)]
+    for i in tf.range(1, plan.m_chunks):
+        arrays = [a.write(i, part) for a, part in zip(arrays, make(i), strict=True)]
+    return [a.concat()[: plan.M] for a in arrays]
+
+
+def _in_tiles(
+    plan: Plan, log_prob: Callable[[tf.Tensor], tf.Tensor], psi_0: tf.Tensor
+) -> tf.Tensor:
+    """`log_prob` of psi_0 `[M, B, D]`, a few at a time: `[M, B]`."""
+    size = plan.chunk_k or plan.chunk_m
+    tiles = -(-plan.M // size)
+    # The last tile is filled up with the first rows.
+    rows = tf.range(tiles * size) % plan.M
+    found = tf.TensorArray(psi_0.dtype, tiles, element_shape=[size, psi_0.shape[1]])
+    for i in tf.range(tiles):
+        tile = tf.gather(psi_0, rows[i * size : (i + 1) * size])
+        found = found.write(i, log_prob(tile[tf.newaxis])[0])
+    return found.concat()[: plan.M]
+
+
+def _mean_over_draws(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """The mean over the draws that were looked at, for all of them: `[m, B] -> [M, B]`."""
+    return tf.reduce_mean(values, axis=0) + tf.zeros_like(like)

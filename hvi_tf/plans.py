@@ -1,0 +1,74 @@
+"""How an evaluation is cut up into chunks that fill a machine and fit its memory."""
+
+from typing import NamedTuple
+
+from hvi_tf import sampling
+from hvi_tf.methods import Method
+
+# Rows of the conditional network per call: enough to fill the machine, some 20 MB an
+# activation.
+ROWS = 16_384
+# Pairs of a z and a psi that all z share, per call: 8 MB in float64.
+PAIRS = 2**20
+
+
+class Plan(NamedTuple):
+    """How an evaluation is cut up: a function of its counts alone, not of the machine."""
+
+    M: int
+    K: int  # psi scored for each z besides psi_0
+    L: int
+    images: int  # per call
+    chunk_m: int  # draws of z per chunk
+    chunk_k: int  # draws of psi per chunk, 0 if K is 0
+    chunk_l: int  # draws of zeta per chunk
+
+    @property
+    def m_chunks(self) -> int:
+        """Chunks over m; the last may be partly masked."""
+        return -(-self.M // self.chunk_m)
+
+    @property
+    def k_chunks(self) -> int:
+        """Chunks over k; the last may be partly masked."""
+        return -(-self.K // self.chunk_k) if self.chunk_k else 0
+
+    @property
+    def l_chunks(self) -> int:
+        """Chunks over l; the last may be partly masked."""
+        return -(-self.L // self.chunk_l)
+
+
+def make(
+    method: Method, M: int, K: int, L: int = 1, *, rows: int = ROWS, max_images: int = 250
+) -> Plan:
+    """Chunks of at most about `rows` rows of a network: images first, then m, then k and l.
+
+    Where psi are shared by all z, a chunk of psi makes at most about `PAIRS` pairs.
+
+    Args:
+        method: the row of the table.
+        M: draws of z.
+        K: draws of psi, as the row counts them.
+        L: draws of zeta.
+        rows: of the networks per call.
+        max_images: per call.
+    """
+    K = sampling.psi_per_z(method, K, M)
+    if method.shared != "no":
+        images = max(1, min(max_images, rows // max(M, K, L), PAIRS // (M * max(K, L, 1))))
+        at_once = max(1, min(rows, PAIRS // M) // images)
+        m = _even_chunk(M, max(1, rows // images))
+        return Plan(
+            M, K, L, images, m, _even_chunk(K, at_once) if K else 0, _even_chunk(L, at_once)
+        )
+    images = max(1, min(max_images, rows // (M * max(K + 1, L))))
+    m = _even_chunk(M, max(1, rows // (images * max(K + 1, L))))
+    k = _even_chunk(K, max(1, rows // (images * m))) if K else 0
+    return Plan(M, K, L, images, m, k, _even_chunk(L, max(1, rows // (images * m))))
+
+
+def _even_chunk(total: int, largest: int) -> int:
+    """The chunk size that cuts `total` into the fewest, nearly equal, chunks."""
+    chunks = -(-total // largest)
+    return -(-total // chunks)
