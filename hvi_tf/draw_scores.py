@@ -218,11 +218,10 @@ def _in_tiles(
     size = plan.chunk_k or plan.chunk_m
     tiles = -(-plan.M // size)
     # The last tile is filled up with the first rows.
-    rows = tf.range(tiles * size) % plan.M
+    rows = tf.reshape(tf.range(tiles * size) % plan.M, [tiles, size])
     found = tf.TensorArray(psi_0.dtype, tiles, element_shape=[size, psi_0.shape[1]])
     for i in tf.range(tiles):
-        tile = tf.gather(psi_0, rows[i * size : (i + 1) * size])
-        found = found.write(i, log_prob(tile[tf.newaxis])[0])
+        found = found.write(i, log_prob(tf.gather(psi_0, rows[i])[tf.newaxis])[0])
     return found.concat()[: plan.M]
 
 
