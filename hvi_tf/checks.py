@@ -253,7 +253,7 @@ class _Checker:
         if row.inverse == "mixing":
             return z
         self._log_prob("mixing(x)", mixing, psi, [self._K, self._M, B])
-        if row.inverse == "tau":
+        if row.has_tau:
             tau = self._call("tau", z, self._x)
             self._reparameterized("tau(z, x)", tau, "eta")
             drawn = self._draw("tau(z, x)", tau, self._K, [self._K, self._M, B, None])
@@ -271,7 +271,7 @@ class _Checker:
         self._expect("prior.mixing: draws", zeta, [*shape, None])
         if self._method.zeta == "prior":
             self._reparameterized("prior.mixing", prior.mixing, "theta")
-        if self._method.zeta == "rho":
+        if self._method.has_rho:
             if prior.inverse is None:
                 raise ValueError(
                     f"prior.inverse=None: bound={self._method.name!r} draws zeta from rho(zeta|z)"

@@ -84,7 +84,8 @@ class Config:
     @property
     def row(self) -> Method:
         """The method's row of the table."""
-        return methods.row(self.method.bound, self.method.posterior)
+        m = self.method
+        return methods.row(m.bound, m.posterior, m.defensive)
 
     @property
     def k_steps(self) -> tuple[tuple[int, int], ...]:

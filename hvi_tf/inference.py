@@ -88,6 +88,7 @@ def evidence(
     K: int | None = None,
     M: int | None = None,
     L: int | None = None,
+    defensive: float = 0.0,
     replicates: int = 10,
     seed: int = 0,
     jit_compile: bool = False,
@@ -104,6 +105,7 @@ def evidence(
         K: draws of psi per z besides psi_0; the row's default if None.
         M: draws of z; likewise.
         L: draws of zeta per z under a hierarchical prior; likewise.
+        defensive: share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
         replicates: independent repetitions, >= 2, whose spread is the error.
         seed: from which every draw is folded, from 0 to 2^31 - 1.
         jit_compile: whether to use XLA.
@@ -118,7 +120,7 @@ def evidence(
     replicates = arguments.count("replicates", replicates, lowest=2)  # for an error
     seed = arguments.seed(seed)
     x = checks.observations(x)
-    row = _row(bound)
+    row = _row(bound, defensive)
     counts = _counts(row, model, K=K, M=M, L=L)
     checks.check_model(model, row, x)
     rows = max(1, plans.ROWS // x.shape[0])
@@ -241,6 +243,7 @@ def fit(
     K: int | None = None,
     M: int | None = None,
     L: int | None = None,
+    defensive: float = 0.0,
     gradient: str = "reparameterized",
     backward_samples: int = 0,
     steps: int = 1_000,
@@ -262,6 +265,7 @@ def fit(
         K: draws of psi per z besides psi_0; the row's default if None.
         M: draws of z; likewise.
         L: draws of zeta per z under a hierarchical prior; likewise.
+        defensive: share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
         gradient: an estimator that the row takes.
         backward_samples: S, of how many of the terms over k and m the gradient is taken (see
             `value_and_gradients`); 0 takes all.
@@ -287,7 +291,7 @@ def fit(
     checks.is_eager("fit")
     steps = arguments.count("steps", steps, lowest=1)
     seed = arguments.seed(seed)
-    row = _row(bound)
+    row = _row(bound, defensive)
     counts = _counts(row, model, K=K, M=M, L=L)
     backward_samples = _backward_samples(row, backward_samples, counts)
     if callable(x):
@@ -511,7 +515,7 @@ def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list
     ]
 
 
-def _row(bound: str) -> Method:
+def _row(bound: str, defensive: float) -> Method:
     if not isinstance(bound, str) or bound not in METHODS:
         raise ValueError(
             f"bound={arguments.shown(bound)}: unknown; choose one of {', '.join(METHODS)}"
@@ -521,7 +525,13 @@ def _row(bound: str) -> Method:
             f"bound={bound!r}: refines local parameters, which a Model does not name; see "
             "hvi.refined_evidence and hvi.svi"
         )
-    return METHODS[bound]
+    row = METHODS[bound]
+    share = arguments.number("defensive", defensive, "from 0 to below 1", lambda s: 0 <= s < 1)
+    if share and row.inverse != "tau mixture":
+        raise ValueError(
+            f"defensive={share}: bound={bound!r} has no mixture; it is for diwhvi-mixture"
+        )
+    return row._replace(defensive=share)
 
 
 def _counts(row: Method, model: Model, **given: Any) -> dict[str, Any]:

@@ -194,12 +194,12 @@ _ROWS = (
 METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
 
 
-def row(bound: str, posterior: str = "gaussian") -> Method:
+def row(bound: str, posterior: str = "gaussian", defensive: float = 0.0) -> Method:
     """The row of a bound; svi and bsvi refine an explicit posterior or a hierarchical one.
 
     Around a hierarchical posterior log q(z|x) is estimated by iwhvi's U_K.
     """
-    found = METHODS[bound]
+    found = METHODS[bound]._replace(defensive=defensive)
     if found.refines and posterior == "hierarchical":
         inner = METHODS["iwhvi"]
         return found._replace(inverse=inner.inverse, gradients=_OF_TAU, K=inner.K)

@@ -74,6 +74,7 @@ USES: dict[str, Use] = {
     "sir": _BUFFER,
     "double_sampling": _BUFFER,
     "encoder_objective": _REFINES,
+    "defensive": _rows(lambda row: row.inverse == "tau mixture"),
     "hidden": Use(
         _has_mlp, "--encoder=mlp, --decoder=mlp, a hierarchical q(z|x) or --prior=hierarchical"
     ),
@@ -114,6 +115,7 @@ USES: dict[str, Use] = {
         "a bound like diwhvi or iwae without --eval_steps, whose draws of z it chooses",
     ),
     "eval_K": Use(estimators.draws_psi, "a bound that draws psi, such as --estimator=diwhvi"),
+    "eval_defensive": Use(estimators.mixes, "--estimator=diwhvi-mixture"),
     "eval_L": Use(estimators.draws_zeta, "a bound that draws zeta, under --prior=hierarchical"),
     "eval_svi_learning_rate": Use(estimators.refines, "--estimator=bsvi|svi"),
     "ais_chains": _AIS,

@@ -267,7 +267,7 @@ def log_prior(
     prior = model.prior
     if not isinstance(prior, Hierarchy):
         return prior.log_prob(z)[tf.newaxis]
-    if method.zeta == "rho mixture":
+    if method.zeta == "rho mixture" and zeta is not None:
         log_p = pairs.log_prob(prior.conditional(zeta[:, 0]), z)
     else:
         log_p = prior.conditional(zeta).log_prob(z)

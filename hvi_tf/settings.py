@@ -83,8 +83,8 @@ class MethodConfig:
     )
     M: int = _flag(
         None,
-        "Draws of z. Default: 5 for iwae, diwhvi, sivi-equicomp and sivi-equisample, 1 for "
-        "the others.",
+        "Draws of z. Default: 5 for iwae, diwhvi, diwhvi-mixture, sivi-equicomp and "
+        "sivi-equisample, 1 for the others.",
         1,
         MAX_COUNT,
     )
@@ -107,6 +107,13 @@ class MethodConfig:
         "below K. 0: through all.",
         0,
         MAX_COUNT,
+    )
+    defensive: float = _flag(
+        0.0,
+        "Share of q(psi|x) in the mixture that diwhvi-mixture draws psi from: a positive one "
+        "bounds the weights.",
+        0.0,
+        0.99,
     )
     prior: str = _flag(
         None,
@@ -408,6 +415,9 @@ class EvaluationConfig:
     )
     eval_K: int = _flag(
         20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
+    )
+    eval_defensive: float = _flag(
+        0.0, "As --defensive, in the evaluation by diwhvi-mixture.", 0.0, 0.99
     )
     eval_L: int = _flag(
         20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT

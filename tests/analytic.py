@@ -330,10 +330,7 @@ class Discrete:
             drawn = [stack(first + i, values).transpose(1, 0, 2) for i in range(count)]
             return np.reshape(drawn, (count, M, len(rows), values))
 
-        if shared_psi:
-            psi_k = stack_shared(0, shared_psi, psi)
-        else:
-            psi_k = stack_own(2, own_psi, psi)
+        psi_k = stack_shared(0, shared_psi, psi) if shared_psi else stack_own(2, own_psi, psi)
         if shared_zeta:
             zetas = stack_shared(shared_psi, shared_zeta, zeta)
         else:

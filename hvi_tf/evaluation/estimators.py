@@ -18,7 +18,8 @@ class Counts(NamedTuple):
 
 def estimator_row(config: "Config") -> Method:
     """The row that bounds log p(x): the one that was trained, unless another was asked for."""
-    return METHODS.get(estimator(config), config.row)
+    found = METHODS.get(estimator(config), config.row)
+    return found._replace(defensive=config.evaluation.eval_defensive)
 
 
 def estimator(config: "Config") -> str:
@@ -56,6 +57,11 @@ def draws_psi(config: "Config") -> bool:
     asked_for = config.evaluation.estimator not in ("auto", "bsvi", "svi")
     drawn = row.draws_psi and (row.K.free or not asked_for)
     return drawn and not anneals(config)
+
+
+def mixes(config: "Config") -> bool:
+    """Whether the psi of all z come from one mixture."""
+    return not anneals(config) and estimator_row(config).inverse == "tau mixture"
 
 
 def draws_zeta(config: "Config") -> bool:

@@ -61,6 +61,8 @@ def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
     parts += [f"{n}{c}" for n, c in _shown_counts(config).items() if c or n in "MK"]
     if estimator_row(config).refines:
         parts.append(f"lr{e.eval_svi_learning_rate:g}")
+    if e.eval_defensive:
+        parts.append(f"defensive{e.eval_defensive:g}")
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
 
 
@@ -186,7 +188,9 @@ def _adaptive_job(
 def _sampling(config: Config, model: VAE, **limits: int) -> _Estimator:
     plan = make_plan(config, model.rows_per_call, **limits)
     score = log_likelihood.make_scorer(model.prepare, estimator_row(config), plan, _jit(config))
-    identity = {"plan": plan._asdict()}
+    identity: dict[str, Any] = {"plan": plan._asdict()}
+    if config.evaluation.eval_defensive:
+        identity["defensive"] = config.evaluation.eval_defensive
     if not config.evaluation.eval_steps:
         return _Estimator(score, ImageScores._fields, plan.images, identity, {})
     names = tuple(multiple_names(plan.M))

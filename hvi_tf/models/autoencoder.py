@@ -39,7 +39,9 @@ class Autoencoder(keras.Model):
     ) -> None:
         startup.check_keras_dtype()
         super().__init__(name="vae")
-        self.method = methods.row(method_config.bound, method_config.posterior)
+        self.method = methods.row(
+            method_config.bound, method_config.posterior, method_config.defensive
+        )
         self.method_config, self.model_config = method_config, model_config
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
