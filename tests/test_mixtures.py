@@ -1,0 +1,93 @@
+"""One proposal for all z: its draws, its density, and the rows it stands between."""
+
+import numpy as np
+import pytest
+import scipy.stats
+import tensorflow as tf
+
+from hvi_tf import bounds, sampling
+from hvi_tf.methods import METHODS
+from hvi_tf.mixtures import mixture
+from tests.analytic import LinearGaussian, normal, standard_normal
+
+Z = tf.constant([[[-3.0]], [[0.0]], [[4.0]]], tf.float64)  # [M, B, 1]
+
+
+def narrow(z):
+    """tau(psi|z): a tenth around z."""
+    return normal(z, tf.fill(tf.shape(z), tf.constant(0.1, tf.float64)))
+
+
+def test_draws_are_independent_ones_of_random_components(seed):
+    """The numbers of draws by component are multinomial; stratified ones would all be equal."""
+    counts = []
+    for i in range(200):
+        psi = mixture(narrow, Z).sample(30, seed=tf.constant([seed, i])).numpy()
+        assert psi.shape == (30, 1, 1, 1)
+        counts.append([np.sum(np.abs(psi - z) < 1.0) for z in (-3.0, 0.0, 4.0)])
+    assert np.all(np.sum(counts, axis=1) == 30)
+    np.testing.assert_allclose(np.mean(counts, axis=0), 10.0, atol=5 * np.sqrt(20 / 3 / 200))
+    np.testing.assert_allclose(np.var(counts, axis=0), 20 / 3, rtol=0.5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_its_density_is_the_mean_of_its_components(share):
+    mixed = mixture(narrow, Z, standard_normal(1), share)
+    psi = np.linspace(-4.0, 5.0, 50)
+    own = np.mean([scipy.stats.norm.pdf(psi, z, 0.1) for z in (-3.0, 0.0, 4.0)], axis=0)
+    exact = np.log((1 - share) * own + share * scipy.stats.norm.pdf(psi))
+    found = mixed.log_prob(tf.constant(psi[:, None, None, None]))
+    np.testing.assert_allclose(found.numpy()[:, 0, 0], exact, rtol=1e-8)
+
+
+def test_the_defensive_share_is_drawn_from_the_mixing(seed):
+    mixed = mixture(narrow, Z + 100.0, standard_normal(1), 0.3)
+    psi = mixed.sample(20_000, seed=tf.constant([seed, 1])).numpy()
+    assert np.mean(psi < 50.0) == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / 20_000))
+
+
+LG = LinearGaussian(tau_shift=0.4, tau_stretch=1.2)
+X = tf.constant(LG.observations(4))
+
+
+def densities(name, K, M, seed, **of_row):
+    row = METHODS[name]._replace(**of_row)
+    sample = sampling.draw(LG.model, row, X, K=K, M=M, seed=tf.constant([seed, 1]))
+    return sample, row
+
+
+def test_the_order_of_the_z_does_not_matter(seed):
+    sample, row = densities("diwhvi-mixture", 6, 5, seed)
+    order = np.random.default_rng(0).permutation(5)
+    other = sample._replace(z=tf.gather(sample.z, order), psi_0=tf.gather(sample.psi_0, order))
+    one, two = (bounds.bound(sampling.log_densities(LG.model, row, X, s)) for s in (sample, other))
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+
+
+def test_with_one_z_it_is_iwhvi(seed):
+    sample, row = densities("diwhvi-mixture", 6, 1, seed)
+    found = bounds.bound(sampling.log_densities(LG.model, row, X, sample))
+    expected = bounds.bound(sampling.log_densities(LG.model, METHODS["iwhvi"], X, sample))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_where_tau_is_the_mixing_it_is_equicomp(seed):
+    model = LG.model._replace(tau=lambda z, x: normal(0.0 * z, tf.ones_like(z)))
+    sample, row = densities("diwhvi-mixture", 6, 5, seed)
+    found = bounds.bound(sampling.log_densities(model, row, X, sample))
+    expected = bounds.bound(sampling.log_densities(LG.model, METHODS["sivi-equicomp"], X, sample))
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_exp_of_minus_u_is_unbiased_for_the_reciprocal_of_q(share, seed):
+    """Theorem A.1 for each z by itself; seen to fail for stratified draws."""
+    x = tf.repeat(X[:1], 20_000, axis=0)
+    row = METHODS["diwhvi-mixture"]._replace(defensive=share)
+    sample = sampling.draw(LG.model, row, x, K=3, M=4, seed=tf.constant([seed, 2]))
+    beta = bounds.inner_log_ratios(sampling.log_densities(LG.model, row, x, sample))
+    ratio = LG.log_q_z(sample.z.numpy(), x.numpy()) - bounds.log_marginal_upper(beta).numpy()
+    product = np.exp(ratio)  # [M, B]; the M of an observation are dependent
+    error = product.mean(axis=0).std() / np.sqrt(product.shape[1])
+    assert abs(product.mean() - 1.0) < 4.0 * error
+    assert error < 0.02
