@@ -49,6 +49,8 @@ _NOT_IDENTITY = {
 
 # Settings that runs of version 0.1 did not have, and the values that stand for what it did.
 _LATER = {
+    "defensive": 0.0,
+    "eval_defensive": 0.0,
     "precision": "float32",
     "backward_samples": 0,
     "weight_decay": 0.004,
