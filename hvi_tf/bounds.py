@@ -33,22 +33,23 @@ class LogDensities(NamedTuple):
     log_tau: tf.Tensor  # [K+1, M, B]         log tau(psi_mk|z_m,x)
 
 
-def log_sum_exp(values: tf.Tensor) -> tf.Tensor:
-    """Returns the log of the sum of exp over axis 0. `[N, ...] -> [...]`.
+def log_sum_exp(values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+    """Returns the log of the sum of exp over an axis. `[N, ...] -> [...]`.
 
     Where all entries are -inf, or one is +inf, the result is that infinity and its gradient
     is 0. So a draw outside the support of a density has weight 0 and no gradient.
     """
-    largest = tf.stop_gradient(tf.reduce_max(values, axis=0))
+    largest = tf.stop_gradient(tf.reduce_max(values, axis=axis, keepdims=True))
     infinite = tf.math.is_inf(largest)
     finite_values = tf.where(infinite, tf.zeros_like(values), values)
-    return tf.where(infinite, largest, tf.reduce_logsumexp(finite_values, axis=0))
+    found = tf.reduce_logsumexp(finite_values, axis=axis)
+    return tf.where(tf.squeeze(infinite, axis), tf.squeeze(largest, axis), found)
 
 
-def log_mean_exp(values: tf.Tensor) -> tf.Tensor:
-    """Returns the log of the mean of exp over axis 0, see `log_sum_exp`. `[N, ...] -> [...]`."""
-    count = tf.cast(tf.shape(values)[0], values.dtype)
-    return log_sum_exp(values) - tf.math.log(count)
+def log_mean_exp(values: tf.Tensor, axis: int = 0) -> tf.Tensor:
+    """Returns the log of the mean of exp over an axis, see `log_sum_exp`. `[N, ...] -> [...]`."""
+    count = tf.cast(tf.shape(values)[axis], values.dtype)
+    return log_sum_exp(values, axis) - tf.math.log(count)
 
 
 def warmed_up(log_ratios: tf.Tensor, weight: float | tf.Tensor) -> tf.Tensor:

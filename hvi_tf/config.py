@@ -51,6 +51,7 @@ _NOT_IDENTITY = {
 _LATER = {
     "defensive": 0.0,
     "eval_defensive": 0.0,
+    "eval_mixture_size": methods.MIXTURE_SIZE,
     "precision": "float32",
     "backward_samples": 0,
     "weight_decay": 0.004,

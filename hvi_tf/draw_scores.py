@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds, diagnostics, sampling
+from hvi_tf import bounds, diagnostics, pairs, sampling
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.methods import Method
 from hvi_tf.plans import Plan
-from hvi_tf.streaming import Streamed, add_to_largest, no_largest
+from hvi_tf.streaming import LogSum, Streamed, add_to_largest, no_largest
 
-# Of how many z a row of shared psi tells the inner tail: sorting takes longer than scoring.
-TAILS = 64
+# How many z of each group that shares psi tell of its inner weights: more than the bound needs.
+LOOKED_AT = 64
 
 
 class DrawScores(NamedTuple):
@@ -110,121 +110,141 @@ def _log_prior(
     return total.log_mean(plan.L)
 
 
-def of_all(
-    model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
+def of_group(
+    model: sampling.Model,
+    method: Method,
+    plan: Plan,
+    x: tf.Tensor,
+    seed: tf.Tensor,
+    i: tf.Tensor,
 ) -> DrawScores:
-    """The scores of all M draws of z, which share psi (and zeta, where the row says so).
+    """The scores of `plan.group` draws of z that share psi (and zeta, where the row says so).
 
-    Each z and each psi passes through the networks once. All z are kept; their pairs with psi
-    come in tiles of M by `plan.chunk_k`.
+    Each z and each psi passes through the networks once. All z of the group are kept; their
+    pairs with psi come in tiles of all z by `plan.chunk_k`.
     """
-    z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi, log_q_z_of_other = _chunks(
-        plan, lambda i: _draw_chunk(model, method, plan, x, tf.random.fold_in(seed, i))
+    seed = tf.random.fold_in(seed, i)
+    z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi = _chunks(
+        plan, lambda j: _draw_chunk(model, method, plan, x, tf.random.fold_in(seed, j))
     )
-    if method.zeta == "rho mixture" and isinstance(model.prior, Hierarchy):
+    if _shares_zeta(model, method):
         log_prior = _log_prior_of_shared_zeta(model, method, plan, z, seed)
-    tau = None
-    beta_0 = log_q_z
-    if method.inverse == "tau mixture":
+    tau, beta_0 = None, log_q_z
+    if method.has_tau:
         tau = sampling.inverse(model, method, x, z)
         beta_0 += log_q_psi - _in_tiles(plan, tau.log_prob, psi_0)
-    inner = Streamed.empty(beta_0)
+    total = LogSum.empty(tf.transpose(beta_0))  # [B, group]
+    looked = min(LOOKED_AT, plan.group)  # from here on [..., looked, B]
+    inner = Streamed.empty(beta_0[:looked])
     tail = diagnostics.tail_length(plan.K + 1)
-    largest = no_largest(tail + 1 if tail else 0, beta_0[:TAILS])
-    beta_sum, kl_sum = tf.zeros_like(beta_0), tf.zeros_like(beta_0[0])
+    largest = no_largest(tail + 1 if tail else 0, beta_0[:looked])
+    beta_sum, kl_sum = tf.zeros_like(beta_0[:looked]), tf.zeros_like(beta_0[0])
     psi_seed = tf.random.fold_in(seed, -1)
     for j in tf.range(plan.k_chunks):
         psi = sampling.draw_psi(
             model, method, z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1), tau
         )
-        log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(model, method, x, z, psi, tau)
-        drawn = (j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K)[:, tf.newaxis, tf.newaxis]
-        beta = log_q_z + log_q_psi - log_tau
-        masked = tf.where(drawn, beta, -float("inf"))
-        inner, largest = inner.add(masked), add_to_largest(largest, masked[:, :TAILS])
-        beta_sum += tf.reduce_sum(tf.where(drawn, beta, 0.0), axis=0)
-        kl_sum += tf.reduce_sum(tf.where(drawn, log_tau - log_q_psi, 0.0)[:, 0], axis=0)
-    both, largest = (
-        inner.add(beta_0[tf.newaxis]),
-        add_to_largest(largest, beta_0[tf.newaxis, :TAILS]),
-    )
+        log_ratio = tf.zeros_like(psi[:, 0, :, 0])  # log q(psi|x) - log tau_bar(psi), [chunk_k, B]
+        if tau is not None:
+            log_ratio = (model.mixing(x).log_prob(psi) - tau.log_prob(psi))[:, 0]
+        drawn = (j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K)[:, tf.newaxis]
+        kl_sum -= tf.reduce_sum(tf.where(drawn, log_ratio, 0.0), axis=0)
+        log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))
+        table = pairs.Table(model.conditional(psi[:, 0], x))
+        beta = table.log_prob(z) + log_ratio[:, tf.newaxis]  # [B, group, chunk_k]
+        total = total.add(beta)
+        beta = tf.transpose(beta[:, :looked], [2, 1, 0])
+        inner, largest = inner.add(beta), add_to_largest(largest, beta)
+        beta_sum += tf.reduce_sum(tf.where(drawn[..., tf.newaxis], beta, 0.0), axis=0)
+    total = total.add(tf.transpose(beta_0)[..., tf.newaxis])
+    first = beta_0[tf.newaxis, :looked]
+    both, largest = inner.add(first), add_to_largest(largest, first)
     none = nothing(beta_0)
     scores = DrawScores(
-        alpha=log_likelihood + log_prior - both.log_mean(plan.K + 1),
+        alpha=log_likelihood + log_prior - tf.transpose(total.log_mean(plan.K + 1)),
         kl_tau_mixing=none,
         kl_tau_posterior=none,
         kl_mixing_posterior=none,
-        ess_inner=both.effective_sample_size(),
+        ess_inner=_mean_over_draws(both.effective_sample_size(), beta_0),
         pareto_k_inner=_mean_over_draws(diagnostics.pareto_k(largest), beta_0) if tail else none,
     )
     if plan.K == 0:
         return scores
     lower = inner.log_mean(plan.K)
+    log_q_z_of_other = sampling.log_conditional_of_other(
+        model, x, z[:looked], tf.random.fold_in(seed, -2)
+    )
+    gain = diagnostics.gain_over_one_draw(lower, beta_sum / plan.K)
     return scores._replace(
         kl_tau_mixing=kl_sum / plan.K + tf.zeros_like(beta_0),
-        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, beta_sum / plan.K),
-        kl_mixing_posterior=lower - log_q_z_of_other,
+        kl_tau_posterior=_mean_over_draws(gain, beta_0),
+        kl_mixing_posterior=_mean_over_draws(lower - log_q_z_of_other, beta_0),
     )
+
+
+def _shares_zeta(model: sampling.Model, method: Method) -> bool:
+    return method.zeta == "rho mixture" and isinstance(model.prior, Hierarchy)
 
 
 def _draw_chunk(
     model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """All that one z needs to be known of, for `plan.chunk_m` draws."""
+    """What each z is worth by itself, for `plan.chunk_m` draws."""
     sample = sampling.draw(model, method, x, K=0, M=plan.chunk_m, L=1, seed=seed)
     z, psi_0 = tf.identity(sample.z), tf.identity(sample.psi_0)
     log_likelihood = model.likelihood(z).log_prob(x)
     log_q_z = model.conditional(psi_0, x).log_prob(z)
-    log_q_psi = tf.zeros_like(log_q_z)
-    if method.inverse != "mixing":
-        log_q_psi = model.mixing(x).log_prob(psi_0)
-    log_prior = log_q_psi
-    if method.zeta != "rho mixture" or not isinstance(model.prior, Hierarchy):
+    log_q_psi = model.mixing(x).log_prob(psi_0) if method.has_tau else tf.zeros_like(log_q_z)
+    log_prior = tf.zeros_like(log_q_z)
+    if not _shares_zeta(model, method):
         log_prior = _log_prior(model, method, plan, sample, seed)
-    other = sampling.log_conditional_of_other(model, x, z, tf.random.fold_in(seed, -2))
-    return z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi, other
+    return z, psi_0, log_likelihood, log_prior, log_q_z, log_q_psi
 
 
 def _log_prior_of_shared_zeta(
     model: sampling.Model, method: Method, plan: Plan, z: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """P `[M, B]`, the lower bound on log p(z) by L zeta that all z share."""
-    rho = sampling.rho(model.prior, method, z)
-    total = Streamed.empty(z[..., 0])
+    """P `[group, B]`, the lower bound on log p(z) by L zeta that all z share."""
+    prior = model.prior
+    rho = sampling.rho(prior, method, z)
+    total = LogSum.empty(tf.transpose(z[..., 0]))
     for j in tf.range(plan.l_chunks):
         zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -3 - j))
-        drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis, tf.newaxis]
-        ratios = sampling.log_prior(model, method, z, zeta, rho)
-        total = total.add(tf.where(drawn, ratios, -float("inf")))
-    return total.log_mean(plan.L)
+        log_ratio = (prior.mixing.log_prob(zeta) - rho.log_prob(zeta))[:, 0]
+        drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis]
+        log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))
+        table = pairs.Table(prior.conditional(zeta[:, 0]))
+        total = total.add(table.log_prob(z) + log_ratio[:, tf.newaxis])
+    return tf.transpose(total.log_mean(plan.L))
 
 
 def _chunks(plan: Plan, make: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> list[tf.Tensor]:
-    """What `make` gives for each chunk of m, put together: `[M, ...]` each."""
+    """What `make` gives for each chunk of a group, put together: `[group, ...]` each."""
     first = make(tf.constant(0))
-    if plan.m_chunks == 1:
+    chunks = -(-plan.group // plan.chunk_m)
+    if chunks == 1:
         return list(first)
-    arrays = [tf.TensorArray(part.dtype, plan.m_chunks, element_shape=part.shape) for part in first]
+    arrays = [tf.TensorArray(part.dtype, chunks, element_shape=part.shape) for part in first]
     arrays = [a.write(0, part) for a, part in zip(arrays, first, strict=True)]
-    for i in tf.range(1, plan.m_chunks):
-        arrays = [a.write(i, part) for a, part in zip(arrays, make(i), strict=True)]
-    return [a.concat()[: plan.M] for a in arrays]
+    for j in tf.range(1, chunks):
+        arrays = [a.write(j, part) for a, part in zip(arrays, make(j), strict=True)]
+    return [a.concat()[: plan.group] for a in arrays]
 
 
 def _in_tiles(
     plan: Plan, log_prob: Callable[[tf.Tensor], tf.Tensor], psi_0: tf.Tensor
 ) -> tf.Tensor:
-    """`log_prob` of psi_0 `[M, B, D]`, a few at a time: `[M, B]`."""
+    """`log_prob` of psi_0 `[group, B, D]`, a few at a time: `[group, B]`."""
     size = plan.chunk_k or plan.chunk_m
-    tiles = -(-plan.M // size)
+    tiles = -(-plan.group // size)
     # The last tile is filled up with the first rows.
-    rows = tf.reshape(tf.range(tiles * size) % plan.M, [tiles, size])
+    rows = tf.reshape(tf.range(tiles * size) % plan.group, [tiles, size])
     found = tf.TensorArray(psi_0.dtype, tiles, element_shape=[size, psi_0.shape[1]])
-    for i in tf.range(tiles):
-        found = found.write(i, log_prob(tf.gather(psi_0, rows[i])[tf.newaxis])[0])
-    return found.concat()[: plan.M]
+    for j in tf.range(tiles):
+        found = found.write(j, log_prob(tf.gather(psi_0, rows[j])[tf.newaxis])[0])
+    return found.concat()[: plan.group]
 
 
 def _mean_over_draws(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """The mean over the draws that were looked at, for all of them: `[m, B] -> [M, B]`."""
+    """The mean over the draws that were looked at, for all of them: `[m, B] -> [group, B]`."""
     return tf.reduce_mean(values, axis=0) + tf.zeros_like(like)

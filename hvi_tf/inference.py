@@ -31,7 +31,7 @@ from hvi_tf.ascent import Ascent, as_optimizer
 from hvi_tf.gradients import Objective, ParameterGroups
 from hvi_tf.hierarchy import Hierarchy
 from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.methods import METHODS, Count, Method
+from hvi_tf.methods import METHODS, MIXTURE_SIZE, Count, Method
 from hvi_tf.sampling import LatentSample, Model
 from hvi_tf.svi import SVI, Localize, LocalModel
 from hvi_tf.svi_scores import RefinedScores
@@ -89,6 +89,7 @@ def evidence(
     M: int | None = None,
     L: int | None = None,
     defensive: float = 0.0,
+    mixture_size: int = MIXTURE_SIZE,
     replicates: int = 10,
     seed: int = 0,
     jit_compile: bool = False,
@@ -106,6 +107,8 @@ def evidence(
         M: draws of z; likewise.
         L: draws of zeta per z under a hierarchical prior; likewise.
         defensive: share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
+        mixture_size: of diwhvi-mixture, at most how many z share K psi, the others having K psi
+            of their own; 0 for all.
         replicates: independent repetitions, >= 2, whose spread is the error.
         seed: from which every draw is folded, from 0 to 2^31 - 1.
         jit_compile: whether to use XLA.
@@ -120,7 +123,7 @@ def evidence(
     replicates = arguments.count("replicates", replicates, lowest=2)  # for an error
     seed = arguments.seed(seed)
     x = checks.observations(x)
-    row = _row(bound, defensive)
+    row = _row(bound, defensive, mixture_size)
     counts = _counts(row, model, K=K, M=M, L=L)
     checks.check_model(model, row, x)
     rows = max(1, plans.ROWS // x.shape[0])
@@ -515,7 +518,7 @@ def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list
     ]
 
 
-def _row(bound: str, defensive: float) -> Method:
+def _row(bound: str, defensive: float, mixture_size: int = MIXTURE_SIZE) -> Method:
     if not isinstance(bound, str) or bound not in METHODS:
         raise ValueError(
             f"bound={arguments.shown(bound)}: unknown; choose one of {', '.join(METHODS)}"
@@ -527,11 +530,13 @@ def _row(bound: str, defensive: float) -> Method:
         )
     row = METHODS[bound]
     share = arguments.number("defensive", defensive, "from 0 to below 1", lambda s: 0 <= s < 1)
-    if share and row.inverse != "tau mixture":
-        raise ValueError(
-            f"defensive={share}: bound={bound!r} has no mixture; it is for diwhvi-mixture"
-        )
-    return row._replace(defensive=share)
+    size = arguments.count("mixture_size", mixture_size, lowest=0)
+    for name, value, default in (("defensive", share, 0.0), ("mixture_size", size, MIXTURE_SIZE)):
+        if value != default and not row.mixes:
+            raise ValueError(
+                f"{name}={value}: bound={bound!r} has no mixture; it is for diwhvi-mixture"
+            )
+    return row._replace(defensive=share, mixture_size=size) if row.mixes else row
 
 
 def _counts(row: Method, model: Model, **given: Any) -> dict[str, Any]:

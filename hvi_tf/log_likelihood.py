@@ -58,13 +58,11 @@ def score_images(
     tail = diagnostics.tail_length(plan.M)
     largest = no_largest(tail + 1 if tail else 0, zeros)
     sums = DrawScores(*[zeros] * len(DrawScores._fields))
-    shared = method.shared != "no"
-    size, chunks = (plan.M, 1) if shared else (plan.chunk_m, plan.m_chunks)
+    score, size, chunks = draw_scores.of_chunk, plan.chunk_m, plan.m_chunks
+    if plan.group:
+        score, size, chunks = draw_scores.of_group, plan.group, plan.groups
     for i in tf.range(chunks):
-        if shared:
-            scores = draw_scores.of_all(model, method, plan, x, seed)
-        else:
-            scores = draw_scores.of_chunk(model, method, plan, x, seed, i)
+        scores = score(model, method, plan, x, seed, i)
         drawn = (i * size + tf.range(size) < plan.M)[:, tf.newaxis]
         alpha = tf.where(drawn, scores.alpha, -float("inf"))
         outer, largest = outer.add(alpha), add_to_largest(largest, alpha)

@@ -6,6 +6,9 @@ psi_1:K and zeta_1:L come from, and which of the counts K, M and L the user may 
 
 from typing import Literal, NamedTuple
 
+# At most so many z share psi in an evaluation: the more do, the fewer of K psi are near each z.
+MIXTURE_SIZE = 1_000
+
 
 class Count(NamedTuple):
     """A number of draws that a method either leaves to the user or fixes."""
@@ -50,6 +53,8 @@ class Method(NamedTuple):
             `last`: the refined one alone;
             `all`: every one on the way, as weighted by pi.
         defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1.
+        mixture_size: at most how many z share psi in an evaluation; more come in groups, each
+            with K psi of its own. 0: all M.
     """
 
     name: str
@@ -63,6 +68,7 @@ class Method(NamedTuple):
     L: Count = _free(50)
     buffer: Literal["none", "last", "all"] = "none"
     defensive: float = 0.0
+    mixture_size: int = 0
 
     @property
     def hierarchical(self) -> bool:
@@ -78,6 +84,11 @@ class Method(NamedTuple):
     def has_tau(self) -> bool:
         """Whether there is a network for tau(psi|z,x)."""
         return self.inverse in ("tau", "tau mixture")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether psi_1:K come from the mixture of the tau's of several z."""
+        return self.inverse == "tau mixture"
 
     @property
     def has_rho(self) -> bool:
@@ -100,8 +111,7 @@ class Method(NamedTuple):
 
         A mixture depends on every z, so no term can be left out.
         """
-        of_its_own = self.inverse != "tau mixture"
-        return of_its_own and not self.refines and (self.K.free or self.M.free)
+        return not self.mixes and not self.refines and (self.K.free or self.M.free)
 
     @property
     def trains_tau(self) -> bool:
@@ -180,6 +190,7 @@ _ROWS = (
         zeta="rho mixture",
         K=_free(50),
         M=_free(5),
+        mixture_size=MIXTURE_SIZE,
     ),
     Method("svi", "the ELBO after k steps of SVI for each x", "none", _PATH_ONLY, buffer="last"),
     Method(

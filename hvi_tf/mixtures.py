@@ -26,14 +26,16 @@ class Mixture(NamedTuple):
     Attributes:
         component: z `[..., B, Dz]` -> tau(psi|z), batch shape `[..., B]`.
         z: `[M, B, Dz]`.
-        components: `component(z)`, batch shape `[M, B]`.
+        gaussian: means and scales of `component(z)`, each `[M, B, Dpsi]`; None of other densities.
+        table: the log-densities under `component(z)`.
         mixing: q(psi), whose share is `defensive`; None if that is 0.
         defensive: eps, from 0 to below 1; it bounds the weights q(psi) / tau_bar by 1/eps.
     """
 
     component: Callable[[tf.Tensor], tfd.Distribution]
     z: tf.Tensor
-    components: tfd.Distribution
+    gaussian: tuple[tf.Tensor, tf.Tensor] | None
+    table: pairs.Table
     mixing: tfd.Distribution | None = None
     defensive: float = 0.0
 
@@ -48,8 +50,12 @@ class Mixture(NamedTuple):
         uniform = noise.uniform([n, B], which_seed, self.z.dtype)
         # Rounding may make the product M.
         which = tf.minimum(tf.cast(uniform * tf.cast(M, self.z.dtype), tf.int32), M - 1)
-        z = tf.gather_nd(self.z, tf.stack([which, tf.range(B) + 0 * which], axis=-1))
-        psi = self.component(z).sample(seed=psi_seed)
+        which = tf.stack([which, tf.range(B) + 0 * which], axis=-1)
+        if self.gaussian is None:
+            psi = self.component(tf.gather_nd(self.z, which)).sample(seed=psi_seed)
+        else:  # without another pass through the network
+            loc, scale = (tf.gather_nd(v, which) for v in self.gaussian)
+            psi = loc + scale * noise.normal(tf.shape(loc), psi_seed, loc.dtype)
         if self.mixing is not None:
             defensive = noise.uniform([n, B], share_seed, self.z.dtype) < self.defensive
             other = self.mixing.sample(n, seed=mixing_seed)
@@ -60,7 +66,7 @@ class Mixture(NamedTuple):
         """Log tau_bar, `[N, M', B, Dpsi] -> [N, M', B]`."""
         shape = tf.shape(psi)
         values = tf.reshape(psi, tf.concat([[shape[0] * shape[1]], shape[2:]], axis=0))
-        log_prob = bounds.log_mean_exp(pairs.log_prob(self.components, values))
+        log_prob = tf.transpose(bounds.log_mean_exp(self.table.log_prob(values), axis=-1))
         if self.mixing is not None:
             own = math.log1p(-self.defensive) + log_prob
             other = math.log(self.defensive) + self.mixing.log_prob(values)
@@ -75,4 +81,6 @@ def mixture(
     defensive: float = 0.0,
 ) -> Mixture:
     """The mixture over all z, whose components are computed once."""
-    return Mixture(component, z, component(z), mixing if defensive else None, defensive)
+    of_z = component(z)
+    gaussian, table = pairs.gaussian(of_z), pairs.Table(of_z)
+    return Mixture(component, z, gaussian, table, mixing if defensive else None, defensive)

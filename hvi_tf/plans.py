@@ -22,6 +22,16 @@ class Plan(NamedTuple):
     chunk_m: int  # draws of z per chunk
     chunk_k: int  # draws of psi per chunk, 0 if K is 0
     chunk_l: int  # draws of zeta per chunk
+    group: int = 0  # draws of z that share psi, 0 if each has its own
+
+    @property
+    def groups(self) -> int:
+        """Groups over m that share psi; the last may be partly masked."""
+        return -(-self.M // self.group)
+
+    def identity(self) -> dict[str, int]:
+        """What scores depend on; as in version 0.1 where no psi are shared."""
+        return {name: n for name, n in self._asdict().items() if n or name != "group"}
 
     @property
     def m_chunks(self) -> int:
@@ -44,7 +54,8 @@ def make(
 ) -> Plan:
     """Chunks of at most about `rows` rows of a network: images first, then m, then k and l.
 
-    Where psi are shared by all z, a chunk of psi makes at most about `PAIRS` pairs.
+    Where z share psi, they come in equal groups of at most `method.mixture_size`, and a chunk of
+    psi makes at most about `PAIRS` pairs.
 
     Args:
         method: the row of the table.
@@ -56,12 +67,12 @@ def make(
     """
     K = sampling.psi_per_z(method, K, M)
     if method.shared != "no":
-        images = max(1, min(max_images, rows // max(M, K, L), PAIRS // (M * max(K, L, 1))))
-        at_once = max(1, min(rows, PAIRS // M) // images)
-        m = _even_chunk(M, max(1, rows // images))
-        return Plan(
-            M, K, L, images, m, _even_chunk(K, at_once) if K else 0, _even_chunk(L, at_once)
-        )
+        group = _even_chunk(M, method.mixture_size or M)
+        images = max(1, min(max_images, rows // max(group, K, L), PAIRS // (group * max(K, L))))
+        at_once = max(1, min(rows, PAIRS // group) // images)
+        m = _even_chunk(group, max(1, rows // images))
+        k = _even_chunk(K, at_once) if K else 0
+        return Plan(M, K, L, images, m, k, _even_chunk(L, at_once), group)
     images = max(1, min(max_images, rows // (M * max(K + 1, L))))
     m = _even_chunk(M, max(1, rows // (images * max(K + 1, L))))
     k = _even_chunk(K, max(1, rows // (images * m))) if K else 0

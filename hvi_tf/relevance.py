@@ -74,7 +74,7 @@ USES: dict[str, Use] = {
     "sir": _BUFFER,
     "double_sampling": _BUFFER,
     "encoder_objective": _REFINES,
-    "defensive": _rows(lambda row: row.inverse == "tau mixture"),
+    "defensive": _rows(lambda row: row.mixes),
     "hidden": Use(
         _has_mlp, "--encoder=mlp, --decoder=mlp, a hierarchical q(z|x) or --prior=hierarchical"
     ),
@@ -116,6 +116,7 @@ USES: dict[str, Use] = {
     ),
     "eval_K": Use(estimators.draws_psi, "a bound that draws psi, such as --estimator=diwhvi"),
     "eval_defensive": Use(estimators.mixes, "--estimator=diwhvi-mixture"),
+    "eval_mixture_size": Use(estimators.mixes, "--estimator=diwhvi-mixture"),
     "eval_L": Use(estimators.draws_zeta, "a bound that draws zeta, under --prior=hierarchical"),
     "eval_svi_learning_rate": Use(estimators.refines, "--estimator=bsvi|svi"),
     "ais_chains": _AIS,

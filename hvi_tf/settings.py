@@ -6,7 +6,7 @@ So the flags, their defaults and the stored configuration cannot drift apart.
 import dataclasses
 from typing import Any
 
-from hvi_tf.methods import METHODS
+from hvi_tf.methods import METHODS, MIXTURE_SIZE
 
 # Far above any use, far below what would exhaust a machine by a slip of the keyboard.
 MAX_COUNT = 100_000
@@ -418,6 +418,13 @@ class EvaluationConfig:
     )
     eval_defensive: float = _flag(
         0.0, "As --defensive, in the evaluation by diwhvi-mixture.", 0.0, 0.99
+    )
+    eval_mixture_size: int = _flag(
+        MIXTURE_SIZE,
+        "At most how many z share --eval_K psi in the evaluation by diwhvi-mixture; more come in "
+        "groups. Fewer make a tighter bound that takes longer. 0: all.",
+        0,
+        MAX_EVAL_COUNT,
     )
     eval_L: int = _flag(
         20, "Draws of zeta per z in the evaluation, where p(z) is hierarchical.", 1, MAX_EVAL_COUNT

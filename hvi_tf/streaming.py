@@ -5,6 +5,31 @@ from typing import NamedTuple
 import tensorflow as tf
 
 
+class LogSum(NamedTuple):
+    """The running sum of weights over one axis, relative to the largest so far; each `[...]`."""
+
+    log_largest: tf.Tensor
+    total: tf.Tensor  # sum of w / largest
+
+    @staticmethod
+    def empty(like: tf.Tensor) -> "LogSum":
+        """No weights yet."""
+        zeros = tf.zeros_like(like)
+        return LogSum(zeros - float("inf"), zeros)
+
+    def add(self, log_weights: tf.Tensor) -> "LogSum":
+        """Adds `[..., chunk]`; an entry of -inf adds nothing."""
+        largest = tf.maximum(self.log_largest, tf.reduce_max(log_weights, axis=-1))
+        # Where every weight so far is 0, -inf - (-inf) would be NaN.
+        reference = tf.where(tf.math.is_inf(largest), tf.zeros_like(largest), largest)
+        sums = tf.reduce_sum(tf.exp(log_weights - reference[..., tf.newaxis]), axis=-1)
+        return LogSum(largest, tf.exp(self.log_largest - reference) * self.total + sums)
+
+    def log_mean(self, count: int) -> tf.Tensor:
+        """The log of the mean of `count` weights."""
+        return self.log_largest + tf.math.log(self.total / count)
+
+
 class Streamed(NamedTuple):
     """Running sums of weights over one axis, relative to the largest so far; each `[...]`."""
 

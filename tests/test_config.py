@@ -25,7 +25,8 @@ def test_every_method_has_defaults(name):
     assert (m.K, m.M) == (row.K.default, row.M.default)
     assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
     assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
-    assert m.gradient == ("gdreg" if name in ("iwhvi", "diwhvi") else "reparameterized")
+    of_tau = {"iwhvi": "gdreg", "diwhvi": "gdreg", "diwhvi-mixture": "dreg"}
+    assert m.gradient == of_tau.get(name, "reparameterized")
     assert m.svi_steps == {"svi": 10, "bsvi": 9}.get(name)  # the same number of draws
     assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
 

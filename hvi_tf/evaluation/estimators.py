@@ -19,7 +19,10 @@ class Counts(NamedTuple):
 def estimator_row(config: "Config") -> Method:
     """The row that bounds log p(x): the one that was trained, unless another was asked for."""
     found = METHODS.get(estimator(config), config.row)
-    return found._replace(defensive=config.evaluation.eval_defensive)
+    if not found.mixes:
+        return found
+    e = config.evaluation
+    return found._replace(defensive=e.eval_defensive, mixture_size=e.eval_mixture_size)
 
 
 def estimator(config: "Config") -> str:
@@ -61,7 +64,7 @@ def draws_psi(config: "Config") -> bool:
 
 def mixes(config: "Config") -> bool:
     """Whether the psi of all z come from one mixture."""
-    return not anneals(config) and estimator_row(config).inverse == "tau mixture"
+    return not anneals(config) and estimator_row(config).mixes
 
 
 def draws_zeta(config: "Config") -> bool:

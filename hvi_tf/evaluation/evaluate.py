@@ -19,6 +19,7 @@ from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
 from hvi_tf.evaluation.estimators import counts, estimator, estimator_row
 from hvi_tf.evaluation.resumable import Job
 from hvi_tf.log_likelihood import ImageScores
+from hvi_tf.methods import MIXTURE_SIZE
 from hvi_tf.models import architecture
 from hvi_tf.models.vae import VAE
 from hvi_tf.plans import Plan
@@ -63,6 +64,8 @@ def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
         parts.append(f"lr{e.eval_svi_learning_rate:g}")
     if e.eval_defensive:
         parts.append(f"defensive{e.eval_defensive:g}")
+    if e.eval_mixture_size != MIXTURE_SIZE:
+        parts.append(f"of{e.eval_mixture_size}")
     return workdir.evaluation / f"{'_'.join(parts)}.npz"
 
 
@@ -188,7 +191,7 @@ def _adaptive_job(
 def _sampling(config: Config, model: VAE, **limits: int) -> _Estimator:
     plan = make_plan(config, model.rows_per_call, **limits)
     score = log_likelihood.make_scorer(model.prepare, estimator_row(config), plan, _jit(config))
-    identity: dict[str, Any] = {"plan": plan._asdict()}
+    identity: dict[str, Any] = {"plan": plan.identity()}
     if config.evaluation.eval_defensive:
         identity["defensive"] = config.evaluation.eval_defensive
     if not config.evaluation.eval_steps:
@@ -322,7 +325,7 @@ def evaluate_saved_model(
         title=f"evaluation of the SavedModel M={M}{f' K={K}' if K else ''}",
         path=workdir.evaluation / f"{name}.npz",
         check=workdir.check,
-        identity={"saved_model": digest, "plan": plan._asdict(), "K": K, "seed": seed},
+        identity={"saved_model": digest, "plan": plan.identity(), "K": K, "seed": seed},
         names=saved_models.SCORES,
         purpose=seeds.Purpose.EVALUATE,
         images=plan.images,

@@ -97,7 +97,7 @@ def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job
         title=f"{name} M={M} K={K}",
         path=context.cell / f"{name}.npz",
         check=lambda: None,
-        identity=dict(cell.settings, bound=name, plan=plan._asdict(), step=run.step),
+        identity=dict(cell.settings, bound=name, plan=plan.identity(), step=run.step),
         names=("log_likelihood",),
         purpose=seeds.Purpose.EVALUATE,
         images=plan.images,
