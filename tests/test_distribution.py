@@ -29,7 +29,9 @@ RUNS = {
     # zeta comes from p(zeta), which does not know the batch. Clipping hides a wrong scale, and
     # Adam does so for the weights; its moments show it.
     "dsivi": dict(bound="dsivi", K=2, L=2, clip_norm=0.0, eval_L=2, **SAMPLED),
+    "mixture": dict(bound="diwhvi-mixture", K=3, M=2, **SAMPLED),
 }
+SCORED = ("iwhvi", "mixture")
 ROLLED_BACK = COMMON | RUNS["iwhvi"] | dict(on_nonfinite="rollback")
 
 
@@ -97,11 +99,11 @@ def folder(tmp_path_factory):
         jobs = [(COMMON | values, str(own / name)) for name, values in RUNS.items()]
         if strategy == "multiworker":
             jobs = jobs[:1]
-        for values, path in jobs[:1]:
-            scored = own / f"scored-{pathlib.Path(path).name}"
-            shutil.copytree(folder / "one" / pathlib.Path(path).name, scored)
+        for name in SCORED:
+            scored = own / f"scored-{name}"
+            shutil.copytree(folder / "one" / name, scored)
             shutil.rmtree(scored / "evaluation")
-            jobs.append((values, str(scored)))
+            jobs.append((COMMON | RUNS[name], str(scored)))
         jobs.append((COMMON | RUNS["iwhvi"] | dict(batch_size=13), str(own / "uneven")))
         jobs.append((COMMON | RUNS["iwhvi"], str(own / "spoiled"), 1))
         jobs.append((ROLLED_BACK, str(own / "rolled"), 1))
@@ -141,10 +143,11 @@ def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
-def test_scores_are_those_of_one_process(folder, strategy):
+@pytest.mark.parametrize("name", SCORED)
+def test_scores_are_those_of_one_process(folder, strategy, name):
     """Of the same weights, bit for bit, however the images are spread."""
-    expected = np.load(folder / "one" / "iwhvi.npz", allow_pickle=False)
-    found = np.load(folder / strategy / "scored-iwhvi.npz", allow_pickle=False)
+    expected = np.load(folder / "one" / f"{name}.npz", allow_pickle=False)
+    found = np.load(folder / strategy / f"scored-{name}.npz", allow_pickle=False)
     names = [n for n in expected.files if n.startswith("score_")]
     assert len(names) > 3
     for key in names:

@@ -1,6 +1,8 @@
 """Evaluation on disk: resumable, per image, and independent of how many images."""
 
+import functools
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -105,7 +107,8 @@ def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
 
 def test_a_trained_model_can_be_scored_by_other_estimators(run):
     """One model of iwhvi, scored as figure 2 (right) does; each to files of its own."""
-    draws = dict.fromkeys(("auto", "diwhvi", "sivi", "sivi-equicomp", "sivi-equisample"), 10)
+    names = ("auto", "diwhvi", "diwhvi-mixture", "sivi", "sivi-equicomp", "sivi-equisample")
+    draws = dict.fromkeys(names, 10)
     values = {
         name: run(estimator=name, eval_M=20, eval_K=K, eval_images=100) for name, K in draws.items()
     }
@@ -117,6 +120,18 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert values["sivi"]["kl_mixing_posterior"]["mean"] > 0
     means = [v["log_likelihood"]["mean"] for name, v in values.items() if name != "hvm"]
     assert np.ptp(means) < 0.5
+
+
+def test_a_mixture_of_few_is_scored_by_itself(run):
+    """With one z to a mixture it is diwhvi; each size and each defensive share has its file."""
+    mixture = dict(estimator="diwhvi-mixture", eval_M=40, eval_K=10, eval_images=100)
+    changes = (dict(eval_mixture_size=7), dict(eval_mixture_size=1), dict(eval_defensive=0.2))
+    found = [run(**mixture, **own) for own in ({}, *changes)]
+    assert len({summary["scores"] for summary in found}) == len(found)
+    diwhvi = run(estimator="diwhvi", eval_M=40, eval_K=10, eval_images=100)
+    for summary in found:
+        for name in ("bound", "kl_tau_mixing", "kl_tau_posterior", "kl_mixing_posterior"):
+            assert abs(summary[name]["mean"] - diwhvi[name]["mean"]) < 0.2, name
 
 
 def test_a_pilot_chooses_the_draws_of_each_image(run):
@@ -213,9 +228,11 @@ def test_scores_do_not_depend_on_how_many_images_are_scored(run):
     np.testing.assert_array_equal(few, many[:100])
 
 
-def test_interrupted_and_continued_equals_unbroken(run, interrupted):
-    unbroken = saved_scores(run()).copy()
-    path = run.workdir.evaluation / "test_step1_M3_K2.npz"
+@pytest.mark.parametrize("estimator", ["auto", "diwhvi-mixture"])
+def test_interrupted_and_continued_equals_unbroken(run, interrupted, estimator):
+    run = functools.partial(run, estimator=estimator)
+    summary = run()
+    unbroken, path = saved_scores(summary).copy(), pathlib.Path(summary["scores"])
     path.unlink()
     with interrupted():
         run()

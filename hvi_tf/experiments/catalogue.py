@@ -125,6 +125,13 @@ _ROWS = (
         "150 GPU h",
     ),
     Entry(
+        "shared-inverse",
+        "One inverse for all z",
+        "beyond the papers",
+        "QUICK after likelihood-table",
+        "2 h on 2 cores after the first cells of likelihood-table's preset long",
+    ),
+    Entry(
         "backward-samples",
         "Gradients through some of the K terms",
         "beyond the papers",
