@@ -132,6 +132,13 @@ _ROWS = (
         "2 h on 2 cores after the first cells of likelihood-table's preset long",
     ),
     Entry(
+        "mixture-training",
+        "Training with one inverse for all z",
+        "beyond the papers",
+        "QUICK2",
+        "3 h on 2 cores",
+    ),
+    Entry(
         "backward-samples",
         "Gradients through some of the K terms",
         "beyond the papers",
