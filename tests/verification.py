@@ -237,12 +237,12 @@ def gradient_rows(estimator, method, case, group):
 def gradients():
     print("## 5. Gradient estimators\n")
     print(
-        "z-scores of paired differences from autodiff, 4,000 replicates with the same draws:\n"
-        "unbiased ones have an rms of about 1 (parameters are correlated).\n"
+        "z-scores of paired differences from autodiff, 4,000 replicates or those named, with the\n"
+        "same draws: unbiased ones have an rms of about 1 (parameters are correlated).\n"
     )
     rows = []
-    for case in test_gradients.TAU_CASES:
-        rows += gradient_rows("dreg", "diwhvi", case, "eta")
+    for method, case in test_gradients.DREG_CASES:
+        rows += gradient_rows("dreg", method, case, "eta")
     for method, case in test_gradients.GDREG_CASES:
         for group in ("phi", "eta", "rho"):
             rows += gradient_rows("gdreg", method, case, group)
