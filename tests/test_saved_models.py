@@ -93,15 +93,18 @@ def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, 
     run.workdir.close()
 
 
-@pytest.mark.parametrize("bound", ["iwhvi", "diwhvi-mixture"])
-def test_with_psi_the_score_is_that_of_the_checkpoint_but_for_its_draws(bound, tmp_path):
+# The first draws the same z, the second has other z, too.
+@pytest.mark.parametrize(
+    ("bound", "K", "alike"), [("iwhvi", 20, 0.9), ("diwhvi-mixture", 1_000, 0.5)]
+)
+def test_with_psi_the_score_is_that_of_the_checkpoint_but_for_its_draws(bound, K, alike, tmp_path):
     run = Exported(tmp_path / bound, bound=bound)
-    many = dict(eval_M=200, eval_K=20, eval_images=200)
+    many = dict(eval_M=200, eval_K=K, eval_images=200)
     own = scores(run.by_checkpoint(**many))
     saved = scores(run.by_saved_model(**many))
     run.workdir.close()
     difference = saved - own
-    assert np.corrcoef(own, saved)[0, 1] > 0.9
+    assert np.corrcoef(own, saved)[0, 1] > alike
     assert abs(difference.mean()) < 4.8 * difference.std() / np.sqrt(200)
 
 
