@@ -1,4 +1,4 @@
-"""What each draw of z is worth: with psi of its own, or with psi that all draws share.
+"""Scores every draw of z, with psi of its own or with psi that a group of draws shares.
 
 Sums over k and l are accumulated chunk by chunk, in memory that does not grow with K and L.
 """
@@ -14,12 +14,12 @@ from hvi_tf.methods import Method
 from hvi_tf.plans import Plan
 from hvi_tf.streaming import LogSum, Streamed, add_to_largest, no_largest
 
-# How many z of each group that shares psi tell of its inner weights: more than the bound needs.
+# Number of z per group whose inner weights are diagnosed. The bound needs no such diagnostics.
 LOOKED_AT = 64
 
 
 class DrawScores(NamedTuple):
-    """What is told about every draw of z ; each `[m, B]`."""
+    """Scores and diagnostics of every draw of z; each `[m, B]`."""
 
     alpha: tf.Tensor
     kl_tau_mixing: tf.Tensor
@@ -189,7 +189,7 @@ def _shares_zeta(model: sampling.Model, method: Method) -> bool:
 def _draw_chunk(
     model: sampling.Model, method: Method, plan: Plan, x: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, ...]:
-    """What each z is worth by itself, for `plan.chunk_m` draws."""
+    """Draws `plan.chunk_m` z and scores them apart from the shared psi."""
     sample = sampling.draw(model, method, x, K=0, M=plan.chunk_m, L=1, seed=seed)
     z, psi_0 = tf.identity(sample.z), tf.identity(sample.psi_0)
     log_likelihood = model.likelihood(z).log_prob(x)
@@ -219,7 +219,7 @@ def _log_prior_of_shared_zeta(
 
 
 def _chunks(plan: Plan, make: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> list[tf.Tensor]:
-    """What `make` gives for each chunk of a group, put together: `[group, ...]` each."""
+    """Concatenates the results of `make` for every chunk of a group: `[group, ...]` each."""
     first = make(tf.constant(0))
     chunks = -(-plan.group // plan.chunk_m)
     if chunks == 1:
@@ -234,7 +234,7 @@ def _chunks(plan: Plan, make: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> l
 def _in_tiles(
     plan: Plan, log_prob: Callable[[tf.Tensor], tf.Tensor], psi_0: tf.Tensor
 ) -> tf.Tensor:
-    """`log_prob` of psi_0 `[group, B, D]`, a few at a time: `[group, B]`."""
+    """Evaluates `log_prob` at psi_0 `[group, B, D]` in tiles: `[group, B]`."""
     size = plan.chunk_k or plan.chunk_m
     tiles = -(-plan.group // size)
     # The last tile is filled up with the first rows.
@@ -246,5 +246,5 @@ def _in_tiles(
 
 
 def _mean_over_draws(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """The mean over the draws that were looked at, for all of them: `[m, B] -> [group, B]`."""
+    """Broadcasts the mean over the diagnosed draws to all draws: `[m, B] -> [group, B]`."""
     return tf.reduce_mean(values, axis=0) + tf.zeros_like(like)

@@ -6,7 +6,8 @@ psi_1:K and zeta_1:L come from, and which of the counts K, M and L the user may 
 
 from typing import Literal, NamedTuple
 
-# At most so many z share psi in an evaluation: the more do, the fewer of K psi are near each z.
+# Default number of z that share psi in an evaluation. With more of them, each z has fewer of
+# the K psi near it.
 MIXTURE_SIZE = 1_000
 
 

@@ -6,8 +6,8 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 _LOG_2_PI = math.log(2.0 * math.pi)
-# Sum over dimensions of ((mean - center) / scale)^2, for the component farthest out. A square
-# that is expanded loses some 1e-7 of twice that: 1e-4 nats.
+# Largest sum over dimensions of ((mean - center) / scale)^2 of any component. The expanded
+# square loses about 1e-7 of twice that sum: 1e-4 nats.
 _REACH_OF_FLOAT32 = 1_000.0
 
 
@@ -15,10 +15,10 @@ class Table:
     """Log-densities under components of batch shape `[M, B]`, prepared for many values.
 
     Of diagonal Gaussians they are one matrix product, [v^2, v, 1] with
-    [-1/(2 s^2), mu/s^2, ...], in place of N M D squares. In that sum large terms cancel where
-    the scales are far smaller than the distances between the means. The product is in float32
-    where that costs less than 1e-3 nats, else in float64; which one is decided for each
-    observation by itself.
+    [-1/(2 s^2), mu/s^2, ...], in place of N M D squares. Large terms cancel in it if the scales
+    are far smaller than the distances between the means. The product is computed in float32
+    if that costs less than 1e-3 nats, else in float64. Each observation is decided separately,
+    so its result does not depend on the others in its batch.
     """
 
     def __init__(self, components: tfd.Distribution) -> None:
@@ -46,7 +46,7 @@ class Table:
             return tf.cast(product, values.dtype)
 
         if values.dtype == tf.float64 or tf.config.list_physical_devices("GPU"):
-            return exact()  # a GPU may round the factors of float32 to 10 bits
+            return exact()  # a GPU may round float32 factors to 10 bits
         fast = _product(values - self._center, self._factors)
         return tf.cond(
             tf.reduce_all(self._is_safe),
@@ -78,7 +78,7 @@ def gaussian(components: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor] | None
 
 
 def _factors(loc: tf.Tensor, scale: tf.Tensor) -> tf.Tensor:
-    """What the product takes of the components: `[B, M, D]` twice -> `[B, M, 2 D + 1]`."""
+    """Returns the components' factor of the product: `[B, M, D]` twice -> `[B, M, 2 D + 1]`."""
     precision = 1.0 / tf.square(scale)
     constant = -0.5 * tf.reduce_sum(tf.square(loc) * precision, axis=-1, keepdims=True)
     constant -= tf.reduce_sum(tf.math.log(scale) + 0.5 * _LOG_2_PI, axis=-1, keepdims=True)

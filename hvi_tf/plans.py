@@ -30,7 +30,7 @@ class Plan(NamedTuple):
         return -(-self.M // self.group)
 
     def identity(self) -> dict[str, int]:
-        """What scores depend on; as in version 0.1 where no psi are shared."""
+        """Returns the fields that scores depend on; `group` only if psi are shared."""
         return {name: n for name, n in self._asdict().items() if n or name != "group"}
 
     @property
