@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.spatial
+import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from hvi_tf import bounds, sampling
+from hvi_tf import bounds, draw_scores, plans, sampling
 from hvi_tf.methods import METHODS
 from hvi_tf.mixtures import mixture
 from tests.analytic import LinearGaussian, normal, standard_normal
@@ -91,3 +93,61 @@ def test_exp_of_minus_u_is_unbiased_for_the_reciprocal_of_q(share, seed):
     error = product.mean(axis=0).std() / np.sqrt(product.shape[1])
     assert abs(product.mean() - 1.0) < 4.0 * error
     assert error < 0.02
+
+
+class Zero:
+    """A density that adds nothing, in place of p(z) and p(x|z)."""
+
+    def __init__(self, record=None):
+        self.record = record
+
+    def log_prob(self, value):
+        return tf.zeros(tf.shape(value)[:-1] if self.record is None else tf.shape(self.record)[:-1])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
+    """U of 40 z, of M=5,000 and K=20,000, to 1e-3 nats; q(z|psi) and tau have `scale`."""
+    M, K, dims = 5_000, 20_000, 8
+    draws = {"z": [], "psi": []}
+
+    def conditional(psi, x):
+        draws["psi"].append(psi.numpy())
+        return normal(psi, tf.fill(tf.shape(psi), np.float32(scale)))
+
+    def likelihood(z):
+        draws["z"].append(z.numpy())
+        return Zero(z)
+
+    model = sampling.Model(
+        prior=Zero(),
+        likelihood=likelihood,
+        conditional=conditional,
+        mixing=lambda x: normal(tf.zeros([1, dims]), tf.ones([1, dims])),
+        tau=lambda z, x: normal(z, tf.fill(tf.shape(z), np.float32(1.5 * scale))),
+    )
+    row = METHODS["diwhvi-mixture"]._replace(mixture_size=0)
+    plan = plans.make(row, M, K)
+    first = tf.constant(0)
+    scores = draw_scores.of_group(model, row, plan, tf.zeros([1, 1]), tf.constant([seed, 1]), first)
+    z = np.concatenate(draws["z"])[:M, 0].astype(np.float64)
+    calls = [psi.reshape(-1, dims).astype(np.float64) for psi in draws["psi"]]
+    psi_0 = calls[0]  # of the first chunk of z
+    psi = np.concatenate([c for c in calls if len(c) == plan.chunk_k][-plan.k_chunks :])[:K]
+
+    def log_normal(values, locs, deviation):  # [N, M]
+        squares = scipy.spatial.distance.cdist(values, locs, "sqeuclidean")
+        return -0.5 * squares / deviation**2 - dims * np.log(deviation * np.sqrt(2.0 * np.pi))
+
+    def log_ratio(values):
+        log_tau = scipy.special.logsumexp(log_normal(values, z, 1.5 * scale), axis=1) - np.log(M)
+        return log_normal(values, np.zeros([1, dims]), 1.0)[:, 0] - log_tau
+
+    of_psi = np.concatenate([log_ratio(part) for part in np.array_split(psi, 20)])
+    of_psi_0 = log_ratio(psi_0[:40])
+    for m in range(40):
+        beta = log_normal(z[m : m + 1], psi, scale)[0] + of_psi
+        own = log_normal(z[m : m + 1], psi_0[m : m + 1], scale)[0] + of_psi_0[m]
+        exact = scipy.special.logsumexp(np.append(beta, own)) - np.log(K + 1)
+        assert -scores.alpha[m, 0].numpy() == pytest.approx(exact, abs=1e-3)
