@@ -43,6 +43,7 @@ VALUES = {
     **{"estimator": "ais", "eval_steps": 3, "eval_M": 7, "eval_tolerance": 0.3, "eval_K": 3},
     **{"eval_L": 3, "eval_split": "train", "eval_images": 3, "eval_svi_learning_rate": 0.3},
     **{"ais_chains": 3, "ais_steps": 3, "ais_leapfrog_steps": 3},
+    **{"defensive": 0.3, "eval_defensive": 0.3, "eval_mixture_size": 1},
 }
 # How long a training is, what it keeps, where its data lie: no row has a say in these.
 OF_EVERY_RUN = {
