@@ -49,8 +49,12 @@ def test_evaluations_are_read_from_a_flag():
         Evaluation(TINY, 5, 2),
         Evaluation(TINY, 7, 0),
     ]
-    with pytest.raises(UserError, match="'5'"):
-        cells.parse_evaluations("5", TINY)
+    (shared,) = cells.parse_evaluations("diwhvi-mixture:5x20", TINY)
+    assert shared.name == "diwhvi-mixture 5x20"
+    assert shared.cell.config.method.bound == "diwhvi-mixture"
+    for text in ("5", "diwhvi:5", "mixture:5x2"):
+        with pytest.raises(UserError, match=f"'{text}'"):
+            cells.parse_evaluations(text, TINY)
 
 
 def test_contestants_run_in_turn():

@@ -47,7 +47,9 @@ def define_flags() -> None:
     )
     flags.DEFINE_list("families", list(FAMILIES), "Counts to vary, of " + ", ".join(FAMILIES) + ".")
     flags.DEFINE_string(
-        "evaluations", "10x20,100x20,100x100,1000x100,bsvi-100", "Scores, as MxK or bsvi-STEPS."
+        "evaluations",
+        "10x20,100x20,100x100,1000x100,diwhvi-mixture:1000x1000,bsvi-100",
+        "Scores, as MxK, BOUND:MxK or bsvi-STEPS.",
     )
     flags.DEFINE_bool("compare", False, "Also the same step in PyTorch and JAX, where installed.")
     flags.DEFINE_list("contestants", None, "Of --compare. Default: all.")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from hvi_tf import config as config_lib
 from hvi_tf.config import Config
 from hvi_tf.errors import UserError
+from hvi_tf.methods import METHODS
 
 
 class Cell(NamedTuple):
@@ -65,17 +66,19 @@ class Evaluation(NamedTuple):
         M: draws of z.
         K: draws of psi for each.
         steps: of SVI, where the row refines; M and K are 1 and 0 there.
+        bound: of the cell, if the name of the score shows it.
     """
 
     cell: Cell
     M: int
     K: int
     steps: int = 0
+    bound: str = ""
 
     @property
     def name(self) -> str:
         """What the tables call it."""
-        return f"BSVI-{self.steps}" if self.steps else f"{self.M}x{self.K}"
+        return f"BSVI-{self.steps}" if self.steps else f"{self.bound} {self.M}x{self.K}".strip()
 
 
 CELLS = (
@@ -148,7 +151,9 @@ def _parse_cell(text: str) -> Cell:
 
 
 def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
-    """The scores of a flag such as `100x20,1000x100,bsvi-100`: M times K, or steps of SVI.
+    """The scores of a flag such as `100x20,diwhvi-mixture:1000x1000,bsvi-100`.
+
+    M times K, by the bound of `cell` unless another is named; or steps of SVI.
 
     Raises:
         UserError: if there is anything but numbers.
@@ -160,10 +165,14 @@ def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
             refined = Cell("bsvi", dict(bound="bsvi", hidden=cell.config.model.hidden), cell.x_dim)
             found.append(Evaluation(refined, 1, 0, int(steps)))
             continue
-        M, _, K = part.partition("x")
-        if not (M.isdigit() and K.isdigit() and int(M)):
-            raise UserError(f"--evaluations: {part!r} is not MxK, such as 100x20, or bsvi-STEPS")
-        found.append(Evaluation(cell, int(M), int(K)))
+        bound, _, counts = part.rpartition(":")
+        M, _, K = counts.partition("x")
+        if not (M.isdigit() and K.isdigit() and int(M)) or (bound and bound not in METHODS):
+            raise UserError(
+                f"--evaluations: {part!r} is not MxK, such as 100x20, BOUND:MxK or bsvi-STEPS"
+            )
+        scored = cell.but(bound=bound) if bound else cell
+        found.append(Evaluation(scored, int(M), int(K), bound=bound))
     return found
 
 

