@@ -242,10 +242,12 @@ def _checked(values: Mapping[str, Any]) -> Config:
 def _trains_at_1(config: Config) -> bool:
     """Whether the default schedule of K is K=1, which learns faster than K=5 in a few minutes.
 
-    It is for rows with a tau of their own. With --backward_samples the default is K throughout.
+    It is for rows with a tau of their own that draw psi for each z. With --backward_samples the
+    default is K throughout.
     """
     row, m = config.row, config.method
-    return row.trains_tau and row.K.free and m.K > 1 and not m.backward_samples
+    for_each_z = row.trains_tau and not row.shares_psi
+    return for_each_z and row.K.free and m.K > 1 and not m.backward_samples
 
 
 # What is no number; numbers are checked along with their range.

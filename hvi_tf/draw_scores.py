@@ -1,6 +1,7 @@
 """Scores every draw of z, with psi of its own or with psi that a group of draws shares.
 
-Sums over k and l are accumulated chunk by chunk, in memory that does not grow with K and L.
+Sums over k and l are accumulated chunk by chunk, in memory that does not grow with K and L. Of
+z that share psi, those of a group are kept.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ class DrawScores(NamedTuple):
 
 
 def nothing(like: tf.Tensor) -> tf.Tensor:
-    """NaN, of the shape of `like`."""
+    """Returns NaN in the shape of `like`."""
     return tf.zeros_like(like) + float("nan")
 
 
@@ -42,7 +43,7 @@ def of_chunk(
     seed: tf.Tensor,
     i: tf.Tensor,
 ) -> DrawScores:
-    """The scores of `plan.chunk_m` draws of z."""
+    """Scores `plan.chunk_m` draws of z."""
     chunk_seed = tf.random.fold_in(seed, i)
     sample = sampling.draw(model, method, x, K=0, M=plan.chunk_m, L=1, seed=chunk_seed)
     densities = sampling.log_densities(model, method, x, sample)
@@ -118,7 +119,7 @@ def of_group(
     seed: tf.Tensor,
     i: tf.Tensor,
 ) -> DrawScores:
-    """The scores of `plan.group` draws of z that share psi (and zeta, where the row says so).
+    """Scores `plan.group` draws of z that share psi (and zeta, where the row says so).
 
     Each z and each psi passes through the networks once. All z of the group are kept; their
     pairs with psi come in tiles of all z by `plan.chunk_k`.
@@ -129,16 +130,18 @@ def of_group(
     )
     if _shares_zeta(model, method):
         log_prior = _log_prior_of_shared_zeta(model, method, plan, z, seed)
-    tau, beta_0 = None, log_q_z
+    looked = min(LOOKED_AT, plan.group)
+    tau, beta_0, kl = None, log_q_z, tf.zeros_like(log_q_z[:looked])
     if method.has_tau:
         tau = sampling.inverse(model, method, x, z)
+        kl = _kl_tau_mixing(model, x, z[:looked], tf.random.fold_in(seed, -2))
         beta_0 += log_q_psi - _in_tiles(plan, tau.log_prob, psi_0)
     total = LogSum.empty(tf.transpose(beta_0))  # [B, group]
-    looked = min(LOOKED_AT, plan.group)  # from here on [..., looked, B]
+    # For the diagnostics [..., looked, B].
     inner = Streamed.empty(beta_0[:looked])
     tail = diagnostics.tail_length(plan.K + 1)
     largest = no_largest(tail + 1 if tail else 0, beta_0[:looked])
-    beta_sum, kl_sum = tf.zeros_like(beta_0[:looked]), tf.zeros_like(beta_0[0])
+    beta_sum = tf.zeros_like(beta_0[:looked])
     psi_seed = tf.random.fold_in(seed, -1)
     for j in tf.range(plan.k_chunks):
         psi = sampling.draw_psi(
@@ -148,7 +151,6 @@ def of_group(
         if tau is not None:
             log_ratio = (model.mixing(x).log_prob(psi) - tau.log_prob(psi))[:, 0]
         drawn = (j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K)[:, tf.newaxis]
-        kl_sum -= tf.reduce_sum(tf.where(drawn, log_ratio, 0.0), axis=0)
         log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))
         table = pairs.Table(model.conditional(psi[:, 0], x))
         beta = table.log_prob(z) + log_ratio[:, tf.newaxis]  # [B, group, chunk_k]
@@ -172,18 +174,25 @@ def of_group(
         return scores
     lower = inner.log_mean(plan.K)
     log_q_z_of_other = sampling.log_conditional_of_other(
-        model, x, z[:looked], tf.random.fold_in(seed, -2)
+        model, x, z[:looked], tf.random.fold_in(seed, -3)
     )
     gain = diagnostics.gain_over_one_draw(lower, beta_sum / plan.K)
     return scores._replace(
-        kl_tau_mixing=kl_sum / plan.K + tf.zeros_like(beta_0),
+        kl_tau_mixing=_mean_over_draws(kl, beta_0),
         kl_tau_posterior=_mean_over_draws(gain, beta_0),
         kl_mixing_posterior=_mean_over_draws(lower - log_q_z_of_other, beta_0),
     )
 
 
+def _kl_tau_mixing(model: sampling.Model, x: tf.Tensor, z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Estimates KL(tau(psi|z,x) || q(psi|x)) by one draw for each z: `[m, B, Dz] -> [m, B]`."""
+    tau = model.tau(z, x)
+    psi = tau.sample(seed=seed)
+    return tau.log_prob(psi) - model.mixing(x).log_prob(psi)
+
+
 def _shares_zeta(model: sampling.Model, method: Method) -> bool:
-    return method.zeta == "rho mixture" and isinstance(model.prior, Hierarchy)
+    return method.shares_zeta and isinstance(model.prior, Hierarchy)
 
 
 def _draw_chunk(
@@ -209,7 +218,7 @@ def _log_prior_of_shared_zeta(
     rho = sampling.rho(prior, method, z)
     total = LogSum.empty(tf.transpose(z[..., 0]))
     for j in tf.range(plan.l_chunks):
-        zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -3 - j))
+        zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
         log_ratio = (prior.mixing.log_prob(zeta) - rho.log_prob(zeta))[:, 0]
         drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis]
         log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))
@@ -235,7 +244,7 @@ def _in_tiles(
     plan: Plan, log_prob: Callable[[tf.Tensor], tf.Tensor], psi_0: tf.Tensor
 ) -> tf.Tensor:
     """Evaluates `log_prob` at psi_0 `[group, B, D]` in tiles: `[group, B]`."""
-    size = plan.chunk_k or plan.chunk_m
+    size = plan.tile
     tiles = -(-plan.group // size)
     # The last tile is filled up with the first rows.
     rows = tf.reshape(tf.range(tiles * size) % plan.group, [tiles, size])

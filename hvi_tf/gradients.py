@@ -298,7 +298,7 @@ def _eta_path(
     tape: tf.GradientTape, objective: Objective, eta: list, at_psi: tf.Tensor, with_psi_0: bool
 ) -> list:
     """Equation 9, from the value's gradient at psi_1:K."""
-    shared = objective.method.shared != "no"
+    shared = objective.method.shares_psi
     factor = bounds.tau_path_factor(objective.densities, objective.inner, objective.outer, shared)
     if shared:  # each z has a factor of its own, which the gradient at psi has summed over
         scaled = LogDensities(*objective.ascent[:2], *(factor * g for g in objective.ascent[2:]))

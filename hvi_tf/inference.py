@@ -126,8 +126,10 @@ def evidence(
     row = _row(bound, defensive, mixture_size)
     counts = _counts(row, model, K=K, M=M, L=L)
     checks.check_model(model, row, x)
-    rows = max(1, plans.ROWS // x.shape[0])
-    plan = plans.make(row, counts["M"], counts["K"], counts["L"], rows=rows, max_images=1)
+    rows, pairs = (max(1, at_once // x.shape[0]) for at_once in (plans.ROWS, plans.PAIRS))
+    plan = plans.make(
+        row, counts["M"], counts["K"], counts["L"], rows=rows, pairs=pairs, max_images=1
+    )
     score = log_likelihood.make_scorer(model, row, plan, jit_compile)
     scores = [
         score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
@@ -438,8 +440,8 @@ def _backward_samples(row: Method, value: Any, counts: dict[str, Any]) -> int:
     if count and not row.takes_backward_samples:
         rows = ", ".join(name for name, other in METHODS.items() if other.takes_backward_samples)
         raise ValueError(
-            f"backward_samples={count}: bound={row.name!r} has one term, without a sum over k or "
-            f"m; it is for {rows}"
+            f"backward_samples={count}: bound={row.name!r} has no sum over k or m of which terms "
+            f"could be left out; it is for {rows}"
         )
     terms = max(sampling.psi_per_z(row, counts["K"], counts["M"]), counts["M"])
     if count >= terms > 0:

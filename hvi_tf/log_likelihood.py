@@ -1,4 +1,4 @@
-"""The log-likelihood score of any row, streamed in memory that does not grow with M and K.
+"""The log-likelihood score of any row, streamed in chunks of M, K and L.
 
 The sums over m, k and l are accumulated as log-sum-exps chunk by chunk, so the value is
 that of `bounds.bound` on all draws at once, to rounding.
@@ -17,17 +17,21 @@ from hvi_tf.streaming import Streamed, add_to_largest, no_largest
 
 
 class ImageScores(NamedTuple):
-    """Scores of each image, `[N]`, in nats unless said; NaN where there is nothing to tell."""
+    """Scores of each image, `[N]`, in nats unless said; NaN where there is nothing to tell.
+
+    KLs and inner weights are averaged over all draws of z, or over the first 64 of each group
+    that shares psi.
+    """
 
     log_likelihood: tf.Tensor  # the M-sample bound on log p(x)
     bound: tf.Tensor  # the M=1 bound with the same K and L, averaged over the M draws
     kl_tau_mixing: tf.Tensor  # estimate of KL(tau(psi|z,x) || q(psi|x))
-    kl_tau_posterior: tf.Tensor  # lower estimate of KL(tau(psi|z,x) || q(psi|z,x))
+    kl_tau_posterior: tf.Tensor  # lower estimate of KL(tau(psi|z,x) || q(psi|z,x)), or a mixture's
     kl_mixing_posterior: tf.Tensor  # lower estimate of KL(q(psi|x) || q(psi|z,x))
     ess_outer: tf.Tensor  # effective sample size, of M
-    ess_inner: tf.Tensor  # effective sample size, of K + 1, averaged over the M draws
+    ess_inner: tf.Tensor  # effective sample size, of K + 1, averaged over draws of z
     pareto_k_outer: tf.Tensor  # tail shape of the M weights
-    pareto_k_inner: tf.Tensor  # tail shape of the K + 1 weights, averaged over the M draws
+    pareto_k_inner: tf.Tensor  # tail shape of the K + 1 weights, averaged over draws of z
 
 
 def score_images(

@@ -92,6 +92,16 @@ class Method(NamedTuple):
         return self.inverse == "tau mixture"
 
     @property
+    def shares_psi(self) -> bool:
+        """Whether all z are scored at the same psi_1:K."""
+        return self.shared != "no"
+
+    @property
+    def shares_zeta(self) -> bool:
+        """Whether all z are scored at the same zeta_1:L, under a hierarchical prior."""
+        return self.zeta == "rho mixture"
+
+    @property
     def has_rho(self) -> bool:
         """Whether there is a network for rho(zeta|z), if the prior is hierarchical."""
         return self.zeta in ("rho", "rho mixture")
@@ -132,6 +142,7 @@ _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _OF_TAU = (*_TAU_AT_K_0, "dreg-biased")
 # Without the noise of phi's direct terms a step is worth more.
 _TAU = ("gdreg", *(name for name in _OF_TAU if name != "gdreg"))
+# The unbiased ones: stl is biased for M > 1, gdreg needs psi_0 and psi_k that trade places.
 _TAU_MIXTURE = ("dreg", "reparameterized")
 
 _ROWS = (

@@ -26,7 +26,6 @@ class Mixture(NamedTuple):
     Attributes:
         component: z `[..., B, Dz]` -> tau(psi|z), batch shape `[..., B]`.
         z: `[M, B, Dz]`.
-        gaussian: means and scales of `component(z)`, each `[M, B, Dpsi]`; None of other densities.
         table: the log-densities under `component(z)`.
         mixing: q(psi), whose share is `defensive`; None if that is 0.
         defensive: eps, from 0 to below 1; it bounds the weights q(psi) / tau_bar by 1/eps.
@@ -34,7 +33,6 @@ class Mixture(NamedTuple):
 
     component: Callable[[tf.Tensor], tfd.Distribution]
     z: tf.Tensor
-    gaussian: tuple[tf.Tensor, tf.Tensor] | None
     table: pairs.Table
     mixing: tfd.Distribution | None = None
     defensive: float = 0.0
@@ -51,10 +49,10 @@ class Mixture(NamedTuple):
         # Rounding may make the product M.
         which = tf.minimum(tf.cast(uniform * tf.cast(M, self.z.dtype), tf.int32), M - 1)
         which = tf.stack([which, tf.range(B) + 0 * which], axis=-1)
-        if self.gaussian is None:
+        if self.table.gaussian is None:
             psi = self.component(tf.gather_nd(self.z, which)).sample(seed=psi_seed)
         else:  # without another pass through the network
-            loc, scale = (tf.gather_nd(v, which) for v in self.gaussian)
+            loc, scale = (tf.gather_nd(v, which) for v in self.table.gaussian)
             psi = loc + scale * noise.normal(tf.shape(loc), psi_seed, loc.dtype)
         if self.mixing is not None:
             defensive = noise.uniform([n, B], share_seed, self.z.dtype) < self.defensive
@@ -81,6 +79,5 @@ def mixture(
     defensive: float = 0.0,
 ) -> Mixture:
     """The mixture over all z, whose components are computed once."""
-    of_z = component(z)
-    gaussian, table = pairs.gaussian(of_z), pairs.Table(of_z)
-    return Mixture(component, z, gaussian, table, mixing if defensive else None, defensive)
+    table = pairs.Table(component(z))
+    return Mixture(component, z, table, mixing if defensive else None, defensive)

@@ -18,15 +18,17 @@ class Table:
     [-1/(2 s^2), mu/s^2, ...], in place of N M D squares. Large terms cancel in it if the scales
     are far smaller than the distances between the means. The product is computed in float32
     if that costs less than 1e-3 nats, else in float64. Each observation is decided separately,
-    so its result does not depend on the others in its batch.
+    so its result does not depend on the others in its batch. On a GPU it is always float64.
+
+    Attributes:
+        gaussian: means and standard deviations, each `[M, B, D]`; None of other densities.
     """
 
     def __init__(self, components: tfd.Distribution) -> None:
         self._components = components
-        found = gaussian(components)
-        self._gaussian = found is not None
-        if found is not None:
-            loc, scale = (tf.transpose(v, [1, 0, 2]) for v in found)  # [B, M, D]
+        self.gaussian = _gaussian(components)
+        if self.gaussian is not None:
+            loc, scale = (tf.transpose(v, [1, 0, 2]) for v in self.gaussian)  # [B, M, D]
             self._center = tf.reduce_mean(loc, axis=1, keepdims=True)
             self._exact = _factors(tf.cast(loc, tf.float64), tf.cast(scale, tf.float64))
             offset = loc - self._center
@@ -37,7 +39,7 @@ class Table:
 
     def log_prob(self, values: tf.Tensor) -> tf.Tensor:
         """The log-densities of values `[N, B, D]`: `[B, N, M]`, in the dtype of the values."""
-        if not self._gaussian:
+        if self.gaussian is None:
             return tf.transpose(self._components.log_prob(values[:, tf.newaxis]), [2, 0, 1])
         values = tf.transpose(values, [1, 0, 2])
 
@@ -45,7 +47,7 @@ class Table:
             product = _product(tf.cast(values, tf.float64), self._exact)
             return tf.cast(product, values.dtype)
 
-        if values.dtype == tf.float64 or tf.config.list_physical_devices("GPU"):
+        if values.dtype == tf.float64 or tf.config.get_visible_devices("GPU"):
             return exact()  # a GPU may round float32 factors to 10 bits
         fast = _product(values - self._center, self._factors)
         return tf.cond(
@@ -64,7 +66,7 @@ def log_prob(components: tfd.Distribution, values: tf.Tensor) -> tf.Tensor:
     return tf.transpose(Table(components).log_prob(values), [2, 1, 0])
 
 
-def gaussian(components: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor] | None:
+def _gaussian(components: tfd.Distribution) -> tuple[tf.Tensor, tf.Tensor] | None:
     """Means and standard deviations of diagonal Gaussians, or None if they are none."""
     if isinstance(components, tfd.MultivariateNormalDiag):
         return components.mean(), components.stddev()

@@ -1,5 +1,6 @@
 """How an evaluation is cut up into chunks that fill a machine and fit its memory."""
 
+import math
 from typing import NamedTuple
 
 from hvi_tf import sampling
@@ -23,6 +24,7 @@ class Plan(NamedTuple):
     chunk_k: int  # draws of psi per chunk, 0 if K is 0
     chunk_l: int  # draws of zeta per chunk
     group: int = 0  # draws of z that share psi, 0 if each has its own
+    tile: int = 0  # psi_0 whose densities under a mixture of a group's z are computed per call
 
     @property
     def groups(self) -> int:
@@ -30,8 +32,9 @@ class Plan(NamedTuple):
         return -(-self.M // self.group)
 
     def identity(self) -> dict[str, int]:
-        """Returns the fields that scores depend on; `group` only if psi are shared."""
-        return {name: n for name, n in self._asdict().items() if n or name != "group"}
+        """Returns the fields that scores depend on; those of groups only if psi are shared."""
+        of_groups = ("group", "tile")
+        return {name: n for name, n in self._asdict().items() if n or name not in of_groups}
 
     @property
     def m_chunks(self) -> int:
@@ -50,12 +53,19 @@ class Plan(NamedTuple):
 
 
 def make(
-    method: Method, M: int, K: int, L: int = 1, *, rows: int = ROWS, max_images: int = 250
+    method: Method,
+    M: int,
+    K: int,
+    L: int = 1,
+    *,
+    rows: int = ROWS,
+    pairs: int = PAIRS,
+    max_images: int = 250,
 ) -> Plan:
     """Chunks of at most about `rows` rows of a network: images first, then m, then k and l.
 
     Where z share psi, they come in equal groups of at most `method.mixture_size`, and a chunk of
-    psi makes at most about `PAIRS` pairs.
+    psi makes at most about `pairs` pairs. The z of a group are kept in memory.
 
     Args:
         method: the row of the table.
@@ -63,20 +73,29 @@ def make(
         K: draws of psi, as the row counts them.
         L: draws of zeta.
         rows: of the networks per call.
+        pairs: of z and shared psi per call.
         max_images: per call.
     """
     K = sampling.psi_per_z(method, K, M)
-    if method.shared != "no":
+    if method.shares_psi:
         group = _even_chunk(M, method.mixture_size or M)
-        images = max(1, min(max_images, rows // max(group, K, L), PAIRS // (group * max(K, L))))
-        at_once = max(1, min(rows, PAIRS // group) // images)
+        images = max(1, min(max_images, rows // max(group, K, L), pairs // (group * max(K, L))))
+        at_once = max(1, min(rows, pairs // group) // images)
         m = _even_chunk(group, max(1, rows // images))
         k = _even_chunk(K, at_once) if K else 0
-        return Plan(M, K, L, images, m, k, _even_chunk(L, at_once), group)
+        tile = _even_chunk(group, at_once)
+        return Plan(M, K, L, images, m, k, _even_chunk(L, at_once), group, tile)
     images = max(1, min(max_images, rows // (M * max(K + 1, L))))
     m = _even_chunk(M, max(1, rows // (images * max(K + 1, L))))
     k = _even_chunk(K, max(1, rows // (images * m))) if K else 0
     return Plan(M, K, L, images, m, k, _even_chunk(L, max(1, rows // (images * m))))
+
+
+def most_at_once(method: Method, K: int) -> int:
+    """The most z, of one image, that are scored at the K or M K psi they share in one call."""
+    each = max(1, K)
+    most = math.isqrt(PAIRS // each) if method.shared == "MK" else PAIRS // each
+    return max(1, min(most, method.mixture_size or most))
 
 
 def _even_chunk(total: int, largest: int) -> int:

@@ -133,12 +133,12 @@ def draw_psi(
         return (inverse(model, method, x, z) if tau is None else tau).sample(n, seed=seed)
     if method.inverse == "prior":
         return draw_unconditional_zeta(model.prior, n, tf.shape(z)[:2], seed)
-    own_or_shared = tf.shape(z)[0] if method.shared == "no" else 1
+    own_or_shared = 1 if method.shares_psi else tf.shape(z)[0]
     return model.mixing(x).sample([n, own_or_shared], seed=seed)
 
 
 def inverse(model: Model, method: Method, x: tf.Tensor, z: tf.Tensor) -> tfd.Distribution | Mixture:
-    """What the row scores psi by, given all z `[M, B, Dz]`; of a row with psi to score."""
+    """The density that the row divides q(psi|x) by, given all z `[M, B, Dz]`."""
     if method.inverse == "prior":
         return model.prior.mixing
     if method.inverse == "tau":
@@ -147,8 +147,8 @@ def inverse(model: Model, method: Method, x: tf.Tensor, z: tf.Tensor) -> tfd.Dis
 
 
 def rho(prior: Hierarchy, method: Method, z: tf.Tensor) -> tfd.Distribution | Mixture:
-    """What the row draws zeta from and scores it by, given all z `[M, B, Dz]`."""
-    if method.zeta == "rho mixture":
+    """The density that the row draws zeta from, given all z `[M, B, Dz]`."""
+    if method.shares_zeta:
         return mixture(lambda z: hierarchy.inverse(prior, z), z)
     return hierarchy.inverse(prior, z)
 
@@ -213,9 +213,10 @@ def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSamp
         return LogDensities(log_likelihood, log_p, log_q_z[tf.newaxis], zeros, zeros)
     # Shared psi pass through the networks once, not once for every z.
     groups = [psi_0[tf.newaxis], psi]
-    if method.shared == "no":
+    if not method.shares_psi:
         groups = [tf.concat(groups, axis=0)]
-    parts = [inner_log_densities(model, method, x, z, group) for group in groups]
+    tau = None if method.inverse == "mixing" else inverse(model, method, x, z)
+    parts = [inner_log_densities(model, method, x, z, group, tau) for group in groups]
     return LogDensities(
         log_likelihood, log_p, *(tf.concat(p, axis=0) for p in zip(*parts, strict=True))
     )
@@ -253,28 +254,21 @@ def inner_log_densities(
     return log_q_z, *(v + tf.zeros_like(log_q_z) for v in (log_q_psi, log_tau))
 
 
-def log_prior(
-    model: Model,
-    method: Method,
-    z: tf.Tensor,
-    zeta: tf.Tensor | None,
-    of_zeta: tfd.Distribution | Mixture | None = None,
-) -> tf.Tensor:
+def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor) -> tf.Tensor:
     """Log p(z,zeta) - log rho(zeta|z) `[L, M, B]`; without p(zeta) where rho := p(zeta).
 
-    `of_zeta` is `rho(prior, method, z)`, if it is known already.
+    It is log p(z) `[1, M, B]` of an explicit prior, whose zeta is None.
     """
     prior = model.prior
     if not isinstance(prior, Hierarchy):
         return prior.log_prob(z)[tf.newaxis]
-    if method.zeta == "rho mixture" and zeta is not None:
+    if method.shares_zeta:
         log_p = pairs.log_prob(prior.conditional(zeta[:, 0]), z)
     else:
         log_p = prior.conditional(zeta).log_prob(z)
     if not method.has_rho:
         return log_p
-    log_rho = (rho(prior, method, z) if of_zeta is None else of_zeta).log_prob(zeta)
-    return log_p + prior.mixing.log_prob(zeta) - log_rho
+    return log_p + prior.mixing.log_prob(zeta) - rho(prior, method, z).log_prob(zeta)
 
 
 def log_conditional_of_other(

@@ -157,7 +157,7 @@ def make_scorer(
 ) -> Callable[["tf.Tensor", "tf.Tensor"], tuple["tf.Tensor", ...]]:
     """A function (x, seed) -> the `SCORES` of each image, in memory that M adds nothing to.
 
-    Where all z share their psi, those of a chunk do: more chunks, and the bound is lower.
+    Where z share their psi, those of a chunk do.
 
     Args:
         log_weights: of `load`.

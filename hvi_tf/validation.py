@@ -200,6 +200,8 @@ _OF_A_CHECKPOINT = (
     "eval_tolerance",
     "eval_L",
     "eval_svi_learning_rate",
+    "eval_defensive",
+    "eval_mixture_size",
     "ais_chains",
     "ais_steps",
     "ais_leapfrog_steps",

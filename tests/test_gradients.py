@@ -89,13 +89,23 @@ class PerReplicateModel:
 
 
 def replicate_gradients(
-    estimators, method, K=0, M=1, L=1, inner=1.0, outer=1.0, replicates=4000, seed=0, prior=False
+    estimators,
+    method,
+    K=0,
+    M=1,
+    L=1,
+    inner=1.0,
+    outer=1.0,
+    replicates=4000,
+    seed=0,
+    prior=False,
+    defensive=0.0,
 ):
     """For each estimator, on the same draws: the gradients `[replicates, n]` of each group.
 
     An estimator may be followed by a number S of terms to go back through, as in "dreg 2".
     """
-    method = METHODS[method]
+    method = METHODS[method]._replace(defensive=defensive)
     model = PerReplicateModel(replicates, prior)
     groups = model.groups(method)
 
@@ -150,7 +160,38 @@ DREG_CASES = [
     *((method, case) for method in ("diwhvi", "diwhvi-mixture") for case in TAU_CASES),
     # Each z has a factor of its own, which one for all z would miss by little at a small M.
     ("diwhvi-mixture", dict(K=2, M=12, replicates=8_000)),
+    ("diwhvi-mixture", dict(K=3, M=3, L=2, prior=True)),
+    ("diwhvi-mixture", dict(K=3, M=3, defensive=0.3)),
 ]
+
+
+@pytest.mark.parametrize("defensive", [0.0, 0.3])
+def test_autodiff_of_a_mixture_is_the_slope_of_the_bound(defensive, seed):
+    """At fixed noise the component of a draw is fixed; psi moves with its z and with tau."""
+    method = METHODS["diwhvi-mixture"]._replace(defensive=defensive)
+    model, step = PerReplicateModel(3, hierarchical_prior=True), 1e-5
+
+    def value_and_gradients():
+        objective, found = gradients.value_and_gradients(
+            *(model.model, method, model.x, model.groups(method)),
+            **dict(K=4, M=3, L=2, seed=tf.constant([seed, 1])),
+        )
+        return objective.value.numpy(), found
+
+    _, found = value_and_gradients()
+    for name, gradient in (
+        *(("A", found.phi[0]), ("log_d", found.phi[1]), ("psi_loc", found.phi[3])),
+        *(("tau_map", found.eta[0]), ("rho_log_scale", found.rho[2]), ("G", found.theta[1])),
+    ):
+        start = getattr(model, name)
+        direction = np.random.default_rng(0).normal(size=start.shape)
+        ends = []
+        for sign in (1.0, -1.0):
+            setattr(model, name, start + sign * step * direction)
+            ends.append(value_and_gradients()[0])
+        setattr(model, name, start)
+        slope = (ends[0] - ends[1]) / (2 * step)
+        assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-5, abs=1e-7), name
 
 
 @pytest.mark.parametrize(("method", "case"), DREG_CASES)

@@ -316,8 +316,10 @@ def evaluate_saved_model(
             f"--eval_K={K}: a SavedModel draws all psi of a z at once; give at most {MAX_COUNT}"
         )
     # As for the run's own row, whose export it mostly is: then explicit q(z|x) draw the same z.
-    rows = architecture.rows_per_call(config.model)
-    plan = plans.make(config.row, M, K, config.method.L, rows=rows)
+    rows, row = architecture.rows_per_call(config.model), config.row
+    if row.shares_psi:
+        row = row._replace(mixture_size=plans.most_at_once(row, K))
+    plan = plans.make(row, M, K, config.method.L, rows=rows)
     score = saved_models.make_scorer(log_weights, plan, K)
     digest, seed = saved_models.digest(path), config.training.seed
     name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"

@@ -131,9 +131,10 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
         if f"pareto_k_{level}" in scores:
             rows.append((f"Pareto k of the weights, {level}", _plain(scores[f"pareto_k_{level}"])))
     if K and row.has_tau:
+        proposal = "mixture" if row.mixes else "tau"
         rows += [
             ("KL(tau||q(psi|x))", _nats(scores["kl_tau_mixing"])),
-            ("KL(tau||q(psi|x,z)), at least", _nats(scores["kl_tau_posterior"])),
+            (f"KL({proposal}||q(psi|x,z)), at least", _nats(scores["kl_tau_posterior"])),
         ]
     if K:
         rows.append(("KL(q(psi|x)||q(psi|x,z)), at least", _nats(scores["kl_mixing_posterior"])))
@@ -218,7 +219,7 @@ def warnings(scores: dict[str, Any]) -> list[str]:
 def _estimate(row: Method) -> str:
     if row.inverse == "none":
         return "IWAE"
-    return "DIWHVI" if row.has_tau else row.name.upper()
+    return "DIWHVI" if row.inverse == "tau" else row.name.upper()
 
 
 def _nats(score: dict[str, float | None]) -> str:

@@ -4,7 +4,8 @@ The log of a mean of M weights has a standard error of about CV / sqrt(M), with 
 coefficient of variation, and is below log p(x) by about CV^2 / (2 M). To stop as soon as the
 draws at hand look good would choose M by the very weights that are averaged, which need not
 bound anything. Draws that a pilot has chosen M by are never scored: given M, a score is an
-ordinary M-sample bound.
+ordinary M-sample bound. The weights of z that share psi depend on each other, so their error may
+be larger than the pilot tells.
 """
 
 import numpy as np

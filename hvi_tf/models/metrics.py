@@ -26,7 +26,7 @@ def of_objective(objective: Objective, K: int) -> Metrics:
         "ess_outer": bounds.effective_sample_size(log_weights),
         "ess_inner": bounds.effective_sample_size(log_ratios),
     }
-    if K > 0 and objective.method.has_tau:
+    if K > 0 and objective.method.inverse == "tau":
         terms["kl_tau_mixing"] = (densities.log_tau - densities.log_q_psi)[1:]
     metrics = {name: tf.reduce_mean(term) for name, term in terms.items()}
     metrics["kl_z"] = metrics["log_q_z_upper"] - metrics["log_prior"]

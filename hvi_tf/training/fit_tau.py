@@ -56,7 +56,7 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
         **dict(posterior="gaussian", svi_steps=None, pi="uniform", sir=False),
         **dict(double_sampling=False, encoder_objective="elbo", estimator="auto"),
         **dict(eval_steps=None, kl_annealing_steps=0, max_steps=0, patience=0),
-        **dict(inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0, minutes=0.0),
+        **dict(inner_free_bits=0.0, outer_free_bits=0.0, tau_steps=0, minutes=0.0, defensive=0.0),
     }
     return config_lib.derive(base | fresh, **given)
 
