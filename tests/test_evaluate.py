@@ -74,6 +74,22 @@ def test_every_method_can_be_scored(bound, tmp_path):
     workdir.close()
 
 
+@pytest.mark.parametrize("bound", ["hvm", "iwhvi", "diwhvi", "diwhvi-mixture"])
+@pytest.mark.parametrize("prior", ["normal", "hierarchical"])
+def test_every_row_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_path):
+    own = dict(bound=bound, prior=prior, K=None, eval_images=100, eval_M=20, eval_K=400)
+    if prior == "hierarchical":
+        own["eval_L"] = 400
+    configs = [settings(**own, estimator=name) for name in ("diwhvi", "diwhvi-mixture")]
+    workdir = workdirs.create_or_open(tmp_path, settings(**own))
+    model = make_vae(configs[0], 12)
+    scores = [evaluate.evaluate(config, model, DATA, workdir, step=1) for config in configs]
+    for name in ("log_likelihood", "bound"):
+        one, two = (score[name]["mean"] for score in scores)
+        assert 0.0 < abs(one - two) < 1.0  # of networks that nobody trained
+    workdir.close()
+
+
 def test_any_model_can_be_refined_and_scored(run, tmp_path):
     """One of iwhvi: BSVI, SVI, and DIWHVI of up to five times the draws; all in files."""
     few = dict(eval_images=120, eval_steps=6, eval_M=2, eval_svi_learning_rate=0.1)

@@ -57,7 +57,7 @@ PRESETS: dict[str, Settings] = {
     ),
     "full": dict(
         models=list(MODELS), training="full", M=[100, 1_000, 5_000], K=[0, 10, 100],
-        shared_K=[100, 1_000, 5_000, 20_000], equisample_K=[1, 10], images=24, repetitions=1,
+        shared_K=[100, 1_000, 5_000, 20_000], equisample_K=[1, 10], images=16, repetitions=1,
         ais_steps=1_000,
     ),
 }  # fmt: skip
@@ -319,6 +319,6 @@ EXPERIMENT = Experiment(
             "Models of 3 epochs, 40 images, M up to 1,000 and K up to 2,000 in place of 5,000 and "
             "20,000."
         ),
-        full="Models of 30 epochs in place of 10,000, and 24 images.",
+        full="Models of 30 epochs in place of 10,000, and 16 images.",
     ),
 )
