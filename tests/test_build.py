@@ -163,7 +163,12 @@ def test_imports_point_one_way():
         assert outside_package(name) == set(), name
     core = {"hvi_tf.bounds", "hvi_tf.methods"}
     assert outside_package("hvi_tf.hierarchy") == {"hvi_tf.bounds"}
-    assert outside_package("hvi_tf.sampling") == core | {"hvi_tf.hierarchy", "hvi_tf.noise"}
+    shared = {"hvi_tf.mixtures", "hvi_tf.pairs"}
+    assert outside_package("hvi_tf.mixtures") == {
+        *("hvi_tf.bounds", "hvi_tf.noise", "hvi_tf.pairs")
+    }
+    of_draws = {"hvi_tf.hierarchy", "hvi_tf.noise"}
+    assert outside_package("hvi_tf.sampling") == core | shared | of_draws
     terms = {"hvi_tf.sampling", "hvi_tf.subsampling"}
     assert outside_package("hvi_tf.subsampling") == {
         *("hvi_tf.bounds", "hvi_tf.noise", "hvi_tf.sampling")
@@ -174,7 +179,7 @@ def test_imports_point_one_way():
         *(core | terms),
         *("hvi_tf.gradients", "hvi_tf.svi"),
     }
-    for name in ("hvi_tf.callables", "hvi_tf.noise"):
+    for name in ("hvi_tf.callables", "hvi_tf.noise", "hvi_tf.pairs"):
         assert outside_package(name) == set(), name
     for name in ("hvi_tf.jackknife", "hvi_tf.diagnostics"):
         assert outside_package(name) == {"hvi_tf.bounds"}, name
