@@ -194,6 +194,8 @@ def test_a_command_prints_its_tables_and_stores_them(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| score: MxK, or steps of SVI | images/s |" in done.stdout
     found = json.loads(out.read_text())
+    load = found["provenance"]["load_before"]
+    assert f"Load before it (1, 5, 15 minutes): {', '.join(map(str, load))}." in done.stdout
     assert found["evaluations"][0]["peak"]["host"] > 100.0
     assert "share of the product rate: score 5x2" in found["ratios"]
     wrong = subprocess.run([*command, "--families=Q"], capture_output=True, text=True)

@@ -170,6 +170,8 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
+    # Of the last 1, 5 and 15 minutes: busy cores slow some frameworks more than others.
+    load = [round(n, 2) for n in os.getloadavg()]
     out, store, check = (
         validation.local_path(f"--{name}", FLAGS[name].value) for name in ("out", "store", "check")
     )
@@ -178,7 +180,7 @@ def run() -> None:
     def keep(results: dict[str, Any]) -> None:
         versions = {**now["versions"], **results.get("frameworks", {})}
         about = {
-            "provenance": {**now, "versions": versions},
+            "provenance": {**now, "versions": versions, "load_before": load},
             "ratios": regression.ratios(results),
         }
         if FLAGS.out:
@@ -187,7 +189,9 @@ def run() -> None:
             write(store, about)
 
     ratios = regression.ratios(measure(keep))
-    show(f"{counted(2 if FLAGS.quick else FLAGS.rounds, 'round')}. {provenance()}.")
+    count = counted(2 if FLAGS.quick else FLAGS.rounds, "round")
+    before = ", ".join(map(str, load))
+    show(f"{count}. {provenance()}. Load before it (1, 5, 15 minutes): {before}.")
     if stored is not None:
         show(regression.check(stored, ratios))
 
