@@ -26,7 +26,8 @@ from tests.stored import RESULTS, stored_results, stored_rows
 
 NAMES = list(catalogue.ENTRIES)
 # Of the results that are committed.
-PRESETS = {**dict.fromkeys(NAMES, "quick"), "nats-per-minute": "full"}
+_FULL = ("nats-per-minute", "shared-inverse")
+PRESETS = {**dict.fromkeys(NAMES, "quick"), **dict.fromkeys(_FULL, "full")}
 
 
 def as_json(values):
@@ -58,7 +59,7 @@ def test_the_documented_results_are_what_their_rows_say(name):
     assert stored["settings"] == json.loads(json.dumps(settings))
     assert stored["about"] == experiment.about
     assert stored["caveat"] == measuring._caveat(experiment, stored, settings)
-    if not changes:
+    if not changes and PRESETS[name] == "quick":
         minutes = int(re.findall(r"\d+", catalogue.ENTRIES[name].quick)[-1])
         assert round(stored["seconds"] / 60) <= minutes
     for figure in stored["figures"]:
