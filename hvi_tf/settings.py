@@ -96,9 +96,10 @@ class MethodConfig:
     )
     gradient: str = _flag(
         None,
-        "Gradient estimator: reparameterized (default, but gdreg for iwhvi and diwhvi); dreg = "
-        "doubly reparameterized for tau (Sobolev & Vetrov 2019, eq 9); gdreg = for tau, q and rho; "
-        "iwae-dreg = for an explicit q; stl = q's path only; dreg-biased = for study only.",
+        "Gradient estimator: reparameterized (default, but gdreg for iwhvi and diwhvi, dreg for "
+        "diwhvi-mixture); dreg = doubly reparameterized for tau (Sobolev & Vetrov 2019, eq 9); "
+        "gdreg = for tau, q and rho; iwae-dreg = for an explicit q; stl = q's path only; "
+        "dreg-biased = for study only.",
     )
     backward_samples: int = _flag(
         0,
@@ -110,8 +111,8 @@ class MethodConfig:
     )
     defensive: float = _flag(
         0.0,
-        "Share of q(psi|x) in the mixture that diwhvi-mixture draws psi from: a positive one "
-        "bounds the weights.",
+        "Share of q(psi|x) in the mixture from which diwhvi-mixture draws psi. If positive, the "
+        "weights are bounded.",
         0.0,
         0.99,
     )
@@ -414,15 +415,18 @@ class EvaluationConfig:
         1e3,
     )
     eval_K: int = _flag(
-        20, "Draws of psi per z in the evaluation, where q is hierarchical.", 0, MAX_EVAL_COUNT
+        20,
+        "Draws of psi in the evaluation, where q is hierarchical: for each z, or that z share.",
+        0,
+        MAX_EVAL_COUNT,
     )
     eval_defensive: float = _flag(
         0.0, "As --defensive, in the evaluation by diwhvi-mixture.", 0.0, 0.99
     )
     eval_mixture_size: int = _flag(
         MIXTURE_SIZE,
-        "At most how many z share --eval_K psi in the evaluation by diwhvi-mixture; more come in "
-        "groups. Fewer make a tighter bound that takes longer. 0: all.",
+        "At most how many z share --eval_K psi in the evaluation by diwhvi-mixture; a larger M is "
+        "split into groups. 0: all z share them.",
         0,
         MAX_EVAL_COUNT,
     )

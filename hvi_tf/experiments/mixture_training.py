@@ -48,12 +48,12 @@ QUANTITIES = ("log_likelihood", "kl_tau_mixing")
 
 
 def _contestants(M: int, K: int) -> list[tuple[str, int]]:
-    """Own psi; as many shared ones; and as many shared ones as all own ones together."""
+    """DIWHVI with K psi for each z; the mixture with K and with M K shared psi."""
     return [(OWN, K), (MIXTURE, K), (MIXTURE, M * K)]
 
 
 def _to_train(M: int, K: int) -> list[tuple[str, int]]:
-    """Those with M K psi in all."""
+    """The contestants with M K psi in all."""
     own, _, mixture = _contestants(M, K)
     return [own, mixture]
 

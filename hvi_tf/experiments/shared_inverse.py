@@ -141,7 +141,7 @@ def _measure_bounds(run: Run, cell: Cell, context: Context) -> list[Row]:
 
 
 def _scores(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[_Score]:
-    """Every contestant at each of its K; what was scored before a stop is not scored again."""
+    """Scores by every contestant at each of its K; an interrupted cell resumes."""
     s = cell.settings
     for label, (name, counts, changes) in CONTESTANTS.items():
         method = METHODS[name]._replace(**changes)
