@@ -190,9 +190,9 @@ def tau_path_factor(
 
     With w = softmax_m alpha and v = softmax_k beta, autodiff sends -c_out w v dbeta_mk
     along the path through psi_k. Equation 9 of Sobolev & Vetrov 2019, with warm-ups,
-    sends c_out w v [c_in (1 - v - c_out (v - s)) - 1] dbeta_mk, where s is the weight of psi_k
-    in the bound: w v, or its sum over m if psi_k is shared by all z. This is their ratio,
-    which needs no division; without warm-ups it is v (2 - w), and 2 v - s if shared.
+    sends c_out w v [c_in (1 - v (1 + c_out (1 - w))) - 1] dbeta_mk. This is their ratio,
+    which needs no division; without warm-ups it is v (2 - w). Where all z share psi_k, the sum
+    of w v over m takes the place of w v.
 
     Returns:
         `[K+1, M, B]`; the entry of psi_0 has no meaning, tau did not draw it.
@@ -200,12 +200,12 @@ def tau_path_factor(
     log_ratios = inner_log_ratios(densities, inner)
     v = normalised_weights(log_ratios)
     w = normalised_weights(outer_log_weights(densities, inner, outer))
-    s = w * v
-    if shared:
-        s = tf.reduce_sum(s, axis=1, keepdims=True)
     inner = as_weight(inner, v.dtype)
     outer = as_weight(outer, v.dtype)
-    return 1.0 - inner * (1.0 - v - outer * (v - s))
+    if shared:
+        of_bound = tf.reduce_sum(w * v, axis=1, keepdims=True)
+        return 1.0 - inner * (1.0 - v - outer * (v - of_bound))
+    return 1.0 - inner * (1.0 - v * (1.0 + outer * (1.0 - w)))
 
 
 def rho_path_factor(

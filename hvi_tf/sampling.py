@@ -242,7 +242,8 @@ def inner_log_densities(
         psi: `[K, M, B, Dpsi]` or `[K, 1, B, Dpsi]`, any draws.
         tau: `inverse(model, method, x, z)`, if it is known already.
     """
-    if psi.shape[1] == 1 and z.shape[0] != 1:
+    is_shared = psi.shape[1] == 1 and z.shape[0] != 1
+    if is_shared:
         log_q_z = pairs.log_prob(model.conditional(psi[:, 0], x), z)
     else:
         log_q_z = model.conditional(psi, x).log_prob(z)
@@ -250,8 +251,9 @@ def inner_log_densities(
         return log_q_z, tf.zeros_like(log_q_z), tf.zeros_like(log_q_z)
     log_q_psi = model.mixing(x).log_prob(psi)
     log_tau = (inverse(model, method, x, z) if tau is None else tau).log_prob(psi)
-    # A shared psi has one density for all z.
-    return log_q_z, *(v + tf.zeros_like(log_q_z) for v in (log_q_psi, log_tau))
+    if is_shared:  # one density for all z
+        log_q_psi, log_tau = (v + tf.zeros_like(log_q_z) for v in (log_q_psi, log_tau))
+    return log_q_z, log_q_psi, log_tau
 
 
 def log_prior(model: Model, method: Method, z: tf.Tensor, zeta: tf.Tensor) -> tf.Tensor:
