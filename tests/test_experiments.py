@@ -133,6 +133,7 @@ def test_every_claim_can_fail_and_can_hold(name):
         lambda r, x: 1e3 * x,
         lambda r, x: -1e3 * x,
         lambda r, x: -1e3 * abs(x),
+        lambda r, x: 1e3 * abs(x),
         lambda r, x: 0.1 * x,
         lambda r, x: 1.0 / x if x else x,
         lambda r, x: x - 1e3 * (r["method"] == first),

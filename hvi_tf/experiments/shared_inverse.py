@@ -250,7 +250,7 @@ def _scores_table(model: str, rows: list[Row]) -> Table:
 
 
 def _shown(r: Row) -> str:
-    return plus_minus(r["value"], r["standard_error"])
+    return plus_minus(r["value"], r.get("standard_error"))
 
 
 def _gains_table(model: str, rows: list[Row], quantity: str, name: str) -> Table:
@@ -267,7 +267,7 @@ def _gains_table(model: str, rows: list[Row], quantity: str, name: str) -> Table
 
 
 def _signed(r: Row) -> str:
-    return signed(r["value"], float("nan") if r["standard_error"] is None else r["standard_error"])
+    return signed(*_with_error(r))
 
 
 def claims(rows: list[Row]) -> list[Claim]:
@@ -295,7 +295,7 @@ def claims(rows: list[Row]) -> list[Claim]:
 
 
 def _with_error(r: Row) -> tuple[float, float]:
-    error = r["standard_error"]
+    error = r.get("standard_error")
     return r["value"], float("nan") if error is None else error
 
 
