@@ -186,7 +186,7 @@ def tau_path_factor(
     outer: float | tf.Tensor = 1.0,
     shared: bool = False,
 ) -> tf.Tensor:
-    """What turns the autodiff gradient at beta_mk into the doubly reparameterized one for psi_k.
+    """The factor from the autodiff gradient at beta_mk to psi_k's doubly reparameterized one.
 
     With w = softmax_m alpha and v = softmax_k beta, autodiff sends -c_out w v dbeta_mk
     along the path through psi_k. Equation 9 of Sobolev & Vetrov 2019, with warm-ups,

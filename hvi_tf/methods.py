@@ -43,7 +43,7 @@ class Method(NamedTuple):
             every z: K of them (`K`), or M K of them (`MK`).
         zeta: what proposes zeta_1:L given z and stands for rho, under a hierarchical prior:
             `rho`: a trained rho(zeta|z); an explicit prior will do as well;
-            `rho mixture`: the mean over m of rho(zeta|z_m); likewise;
+            `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior will do as well;
             `prior`: rho := p(zeta);
             `psi_0`: zeta is the psi that generated z, and rho := p(zeta).
         K: draws of psi besides the psi_0 that generated z.

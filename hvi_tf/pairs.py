@@ -14,9 +14,9 @@ _REACH_OF_FLOAT32 = 1_000.0
 class Table:
     """Log-densities under components of batch shape `[M, B]`, prepared for many values.
 
-    Of diagonal Gaussians they are one matrix product, [v^2, v, 1] with
-    [-1/(2 s^2), mu/s^2, ...], in place of N M D squares. Large terms cancel in it if the scales
-    are far smaller than the distances between the means. The product is computed in float32
+    For diagonal Gaussians one matrix product of [v^2, v, 1] and [-1/(2 s^2), mu/s^2, ...] takes
+    the place of N M D squares. Its large terms cancel if the scales are far smaller than the
+    distances between the means. The product is computed in float32
     if that costs less than 1e-3 nats, else in float64. Each observation is decided separately,
     so its result does not depend on the others in its batch. On a GPU it is always float64.
 

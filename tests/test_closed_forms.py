@@ -124,7 +124,7 @@ class GaussianOracle:
         return z, np.concatenate([psi_0[None], psi]), zeta
 
     def log_mixture(self, values, mean, scale):
-        """Of values `[N, M', B, 2]`, by the mean density of M components `[M, B, 2]`."""
+        """Log of the mean density of M components `[M, B, 2]` at values `[N, M', B, 2]`."""
         of_each = [log_normal(values, component, np.diag(scale**2)) for component in mean]
         return np.log(np.mean(np.exp(of_each), axis=0))
 

@@ -86,7 +86,7 @@ def test_every_row_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_pat
     scores = [evaluate.evaluate(config, model, DATA, workdir, step=1) for config in configs]
     for name in ("log_likelihood", "bound"):
         one, two = (score[name]["mean"] for score in scores)
-        assert 0.0 < abs(one - two) < 1.0  # of networks that nobody trained
+        assert 0.0 < abs(one - two) < 1.0  # the networks are not trained
     workdir.close()
 
 

@@ -121,7 +121,7 @@ def test_chunked_equals_unchunked(method, prior, counts, chunks, group):
         kl_tau_mixing=tf.reduce_mean((d.log_tau - d.log_q_psi)[1:], [0, 1]),
         kl_tau_posterior=tf.reduce_mean(diagnostics.kl_tau_posterior(beta[1:]), 0),
     )
-    if method.mixes:  # it is told by draws of its own
+    if method.mixes:  # other draws estimate it
         del of_psi["kl_tau_mixing"]
     # In a last group that is not full, these are means over more z than are scored.
     expected |= {} if shared and M % group else of_psi

@@ -60,7 +60,7 @@ def test_a_stopped_cell_goes_on_to_the_same_rows(tmp_path, interrupted):
 
 
 def test_equal_time_is_no_more_time():
-    """Of the mixture's K that take no longer than DIWHVI, the largest counts."""
+    """The largest K counts whose mixture takes no longer than DIWHVI."""
     where = dict(model="IWHVI", M=10, seed=0)
     rows = [row("DIWHVI", "bound", -90.0, seconds=1.0, K=5, **where)]
     for K, seconds in ((10, 0.1), (100, 0.9), (1_000, 1.1)):

@@ -170,7 +170,7 @@ def main(argv: list[str]) -> None:
 def run() -> None:
     """See `main`."""
     now = record()  # of the source as it was imported
-    # Of the last 1, 5 and 15 minutes: busy cores slow some frameworks more than others.
+    # Averages over 1, 5 and 15 minutes. Busy cores slow some frameworks more than others.
     load = [round(n, 2) for n in os.getloadavg()]
     out, store, check = (
         validation.local_path(f"--{name}", FLAGS[name].value) for name in ("out", "store", "check")

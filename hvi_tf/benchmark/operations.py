@@ -74,7 +74,7 @@ _SUMS = {"Sum", "Mean", "Max", "BiasAddGrad"}
 def count(function: Any) -> Operations:
     """The operations of one call of a concrete function.
 
-    Of a condition the first branch counts: this package puts the usual case there.
+    A `tf.cond` counts as its first branch, where this package puts the usual case.
 
     Raises:
         ValueError: if a shape, or how often a loop is run, depends on the data.
