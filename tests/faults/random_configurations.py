@@ -60,6 +60,7 @@ DRAWN = {
     "L": [1, 2, 3, 7, 50, 0],
     "gradient": ["reparameterized", "dreg", "gdreg", "iwae-dreg", "stl", "dreg-biased"],
     "backward_samples": [0, 1, 2, 3, 6, 50],
+    "defensive": [0.0, 1e-30, 0.2, 0.99, 1.0],
     "prior": ["normal", "hierarchical"],
     "posterior": ["gaussian", "iaf", "realnvp", "hierarchical"],
     "svi_steps": [1, 2, 3, 8],
@@ -122,6 +123,8 @@ DRAWN = {
     "eval_tolerance": [0.0, 0.1],
     "eval_K": [0, 20, 10_000_000],
     "eval_L": [1, 20],
+    "eval_defensive": [0.0, 0.2],
+    "eval_mixture_size": [0, 1, 1_000],
     "eval_split": ["test", "validation", "train", "all"],
     "eval_images": [1, 100],
     "eval_svi_learning_rate": [0.0, 0.02, 10.0],
@@ -144,6 +147,7 @@ SELDOM = {
     *("dataset", "split", "split_seed", "data_dir", "manual_dir", "epochs", "max_steps", "minutes"),
     *("patience", "checkpoint_every", "eval_every", "steps_per_call", "tau_epochs", "estimator"),
     *("eval_steps", "eval_M", "eval_tolerance", "eval_K", "eval_L", "eval_split", "eval_images"),
+    *("eval_defensive", "eval_mixture_size"),
     *("eval_svi_learning_rate", "num_samples", "ais_chains", "ais_steps", "ais_leapfrog_steps"),
 }
 # How many values, the last ones, are for few: thousands of rows, or out of range.
@@ -151,6 +155,7 @@ RARE = {
     **{"K": 3, "M": 2, "L": 2, "hidden": 1, "resnet_channels": 1, "pixelcnn_kernels": 2},
     **{
         "num_flows": 1,
+        "defensive": 1,
         "svi_steps": 1,
         "learning_rate": 1,
         "svi_learning_rate": 1,
