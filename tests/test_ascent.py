@@ -1,6 +1,7 @@
 """The loop of hvi.fit: variables and optimizers it takes, and how it ends early."""
 
 import _thread
+import signal
 import threading
 import time
 
@@ -67,6 +68,15 @@ def test_chunks_of_steps_change_nothing(monkeypatch):
     np.testing.assert_array_equal(whole, fit(tf.Variable(ONES), steps=40))
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    """A shell starts a background job with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_ctrl_c_ends_a_fit_and_keeps_its_course():
     loc, again = tf.Variable(ONES), tf.Variable(ONES)
     pressed = []
