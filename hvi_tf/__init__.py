@@ -11,11 +11,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hvi_tf import bounds, diagnostics, jackknife, svi
-    from hvi_tf.ascent import FitDiverged, FitInterrupted
-    from hvi_tf.callables import Callables
-    from hvi_tf.gradients import ParameterGroups
-    from hvi_tf.hierarchy import (
+    from hvi_tf import bounds
+    from hvi_tf.bounds import diagnostics, jackknife
+    from hvi_tf.inference import svi
+    from hvi_tf.inference.ascent import FitDiverged, FitInterrupted
+    from hvi_tf.inference.callables import Callables
+    from hvi_tf.inference.evidence import (
+        Evidence,
+        draw,
+        evidence,
+        fit,
+        refined_evidence,
+        value_and_gradients,
+    )
+    from hvi_tf.inference.gradients import ParameterGroups
+    from hvi_tf.inference.hierarchy import (
         Hierarchy,
         hmc_posterior,
         kl_lower,
@@ -24,17 +34,9 @@ if TYPE_CHECKING:
         log_density_upper,
         mutual_information,
     )
-    from hvi_tf.inference import (
-        Evidence,
-        draw,
-        evidence,
-        fit,
-        refined_evidence,
-        value_and_gradients,
-    )
-    from hvi_tf.methods import METHODS
-    from hvi_tf.sampling import LatentSample, Model, log_densities
-    from hvi_tf.svi import SVI, LocalModel
+    from hvi_tf.inference.methods import METHODS
+    from hvi_tf.inference.sampling import LatentSample, Model, log_densities
+    from hvi_tf.inference.svi import SVI, LocalModel
 
 if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends with one line.
     raise ImportError(
@@ -44,61 +46,38 @@ if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends wi
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "METHODS",
-    "SVI",
-    "Callables",
-    "Evidence",
-    "FitDiverged",
-    "FitInterrupted",
-    "Hierarchy",
-    "LatentSample",
-    "LocalModel",
-    "Model",
-    "ParameterGroups",
-    "bounds",
-    "diagnostics",
-    "draw",
-    "evidence",
-    "fit",
-    "hmc_posterior",
-    "jackknife",
-    "kl_lower",
-    "kl_upper",
-    "log_densities",
-    "log_density_lower",
-    "log_density_upper",
-    "mutual_information",
-    "refined_evidence",
-    "svi",
-    "value_and_gradients",
-]
-
+# Where each public name is defined. A module stands for itself.
 _HOME_OF = {
-    "METHODS": "methods",
-    "SVI": "svi",
-    "Callables": "callables",
-    "Evidence": "inference",
-    "FitDiverged": "ascent",
-    "FitInterrupted": "ascent",
-    "Hierarchy": "hierarchy",
-    "LatentSample": "sampling",
-    "LocalModel": "svi",
-    "Model": "sampling",
-    "ParameterGroups": "gradients",
-    "draw": "inference",
-    "evidence": "inference",
-    "fit": "inference",
-    "hmc_posterior": "hierarchy",
-    "kl_lower": "hierarchy",
-    "kl_upper": "hierarchy",
-    "log_densities": "sampling",
-    "log_density_lower": "hierarchy",
-    "log_density_upper": "hierarchy",
-    "mutual_information": "hierarchy",
-    "refined_evidence": "inference",
-    "value_and_gradients": "inference",
+    "METHODS": "inference.methods",
+    "SVI": "inference.svi",
+    "Callables": "inference.callables",
+    "Evidence": "inference.evidence",
+    "FitDiverged": "inference.ascent",
+    "FitInterrupted": "inference.ascent",
+    "Hierarchy": "inference.hierarchy",
+    "LatentSample": "inference.sampling",
+    "LocalModel": "inference.svi",
+    "Model": "inference.sampling",
+    "ParameterGroups": "inference.gradients",
+    "bounds": "bounds",
+    "diagnostics": "bounds.diagnostics",
+    "draw": "inference.evidence",
+    "evidence": "inference.evidence",
+    "fit": "inference.evidence",
+    "hmc_posterior": "inference.hierarchy",
+    "jackknife": "bounds.jackknife",
+    "kl_lower": "inference.hierarchy",
+    "kl_upper": "inference.hierarchy",
+    "log_densities": "inference.sampling",
+    "log_density_lower": "inference.hierarchy",
+    "log_density_upper": "inference.hierarchy",
+    "mutual_information": "inference.hierarchy",
+    "refined_evidence": "inference.evidence",
+    "svi": "inference.svi",
+    "value_and_gradients": "inference.evidence",
 }
+
+__all__ = sorted(_HOME_OF)
 
 
 def __dir__() -> list[str]:
@@ -106,10 +85,14 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME_OF:
-        if _HOME_OF[name] in ("inference", "ascent"):  # whose optimizers are of Keras
-            importlib.import_module("hvi_tf.startup").check_keras_backend()
-        return getattr(importlib.import_module(f"hvi_tf.{_HOME_OF[name]}"), name)
-    if name in __all__:
-        return importlib.import_module(f"hvi_tf.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = _HOME_OF[name]
+    if home in ("inference.ascent", "inference.evidence"):  # They use optimizers of Keras.
+        importlib.import_module("hvi_tf.runtime.startup").check_keras_backend()
+    module = importlib.import_module(f"hvi_tf.{home}")
+    return (
+        module
+        if home.split(".")[-1] == name and not hasattr(module, name)
+        else getattr(module, name)
+    )

@@ -28,8 +28,9 @@ from typing import Any, NamedTuple
 # `python launch/sweep.py` has only launch/ on its path; in a clone the package is next to it.
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
-from hvi_tf import files, validation
+from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError, one_line
+from hvi_tf.storage import files
 
 INTERRUPTED = 130
 LAST_BYTES = 2**20  # of a log, among which its error is looked for

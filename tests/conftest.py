@@ -39,7 +39,7 @@ def eager():
 @pytest.fixture
 def interrupted(monkeypatch):
     """A context in which a signal asks every loop to stop, and one does."""
-    from hvi_tf.interrupts import Interrupted, StopRequest
+    from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 
     @contextlib.contextmanager
     def context():
@@ -55,8 +55,8 @@ def interrupted(monkeypatch):
 @pytest.fixture(scope="session")
 def mnist_dir(tmp_path_factory):
     """A folder in which TFDS has prepared MNIST from the packaged files."""
+    from hvi_tf.config.settings import DataConfig
     from hvi_tf.data import datasets
-    from hvi_tf.settings import DataConfig
 
     folder = tmp_path_factory.mktemp("tfds")
     datasets.load(DataConfig(data_dir=str(folder)))

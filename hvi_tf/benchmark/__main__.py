@@ -19,7 +19,6 @@ from typing import Any
 
 from absl import flags
 
-from hvi_tf import command_line, files, validation
 from hvi_tf.benchmark import cells as cells_lib
 from hvi_tf.benchmark import regression, tables
 from hvi_tf.benchmark.cells import (
@@ -30,9 +29,12 @@ from hvi_tf.benchmark.cells import (
     Cell,
     Family,
 )
+from hvi_tf.cli import exits as command_line
+from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
-from hvi_tf.progress import counted
-from hvi_tf.provenance import provenance, record
+from hvi_tf.runtime.progress import counted
+from hvi_tf.storage import files
+from hvi_tf.storage.provenance import provenance, record
 
 FLAGS = flags.FLAGS
 

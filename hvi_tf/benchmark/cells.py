@@ -2,10 +2,10 @@
 
 from typing import Any, NamedTuple
 
-from hvi_tf import config as config_lib
-from hvi_tf.config import Config
+from hvi_tf.config import config as config_lib
+from hvi_tf.config.config import Config
 from hvi_tf.errors import UserError
-from hvi_tf.methods import METHODS
+from hvi_tf.inference.methods import METHODS
 
 
 class Cell(NamedTuple):

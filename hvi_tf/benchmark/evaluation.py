@@ -4,11 +4,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import log_likelihood, plans, svi_scores
 from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Evaluation
 from hvi_tf.benchmark.operations import Operations
 from hvi_tf.benchmark.training import noise_images
+from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import plans
+from hvi_tf.inference import refined_scores as svi_scores
 from hvi_tf.models.vae import make_vae
 
 

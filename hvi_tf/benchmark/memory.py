@@ -5,8 +5,8 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-from hvi_tf import files
 from hvi_tf.benchmark.cells import Cell, Evaluation
+from hvi_tf.storage import files
 
 
 class Peak(NamedTuple):

@@ -20,9 +20,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import sampling, seeds, svi
+from hvi_tf import seeds
 from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.training import Step
+from hvi_tf.inference import sampling, svi
 from hvi_tf.models.vae import VAE, make_vae
 
 Run = Callable[[int], Any]

@@ -7,10 +7,10 @@ slow hour; times do not.
 import pathlib
 from typing import Any, NamedTuple
 
-from hvi_tf import files
 from hvi_tf.benchmark.peers.compare import OURS
 from hvi_tf.benchmark.tables import table
 from hvi_tf.errors import UserError
+from hvi_tf.storage import files
 
 Ratios = dict[str, dict[str, float]]  # by name: a value and what tells its spread
 

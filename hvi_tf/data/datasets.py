@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hvi_tf import validation
+from hvi_tf.config import rules as validation
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError, first_line
-from hvi_tf.settings import DataConfig
 
 _PACKAGED_FILES = pathlib.Path(__file__).parent
 _READ_BATCH = 1_000

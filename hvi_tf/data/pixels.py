@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from hvi_tf.config.settings import ModelConfig
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.settings import ModelConfig
 
 # Pixels looked at in one go: what comes from the disk stays in the processor's cache.
 _CHUNK = 1 << 18

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from hvi_tf import files
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.errors import UserError, first_line
-from hvi_tf.locks import InUseError, Lock
-from hvi_tf.progress import duration
-from hvi_tf.settings import DataConfig
+from hvi_tf.runtime.progress import duration
+from hvi_tf.storage import files
+from hvi_tf.storage.locks import InUseError, Lock
 
 
 class Needs(NamedTuple):

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import hierarchy, sampling
 from hvi_tf.evaluation import ais
-from hvi_tf.hierarchy import Hierarchy
+from hvi_tf.inference import hierarchy, sampling
+from hvi_tf.inference.hierarchy import Hierarchy
 
 
 class AnnealedScores(NamedTuple):

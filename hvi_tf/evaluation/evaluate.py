@@ -9,24 +9,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, files, log_likelihood, plans, saved_models, seeds, svi_scores
-from hvi_tf.config import Config
+from hvi_tf import seeds
+from hvi_tf.config.config import Config
+from hvi_tf.config.estimators import counts, estimator, estimator_row
+from hvi_tf.config.settings import MAX_COUNT, EvaluationConfig
 from hvi_tf.data import datasets, pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import annealing, resumable, tolerance
+from hvi_tf.evaluation import adaptive as tolerance
+from hvi_tf.evaluation import annealing
+from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import saved_model as saved_models
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
-from hvi_tf.evaluation.estimators import counts, estimator, estimator_row
-from hvi_tf.evaluation.resumable import Job
-from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.methods import MIXTURE_SIZE
+from hvi_tf.evaluation.jobs import Job
+from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import plans
+from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.methods import MIXTURE_SIZE
+from hvi_tf.inference.plans import Plan
+from hvi_tf.inference.refined_scores import RefinedScores
+from hvi_tf.inference.svi import SVI
 from hvi_tf.models import architecture
 from hvi_tf.models.vae import VAE
-from hvi_tf.plans import Plan
-from hvi_tf.settings import MAX_COUNT, EvaluationConfig
-from hvi_tf.svi import SVI
-from hvi_tf.svi_scores import RefinedScores
-from hvi_tf.workdir import Workdir
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.storage import files
+from hvi_tf.storage.workdir import Workdir
 
 # Of SVI in the published scores.
 REFINEMENT_STEPS, MOMENTUM, CLIP_NORM = 500, 0.5, 1.0

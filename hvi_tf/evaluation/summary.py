@@ -4,13 +4,14 @@ import math
 import shlex
 from typing import Any
 
-from hvi_tf import diagnostics, sampling
-from hvi_tf.config import Config
+from hvi_tf.bounds import diagnostics
+from hvi_tf.config.config import Config
 from hvi_tf.evaluation import evaluate
-from hvi_tf.methods import METHODS, Method
-from hvi_tf.progress import counted, duration
+from hvi_tf.inference import sampling
+from hvi_tf.inference.methods import METHODS, Method
+from hvi_tf.runtime.progress import counted, duration
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.loop import TrainingResult
-from hvi_tf.workdir import Workdir
 
 
 def table(

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf import command_line
+from hvi_tf.cli import exits as command_line
 from hvi_tf.models import networks
 
 

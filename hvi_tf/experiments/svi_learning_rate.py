@@ -1,90 +1,10 @@
-"""How fast the inner SVI loop should learn: bounds of a trained run against its rate.
+"""Compares learning rates of SVI for a trained run."""
 
-    python -m hvi_tf.experiments.svi_learning_rate --workdir=runs/vae
-
-Shu et al. 2019 take over a rate of 1.0 from a program that climbs the mean of 50 images,
-which is 1/50 of it for each; ours climbs the ELBO of each image. Nothing is trained or
-written.
-"""
-
-import pathlib
-from typing import TYPE_CHECKING
-
-import numpy as np
 from absl import flags
 
-from hvi_tf import command_line, validation
-from hvi_tf import workdir as workdirs
-from hvi_tf.errors import UserError
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-    from hvi_tf.models.vae import VAE
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.", required=True)
-_RATES = flags.DEFINE_list("rates", "0.02,0.05,0.1,0.2,0.5,1", "Learning rates per image.")
-_STEPS = flags.DEFINE_list("steps", "10,100,500", "Lengths of the loop.")
-_CLIPS = flags.DEFINE_list("clips", "1,0", "Clip norms per image; 0 does not clip.")
-_IMAGES = flags.DEFINE_integer("images", 200, "Validation images, the first ones.", 1)
-_DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.", 1)
-
-
-def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
-    """The model of a run at its best checkpoint, and its validation images as observed."""
-    run = workdirs.open_existing(path, writes=False)
-    from hvi_tf import seeds
-    from hvi_tf.data import datasets, pipeline
-    from hvi_tf.models.vae import make_vae
-    from hvi_tf.training.checkpoints import Checkpoints
-
-    data = datasets.load(run.config.data)
-    model = make_vae(run.config, data.test.shape[1])
-    Checkpoints(model, run).restore_best()
-    seed, likelihood = run.config.training.seed, run.config.model.likelihood
-    x = pipeline.fixed_observation(data.validation, likelihood, seed, seeds.Purpose.VALIDATE)
-    return model, x
-
-
-def table(model: "VAE", x: "tf.Tensor") -> str:
-    """A Markdown table: for every rate the bounds after every number of steps."""
-    steps = _numbers(_STEPS, int)
-    columns = [f"BSVI-{k} | ELBO after {k}" for k in steps]
-    lines = ["| clip | rate | " + " | ".join(columns) + " |", "|---" * (2 + 2 * len(steps)) + "|"]
-    for clip in _numbers(_CLIPS, float):
-        for rate in _numbers(_RATES, float):
-            cells = [_cell(model, x, k, rate, clip) for k in steps]
-            lines.append(f"| {clip:g} | {rate:g} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _numbers(flag: flags.FlagHolder, kind: type) -> list:
-    try:
-        return [kind(text) for text in flag.value]
-    except ValueError as error:
-        raise UserError(f"--{flag.name}={','.join(flag.value)}: must be numbers") from error
-
-
-def _cell(model: "VAE", x: "tf.Tensor", steps: int, rate: float, clip: float) -> str:
-    from hvi_tf import seeds, svi_scores
-
-    settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
-    score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
-    found = score(x, seeds.fold(model.seed, seeds.Purpose.VALIDATE))
-    return f"{np.mean(found.log_likelihood):.2f} | {np.mean(found.elbo):.2f}"
-
-
-def main(argv: list[str]) -> None:
-    """Prints the table."""
-    del argv
-
-    def command() -> None:
-        model, x = trained(validation.local_path("--workdir", _WORKDIR.value))
-        print(table(model, x[: _IMAGES.value]))
-        print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
-
-    command_line.run(command, lambda: command_line.again("hvi_tf.experiments.svi_learning_rate"))
-
+from hvi_tf.cli import exits
+from hvi_tf.experiments.bsvi import svi_learning_rate
 
 if __name__ == "__main__":
-    command_line.start(main, __doc__)
+    flags.adopt_module_key_flags(svi_learning_rate)
+    exits.start(svi_learning_rate.main, svi_learning_rate.__doc__)

@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 
-from hvi_tf import plans
+from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.errors import UserError
-from hvi_tf.methods import Method
+from hvi_tf.inference import plans
+from hvi_tf.inference.methods import Method
 from hvi_tf.models import likelihoods, networks, pixelcnn, resnet
 from hvi_tf.models.flows import Flow
-from hvi_tf.settings import MethodConfig, ModelConfig
 
 # Of which group of parameters each network is (`gradients.ParameterGroups`).
 GROUPS = {

@@ -12,13 +12,16 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import arguments, hierarchy, methods, sampling, seeds, startup, svi_scores
-from hvi_tf.gradients import ParameterGroups
-from hvi_tf.hierarchy import Hierarchy
+from hvi_tf import arguments, seeds
+from hvi_tf.config.settings import MethodConfig, ModelConfig
+from hvi_tf.inference import hierarchy, methods, sampling
+from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference.gradients import ParameterGroups
+from hvi_tf.inference.hierarchy import Hierarchy
+from hvi_tf.inference.svi import LocalModel
 from hvi_tf.models import architecture, distributions, likelihoods, networks
 from hvi_tf.models.architecture import GROUPS
-from hvi_tf.settings import MethodConfig, ModelConfig
-from hvi_tf.svi import LocalModel
+from hvi_tf.runtime import startup
 
 
 class Autoencoder(keras.Model):

@@ -3,8 +3,8 @@
 import tensorflow as tf
 
 from hvi_tf import bounds
-from hvi_tf.gradients import Objective, ParameterGroups
-from hvi_tf.svi import Refined
+from hvi_tf.inference.gradients import Objective, ParameterGroups
+from hvi_tf.inference.svi import Refined
 
 Metrics = dict[str, tf.Tensor]
 

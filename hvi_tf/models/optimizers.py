@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from hvi_tf.settings import TrainingConfig
+from hvi_tf.config.settings import TrainingConfig
 
 
 class Adam(keras.optimizers.Adam):

@@ -10,27 +10,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import (
+from hvi_tf import seeds
+from hvi_tf.bounds import LogDensities
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import MethodConfig, ModelConfig
+from hvi_tf.inference import (
     gradients,
-    log_likelihood,
     plans,
     sampling,
-    seeds,
     svi_gradients,
-    svi_scores,
 )
-from hvi_tf.ascent import as_optimizer
-from hvi_tf.bounds import LogDensities
-from hvi_tf.config import Config
-from hvi_tf.gradients import FreeBits, ParameterGroups
-from hvi_tf.log_likelihood import ImageScores
-from hvi_tf.models import metrics, observations, optimizers, replicas
+from hvi_tf.inference import (
+    image_scores as log_likelihood,
+)
+from hvi_tf.inference import (
+    refined_scores as svi_scores,
+)
+from hvi_tf.inference.ascent import as_optimizer
+from hvi_tf.inference.gradients import FreeBits, ParameterGroups
+from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.refined_scores import RefinedScores
+from hvi_tf.inference.svi import SVI
+from hvi_tf.models import metrics, observations, optimizers
+from hvi_tf.models import replica_noise as replicas
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
-from hvi_tf.settings import MethodConfig, ModelConfig
-from hvi_tf.svi import SVI
-from hvi_tf.svi_scores import RefinedScores
 
 
 class VAE(Autoencoder):

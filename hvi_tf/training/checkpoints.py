@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hvi_tf import config as config_lib
-from hvi_tf import distribution, files
+from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError, first_line
 from hvi_tf.models.vae import VAE
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.storage import files
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.state import TrainingState
-from hvi_tf.workdir import Workdir
 
 _SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
 _OVERHEAD = 64 * 2**20  # bytes of a file besides weights and optimizer, far above any

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hvi_tf.config import Config
+from hvi_tf.config.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError

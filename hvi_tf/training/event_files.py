@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from hvi_tf import files
+from hvi_tf.storage import files
 
 # TensorBoard reads the files of a folder in the order of their names, which begin with the
 # time. Whatever the clock says, what was gathered comes first.

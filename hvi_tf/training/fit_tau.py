@@ -7,14 +7,14 @@ along with it. What results is a run of its own.
 
 from typing import Any
 
-from hvi_tf import config as config_lib
-from hvi_tf import relevance
-from hvi_tf.config import Config
+from hvi_tf.config import config as config_lib
+from hvi_tf.config import relevance
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import EvaluationConfig, field_names
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.settings import EvaluationConfig, field_names
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.checkpoints import Checkpoints
-from hvi_tf.workdir import Workdir
 
 # What may differ from the run whose model is kept; its evaluation may differ, too.
 _OWN_SETTINGS = {

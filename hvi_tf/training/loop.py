@@ -7,23 +7,24 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, seeds
-from hvi_tf.config import Config
+from hvi_tf import seeds
+from hvi_tf.config.config import Config
 from hvi_tf.data import pipeline, pixels
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.interrupts import Interrupted, StopRequest
-from hvi_tf.log_likelihood import ImageScores
+from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models.vae import VAE
-from hvi_tf.progress import Progress, counted
-from hvi_tf.startup import StartUp
-from hvi_tf.svi_scores import RefinedScores
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime.interrupts import Interrupted, StopRequest
+from hvi_tf.runtime.progress import Progress, counted
+from hvi_tf.runtime.startup import StartUp
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import recovery
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.recovery import Recovery
 from hvi_tf.training.steps import StepMetrics, StepRunner
 from hvi_tf.training.summaries import MAX_IMAGE_SUMMARIES, Summaries
-from hvi_tf.workdir import Workdir
 
 # More epochs than these are not all told, or a run of millions would fill a disk with it.
 MAX_EPOCHS_TOLD = 10_000

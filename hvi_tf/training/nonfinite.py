@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import distribution, files, seeds
+from hvi_tf import seeds
 from hvi_tf.bounds import LogDensities
+from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.training.schedules import ScheduleValues
-from hvi_tf.workdir import Workdir
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.storage import files
+from hvi_tf.storage.workdir import Workdir
 
 MAX_DUMPS = 5  # of a run: each holds all weights
 LISTED = 20  # images in the JSON file

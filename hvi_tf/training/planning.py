@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hvi_tf import distribution, seeds
-from hvi_tf.config import Config
+from hvi_tf import seeds
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import MAX_EPOCHS
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.progress import counted
-from hvi_tf.settings import MAX_EPOCHS
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime.progress import counted
 from hvi_tf.training import loop
 from hvi_tf.training.steps import StepRunner
 

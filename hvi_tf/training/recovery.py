@@ -2,14 +2,14 @@
 
 import tensorflow as tf
 
-from hvi_tf.config import Config
+from hvi_tf.config.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import nonfinite
 from hvi_tf.training.checkpoints import Checkpoints
-from hvi_tf.workdir import Workdir
 
 MAX_IN_EPOCH = 10  # after which no policy goes on
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hvi_tf import command_line, files
-from hvi_tf.config import Config
+from hvi_tf.cli import exits as command_line
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import MAX_COUNT
 from hvi_tf.errors import UserError
-from hvi_tf.progress import counted
-from hvi_tf.settings import MAX_COUNT
-from hvi_tf.workdir import open_existing
+from hvi_tf.runtime.progress import counted
+from hvi_tf.storage import files
+from hvi_tf.storage.workdir import open_existing
 
 if TYPE_CHECKING:
     from hvi_tf.models.vae import VAE
@@ -59,8 +60,8 @@ def _step(arrays: dict[str, np.ndarray]) -> "Step":
     """Raises `ValueError` if the arrays are none that a step can be drawn from."""
     import tensorflow as tf
 
+    from hvi_tf.config.schedules import ScheduleValues
     from hvi_tf.training.nonfinite import Step
-    from hvi_tf.training.schedules import ScheduleValues
 
     x, rows, number = arrays["x"], arrays["rows"], int(arrays["number"])
     K, *rest = arrays["schedule"].tolist()

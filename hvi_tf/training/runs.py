@@ -6,18 +6,20 @@ The command line and the experiments both go through here.
 import functools
 from typing import NamedTuple
 
-from hvi_tf import config as config_lib
-from hvi_tf import devices, distribution, provenance
-from hvi_tf.config import Config
+from hvi_tf.config import config as config_lib
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.models.vae import VAE
-from hvi_tf.settings import DataConfig
-from hvi_tf.startup import StartUp
+from hvi_tf.runtime import devices
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime.startup import StartUp
+from hvi_tf.storage import provenance
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import loop
 from hvi_tf.training.checkpoints import Checkpoints
 from hvi_tf.training.loop import TrainingResult
-from hvi_tf.workdir import Workdir
 
 
 class Run(NamedTuple):

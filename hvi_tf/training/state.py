@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-from hvi_tf import files
+from hvi_tf.storage import files
 
 
 class TrainingState(tf.train.experimental.PythonState):

@@ -11,15 +11,18 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import diagnostics, distribution, files, seeds
-from hvi_tf.config import Config
-from hvi_tf.log_likelihood import ImageScores
+from hvi_tf import seeds
+from hvi_tf.bounds import diagnostics
+from hvi_tf.config.config import Config
+from hvi_tf.config.schedules import ScheduleValues
+from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.refined_scores import RefinedScores
+from hvi_tf.models.pictures import image_grid
 from hvi_tf.models.vae import VAE
-from hvi_tf.pictures import image_grid
-from hvi_tf.svi_scores import RefinedScores
+from hvi_tf.runtime import replicas as distribution
+from hvi_tf.storage import files
+from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import event_files
-from hvi_tf.training.schedules import ScheduleValues
-from hvi_tf.workdir import Workdir
 
 GRID = 8  # images per side of an image grid
 AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 
-from hvi_tf import files, provenance
+from hvi_tf.storage import files, provenance
 from tests.faults import FIGURES, LOG, LONG
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]

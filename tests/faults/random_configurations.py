@@ -29,10 +29,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from hvi_tf import config as config_lib
-from hvi_tf import provenance
+from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
-from hvi_tf.methods import METHODS
+from hvi_tf.inference.methods import METHODS
+from hvi_tf.storage import provenance
 
 PIXELS = 16  # images of 4x4
 STEPS = 3

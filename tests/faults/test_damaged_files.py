@@ -20,11 +20,12 @@ import scipy.io
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hvi_tf import files, seeds
+from hvi_tf import seeds
 from hvi_tf.data import preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import resumable
+from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.storage import files
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory
 

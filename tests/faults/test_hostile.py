@@ -12,18 +12,18 @@ import zipfile
 import pytest
 import tensorflow as tf
 
-from hvi_tf import config as config_lib
-from hvi_tf import files
-from hvi_tf import workdir as workdirs
-from hvi_tf.config import Config
+from hvi_tf.config import config as config_lib
+from hvi_tf.config.config import Config
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import summary
 from hvi_tf.models.vae import make_vae
-from hvi_tf.settings import DataConfig
+from hvi_tf.storage import files
+from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training.checkpoints import Checkpoints
-from tests import test_datasets, test_omniglot, test_svhn
+from tests.data import test_datasets, test_omniglot, test_svhn
 
 SETTINGS = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, jit_compile="off")
 

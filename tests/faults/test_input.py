@@ -20,17 +20,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hvi_tf as hvi
-from hvi_tf import commands, flagfiles, main, seeds
-from hvi_tf import config as config_lib
-from hvi_tf import workdir as workdirs
+from hvi_tf import seeds
+from hvi_tf.cli import flagfiles, main
+from hvi_tf.cli import modes as commands
+from hvi_tf.config import config as config_lib
+from hvi_tf.config import schedules
 from hvi_tf.data import pipeline, pixels
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
-from hvi_tf.training import loop, schedules
-from tests.analytic import LinearGaussian, Refinable
+from hvi_tf.storage import workdir as workdirs
+from hvi_tf.training import loop
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory
+from tests.oracles.analytic import LinearGaussian, Refinable
 
 Result = collections.namedtuple("Result", "status out err")
 

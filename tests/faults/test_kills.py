@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hvi_tf.interrupts import Interrupted, StopRequest
+from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 from tests.faults import count, record, traces
 from tests.faults.tiny import Run, in_step
 from tests.faults.victims import ROOT, SIZES
@@ -148,7 +148,7 @@ def test_a_second_signal_does_not_wait_for_a_call_that_is_not_python(number, sta
     """In the place of TensorFlow: a call that also runs no handler before it returns."""
     code = (
         "import hashlib\n"
-        "from hvi_tf.interrupts import StopRequest\n"
+        "from hvi_tf.runtime.interrupts import StopRequest\n"
         "with StopRequest():\n"
         "    print('entered', flush=True)\n"
         "    hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)\n"

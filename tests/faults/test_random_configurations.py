@@ -9,7 +9,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from hvi_tf import config as config_lib
+from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
 from tests.faults import LOG, count, random_configurations, record
 

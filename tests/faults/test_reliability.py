@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from hvi_tf import workdir
-from hvi_tf.settings import TrainingConfig
+from hvi_tf.config.settings import TrainingConfig
+from hvi_tf.storage import workdir
 from hvi_tf.training import loop, nonfinite, recovery
 from tests.faults import cases, test_damaged_files, test_input
 from tests.faults.__main__ import PAGE, STORED, table

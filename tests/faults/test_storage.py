@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import config as config_lib
-from hvi_tf import files, locks
-from hvi_tf import workdir as workdirs
+from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
-from hvi_tf.export import export
-from hvi_tf.locks import Lock
+from hvi_tf.models.export import export
+from hvi_tf.storage import files, locks
+from hvi_tf.storage import workdir as workdirs
+from hvi_tf.storage.locks import Lock
 from hvi_tf.training import event_files, summaries
 from hvi_tf.training.summaries import Summaries
 from tests.faults import traces
@@ -376,7 +376,7 @@ GONE = "error: output pipe closed; to resume: the same\n"
 def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuffered, both):
     script = (
         "import sys\n"
-        "from hvi_tf import command_line, interrupts\n"
+        "from hvi_tf.cli import exits as command_line; from hvi_tf.runtime import interrupts\n"
         "def stop(number):\n"
         "    raise interrupts.Interrupted(number)\n"
         "command_line.FLAGS(['hvi_tf.main'])\n"
@@ -398,7 +398,7 @@ def holder(folder):
     """A process that has the folder and does nothing; it says its pid."""
     script = (
         "import pathlib, sys, time\n"
-        "from hvi_tf.locks import Lock\n"
+        "from hvi_tf.storage.locks import Lock\n"
         "lock = Lock(pathlib.Path(sys.argv[1]))\n"
         "print('held', flush=True)\n"
         "time.sleep(600)\n"

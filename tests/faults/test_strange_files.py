@@ -6,15 +6,16 @@ import signal
 
 import pytest
 
-from hvi_tf import files, report
-from hvi_tf import workdir as workdirs
+from hvi_tf.cli import report
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import resumable
-from hvi_tf.experiments import measuring
-from hvi_tf.experiments.experiment import Cell
-from hvi_tf.settings import DataConfig
+from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.experiments.harness import measuring
+from hvi_tf.experiments.harness.experiment import Cell
+from hvi_tf.storage import files
+from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import event_files, summaries
 from tests.faults.test_damaged_files import job
 from tests.faults.tiny import Run

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 
-from hvi_tf import config as config_lib
-from hvi_tf import workdir as workdirs
+from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.models.vae import make_vae
+from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import loop
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)

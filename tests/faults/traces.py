@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import files
+from hvi_tf.storage import files
 
 _TIMES = ("seconds", "speed/steps_per_second", "scores")  # the last is the place
 

@@ -127,10 +127,10 @@ CONDITIONS = {
 def _serve():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # What the command imports, but for the first operation, after which no fork would work.
-    from hvi_tf import main
+    from hvi_tf.cli import main
     from hvi_tf.data import datasets
     from hvi_tf.evaluation import summary  # noqa: F401
-    from hvi_tf.export import export  # noqa: F401
+    from hvi_tf.models.export import export  # noqa: F401
     from hvi_tf.training import fit_tau, runs  # noqa: F401
 
     datasets.load = lambda config: images()

@@ -11,8 +11,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from hvi_tf import files
 from hvi_tf.errors import UserError, first_line
+from hvi_tf.storage import files
 
 URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
 ORIGINAL_MD5 = "21ecaf34373511aa7691cf2e0802aa3d"

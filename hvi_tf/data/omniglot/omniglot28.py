@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.settings import DataConfig
 
 _CONFIG_PREFIX = "md5_"
 

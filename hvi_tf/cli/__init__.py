@@ -1,0 +1,1 @@
+"""The commands: their flags, modes and exit codes."""

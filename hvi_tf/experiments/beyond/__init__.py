@@ -1,0 +1,1 @@
+"""Experiments on questions that the two papers leave open."""

@@ -1,0 +1,1 @@
+"""Figures and tables of Shu et al. 2019."""

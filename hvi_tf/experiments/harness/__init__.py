@@ -1,0 +1,1 @@
+"""What experiments share: cells, measurements, plots and the report."""

@@ -1,0 +1,161 @@
+"""The table of experiments: what each reproduces, and what that costs.
+
+The module of `bsvi-tables` is `hvi_tf.experiments.bsvi.bsvi_tables`, which offers an `EXPERIMENT`;
+it is imported only to be run, so that a list of all experiments costs nothing.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+PRESETS = ("quick", "full", "long")
+IWHVI = "Sobolev & Vetrov 2019"
+BSVI = "Shu et al. 2019"
+
+
+class Entry(NamedTuple):
+    """One line of the table."""
+
+    name: str
+    title: str
+    source: str  # the figure or table
+    quick: str  # cost on 2 cores, measured
+    full: str  # cost, estimated
+    long: str = ""  # cost on 2 cores, estimated; empty without such a preset
+
+    @property
+    def presets(self) -> tuple[str, ...]:
+        """The names of its presets."""
+        return PRESETS if self.long else PRESETS[:2]
+
+    @property
+    def module(self) -> str:
+        """Where its `EXPERIMENT` is."""
+        return f"hvi_tf.experiments.{self.name.replace('-', '_')}"
+
+
+_ROWS = (
+    Entry(
+        "laplace",
+        "Negative entropy of a Laplace",
+        f"{IWHVI}, figure 1a",
+        "3 min",
+        "30 min on 2 cores",
+    ),
+    Entry(
+        "laplace-jackknife",
+        "The same with the jackknife",
+        f"{IWHVI}, figure 4",
+        "1 min after laplace, 3 min alone",
+        "30 min on 2 cores",
+    ),
+    Entry(
+        "training-k",
+        "K in training",
+        f"{IWHVI}, figure 1b",
+        "12 min",
+        "400 GPU h",
+        "1 day",
+    ),
+    Entry(
+        "likelihood-table",
+        "Test log-likelihoods of all methods",
+        f"{IWHVI}, figure 2 left",
+        "14 min",
+        "4,000 GPU h, most of it for the grid",
+        "3 days",
+    ),
+    Entry(
+        "evaluation-metric",
+        "DIWHVI as evaluation metric",
+        f"{IWHVI}, figure 2 right",
+        "8 min",
+        "60 GPU h",
+        "10 h after likelihood-table",
+    ),
+    Entry(
+        "gradient-snr",
+        "Signal-to-noise ratios on an autoencoder",
+        f"{IWHVI}, figure 3a",
+        "3 min",
+        "5 GPU h",
+    ),
+    Entry(
+        "gradient-snr-toy",
+        "Signal-to-noise ratios on a toy",
+        f"{IWHVI}, figure 3b",
+        "1 min",
+        "15 min on 2 cores",
+    ),
+    Entry(
+        "posterior-collapse",
+        "What tau knows",
+        f"{IWHVI}, section 6.3",
+        "1 min after likelihood-table, 4 min alone",
+        "1 GPU h after likelihood-table",
+        "1 min after likelihood-table",
+    ),
+    Entry(
+        "bsvi-tables",
+        "Eight ways to train",
+        f"{BSVI}, tables 4 to 9",
+        "9 min",
+        "2,000 GPU h",
+        "1 day",
+    ),
+    Entry(
+        "bsvi-vs-iwae",
+        "BSVI against IWAE",
+        f"{BSVI}, tables 10 to 12",
+        "2 min after bsvi-tables, 11 min alone",
+        "20 GPU h after bsvi-tables",
+        "20 min after bsvi-tables",
+    ),
+    Entry(
+        "ground-truth",
+        "Who is how far from the truth at equal compute",
+        "beyond the papers",
+        "6 min after evaluation-metric, 9 min alone",
+        "60 GPU h, most of it for the model that evaluation-metric trains, too",
+    ),
+    Entry(
+        "dreg-phi",
+        "Doubly reparameterized gradients for q",
+        "beyond the papers",
+        "9 min after gradient-snr, 10 min alone",
+        "150 GPU h",
+    ),
+    Entry(
+        "shared-inverse",
+        "One inverse for all z",
+        "beyond the papers",
+        "10 min after likelihood-table",
+        "half an hour on 2 cores, and an hour for its three models",
+    ),
+    Entry(
+        "mixture-training",
+        "Training with one inverse for all z",
+        "beyond the papers",
+        "14 min",
+        "3 h on 2 cores",
+    ),
+    Entry(
+        "backward-samples",
+        "Gradients through some of the K terms",
+        "beyond the papers",
+        "12 min after gradient-snr, 14 min alone",
+        "20 GPU h",
+    ),
+    Entry(
+        "nats-per-minute",
+        "What a change of the training recipe gains",
+        "beyond the papers",
+        "10 min",
+        "1 day on 2 cores",
+    ),
+)
+ENTRIES = {entry.name: entry for entry in _ROWS}
+
+
+def load(name: str) -> Any:
+    """The `EXPERIMENT` of a name in the table."""
+    return importlib.import_module(ENTRIES[name].module).EXPERIMENT

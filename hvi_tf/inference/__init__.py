@@ -1,0 +1,1 @@
+"""Variational inference for any model of callables that return TFP distributions."""

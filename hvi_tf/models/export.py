@@ -1,0 +1,93 @@
+"""Exports a trained model as a SavedModel that needs nothing but TensorFlow."""
+
+import pathlib
+
+import tensorflow as tf
+
+from hvi_tf import bounds
+from hvi_tf.inference import sampling
+from hvi_tf.models.vae import VAE
+from hvi_tf.storage import files
+
+
+class ExportedModel(tf.Module):
+    """The signatures of the SavedModel; counts are int32 scalars, seeds int32 `[2]`."""
+
+    def __init__(self, model: VAE) -> None:
+        super().__init__()
+        # Keras layers are no tf.Modules: naming their variables here is what saves them.
+        self.model_variables = [v.value for v in model.variables]
+        pixels, latents = [None, model.x_dim], [None, model.model_config.latent_dim]
+        seed = tf.TensorSpec([2], tf.int32, "seed")
+        x = tf.TensorSpec(pixels, tf.float32, "x")
+
+        @tf.function(input_signature=[x, seed])
+        def encode(x: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {"z": model.encode(x, seed)}
+
+        z = tf.TensorSpec(latents, tf.float32, "z")
+        kind = "image" if model.autoregressive else "mean"
+
+        @tf.function(input_signature=[z, seed] if model.autoregressive else [z])
+        def decode(z: tf.Tensor, seed: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
+            return {kind: model.picture(z, seed)}
+
+        @tf.function(input_signature=[tf.TensorSpec([], tf.int32, "n"), seed])
+        def sample(n: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            return {kind: model.sample_images(n, seed)}
+
+        @tf.function(
+            input_signature=[
+                x,
+                tf.TensorSpec([], tf.int32, "M"),
+                tf.TensorSpec([], tf.int32, "K"),
+                seed,
+            ]
+        )
+        def log_weights(
+            x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
+        ) -> dict[str, tf.Tensor]:
+            draw = sampling.draw(model.callables, model.method, x, K=K, M=M, L=model.L, seed=seed)
+            densities = sampling.log_densities(model.callables, model.method, x, draw)
+            return {"log_weights": bounds.outer_log_weights(densities)}
+
+        # Read by `saved_models.load`. SavedModels keep no Python values, and the chief of several
+        # workers, who exports alone, cannot make a variable, for that would wait for the others.
+        @tf.function(input_signature=[])
+        def draws_psi() -> tf.Tensor:
+            return tf.constant(model.method.draws_psi)
+
+        self.draws_psi = draws_psi
+        self.encode, self.decode = encode, decode
+        self.sample, self.log_weights = sample, log_weights
+
+
+def export(model: VAE, path: pathlib.Path) -> None:
+    """Writes the SavedModel, replacing an earlier one only when it is complete.
+
+    Signatures, each returning one named tensor:
+        encode(x `[B, Dx]`, seed) -> z `[B, Dz]`, a draw from q(z|x).
+        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z). An autoregressive decoder has none:
+            there it is decode(z, seed) -> image `[B, Dx]`, a draw.
+        sample(n, seed) -> likewise `[n, Dx]`, at draws z from the prior.
+        log_weights(x, M, K, seed) -> `[M, B]`; their log-mean-exp over axis 0 is the
+            row's lower bound on log p(x), in nats, for svi and bsvi that of the encoder
+            before it is refined. K is ignored by an explicit q(z|x). Memory grows with
+            M (K + 1) B.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    module = ExportedModel(model)
+    signatures = {name: getattr(module, name) for name in SIGNATURES}
+    try:
+        with files.temporary_folder(path) as folder:
+            tf.saved_model.save(module, str(folder), signatures=signatures)
+            for part in (folder, *folder.rglob("*")):
+                files.sync(part)
+            files.replace_folder(folder, path)
+    except (tf.errors.OpError, OSError) as error:
+        raise files.write_error(path, error) from error
+
+
+SIGNATURES = ("encode", "decode", "sample", "log_weights")

@@ -1,0 +1,273 @@
+"""Checkpoints: complete, atomic, and read around damage."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from hvi_tf.config import config as config_lib
+from hvi_tf.errors import UserError
+from hvi_tf.models.vae import make_vae
+from hvi_tf.storage import workdir as workdirs
+from hvi_tf.training.checkpoints import Checkpoints
+
+CONFIG = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2, K=2, jit_compile="off")
+X = tf.ones([4, 12])
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    opened = workdirs.create_or_open(tmp_path / "run", CONFIG)
+    yield opened
+    opened.close()
+
+
+def trained(workdir, saves, warnings=None):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir, warn=(warnings or []).append)
+    for _ in range(saves):
+        model.train_step(X)
+        checkpoints.save()
+    return model
+
+
+def state(model):
+    return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
+
+
+def test_a_restored_run_goes_on_bit_identically(workdir):
+    unbroken = trained(workdir, saves=2)
+    resumed = make_vae(CONFIG, 12)
+    assert Checkpoints(resumed, workdir).restore_latest() == 2
+    for a, b in zip(state(unbroken), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+    unbroken.train_step(X)
+    resumed.train_step(X)
+    for a, b in zip(state(unbroken), state(resumed), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("bound", ["iwhvi", "vae", "dsivi"])
+def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
+    """Also what the optimizer does not hold: TensorFlow overlooks layers in lists."""
+    flow = dict(posterior="iaf", flow_hidden=(8,)) if bound == "vae" else {}
+    sizes = dict(hidden=(8, 8, 8), latent_dim=3, aux_dim=2, prior_dim=2)
+    config = config_lib.derive(sizes, bound=bound, jit_compile="off", **flow)
+    opened = workdirs.create_or_open(tmp_path / "run", config)
+    model = make_vae(config, 12)
+    for layer in model.networks.values():
+        layer.trainable = False
+    model.compile(tf.keras.optimizers.Adam(), "reparameterized")
+    Checkpoints(model, opened).save()
+    other = make_vae(config_lib.derive(config_lib.flatten(config), seed=9), 12)
+    for layer in other.networks.values():
+        layer.trainable = False
+    other.compile(tf.keras.optimizers.Adam(), "reparameterized")
+    Checkpoints(other, opened).restore_latest()
+    for a, b in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
+    opened.close()
+
+
+@pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(workdir, suffix, damage):
+    trained(workdir, saves=3)
+    file = workdir.checkpoints / f"ckpt-3{suffix}"
+    content = bytearray(file.read_bytes())
+    if damage == "truncated":
+        content = content[: len(content) // 2]
+    elif damage == "flipped":
+        content[len(content) // 3] ^= 0xFF
+    else:
+        content = b""
+    file.write_bytes(content)
+    warnings = []
+    model = make_vae(CONFIG, 12)
+    assert Checkpoints(model, workdir, warnings.append).restore_latest() == 2
+    assert int(model.optimizer.iterations) == 2
+    assert "ckpt-3 is damaged" in warnings[0]
+
+
+def test_all_damaged_is_an_error_not_a_fresh_start(workdir):
+    trained(workdir, saves=2)
+    for file in workdir.checkpoints.glob("*.data*"):
+        file.write_bytes(b"")
+    with pytest.raises(UserError, match="every checkpoint there is damaged"):
+        Checkpoints(make_vae(CONFIG, 12), workdir, warn=lambda _: None).restore_latest()
+
+
+def test_tensorflows_list_of_checkpoints_may_be_lost(workdir):
+    trained(workdir, saves=2)
+    (workdir.checkpoints / "checkpoint").write_text("garbage {")
+    assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 2
+
+
+def test_the_best_is_kept_by_its_bound(workdir):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound, better in ((-90.0, True), (-95.0, False), (-89.0, True), (float("nan"), False)):
+        model.train_step(X)
+        assert checkpoints.save_if_best(bound) is better
+    assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_best() == 3
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, monkeypatch):
+    """At any of its renamings, also of a checkpoint that is written again."""
+    model = trained(workdir, saves=2)
+    replace = os.replace
+    for renamings in range(3):
+        left = iter(range(renamings))
+
+        def killed(source, target, left=left):
+            if "ckpt" in os.path.basename(target) and next(left, None) is None:
+                raise KeyboardInterrupt  # which no clause mends
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Checkpoints(model, workdir).save()
+        monkeypatch.setattr(os, "replace", replace)
+        assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 1
+
+
+def test_a_damaged_best_is_taken_from_the_others_or_told(workdir):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound in (-5.0, -3.0, -4.0):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    (workdir.best / "ckpt-2.index").write_bytes(b"")
+    told = []
+    again = make_vae(CONFIG, 12)
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert int(again.optimizer.iterations) == 2
+    assert len(told) == 2  # the checkpoint, and that there is no other one beside it
+    (workdir.checkpoints / "ckpt-2.index").write_bytes(b"")  # which is no reason to delete ckpt-3
+    told.clear()
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
+    assert "using the latest checkpoint, of step 3, not the best one" in told[-1]
+    assert not [line for line in told if "every" in line and "checkpoints" in line]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_missing_best_is_taken_from_the_others_or_told(workdir, replaced):
+    model = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(model, workdir)
+    for bound in (-5.0, -3.0, -4.0):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    shutil.rmtree(workdir.best)
+    if replaced:
+        workdir.best.write_text("a file")
+    told = []
+    again = make_vae(CONFIG, 12)
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert int(again.optimizer.iterations) == 2
+    assert not told
+    for file in workdir.checkpoints.glob("ckpt-2.*"):
+        file.unlink()
+    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
+    (line,) = told
+    assert "latest checkpoint, of step 3, not the best one, of step 2" in line
+
+
+def test_a_run_without_a_validation_yet_has_no_best_to_miss(workdir):
+    trained(workdir, saves=2)
+    told = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_best() == 2
+    assert not told
+
+
+def test_a_checkpoint_without_its_digests_is_damaged(workdir):
+    """Whoever puts another one in its place would leave them out."""
+    trained(workdir, saves=2)
+    (workdir.checkpoints / "ckpt-2.json").unlink()
+    told = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_latest() == 1
+    assert "ckpt-2.json is missing" in told[0]
+
+
+def test_what_a_run_goes_on_from_is_not_written_again(workdir, monkeypatch):
+    """The only one there is might be lost on the way."""
+    trained(workdir, saves=1)
+    monkeypatch.setattr(os, "replace", lambda *a: pytest.fail("written"))
+    checkpoints = Checkpoints(make_vae(CONFIG, 12), workdir)
+    checkpoints.restore_latest()
+    checkpoints.save()
+
+
+def test_the_best_replaces_one_of_a_later_step(workdir):
+    """Of a run that was begun anew, or that computes otherwise than before it was killed."""
+    model = trained(workdir, saves=3)
+    assert Checkpoints(model, workdir).save_if_best(-90.0)
+    fresh = make_vae(CONFIG, 12)
+    checkpoints = Checkpoints(fresh, workdir, keep=lambda step: True)
+    fresh.train_step(X)
+    assert checkpoints.save_if_best(-95.0)
+    assert [f.name for f in workdir.best.glob("*.index")] == ["ckpt-1.index"]
+    assert len(list(workdir.best.iterdir())) == 4
+
+
+def test_a_checkpoint_of_version_01_knows_its_best_step(workdir):
+    model = trained(workdir, saves=0)
+    checkpoints = Checkpoints(model, workdir)
+    checkpoints._checkpoint = checkpoints._without_state
+    for bound in (-9.0, -8.0, -8.5):
+        model.train_step(X)
+        checkpoints.save_if_best(bound)
+        checkpoints.save()
+    for manifest in workdir.path.glob("*/ckpt-*.json"):
+        manifest.unlink()
+    told = []
+    resumed = Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append)
+    assert resumed.restore_latest() == 3
+    assert resumed.state.best_step == 2
+    shutil.rmtree(workdir.best)  # where alone it was known which step is the best
+    assert resumed.restore_best() == 3
+    assert "not the best one" in told[-1]
+
+
+def test_a_run_is_known_for_good():
+    """Its digest is in its checkpoints: should it change, none of them would be believed."""
+    defaults_of_version_01 = dict(
+        **dict(batch_size=256, learning_rate=2e-3, lr_schedule="exponential", lr_warmup_steps=0),
+        **dict(clip_norm=0.0, gradient="reparameterized", K_schedule=""),
+    )
+    config = config_lib.make(**config_lib.flatten(CONFIG) | defaults_of_version_01)
+    assert config_lib.identity_digest(config)[:16] == "f76fa847d4c0205b"
+
+
+def test_checkpoints_without_their_configuration_are_not_taken_over(workdir):
+    """Or the flags of a command that is refused would be those of the run from then on."""
+    trained(workdir, saves=1)
+    workdir.close()
+    (workdir.path / "config.json").unlink()
+    other = config_lib.make(**config_lib.flatten(CONFIG) | dict(seed=9))
+    with pytest.raises(UserError, match=r"config\.json is missing, and the checkpoints are of a"):
+        workdirs.create_or_open(workdir.path, other)
+    assert not (workdir.path / "config.json").exists()
+    workdirs.create_or_open(workdir.path, CONFIG).close()
+
+
+def test_nothing_trained_is_said(workdir):
+    with pytest.raises(UserError, match="no checkpoint yet; train it first"):
+        Checkpoints(make_vae(CONFIG, 12), workdir).restore_best()
+
+
+def test_old_checkpoints_are_removed_and_nothing_else(workdir):
+    mine = [workdir.checkpoints / name for name in ("ckpt-1.index.bak", "ckpt-notes.txt")]
+    workdir.checkpoints.mkdir()
+    for path in mine:
+        path.touch()
+    trained(workdir, saves=5)
+    assert all(path.exists() for path in mine)
+    assert sorted(f.name for f in workdir.checkpoints.glob("*.index")) == [
+        "ckpt-3.index",
+        "ckpt-4.index",
+        "ckpt-5.index",
+    ]
