@@ -68,7 +68,8 @@ def header():
     print("# Verification\n")
     print(
         "Printed by `python -m tests.oracles.verification`; the tests assert the same\n"
-        "numbers. All in nats and float64. `±` is one standard error, `z` a difference in standard errors; of\n"
+        "numbers. All in nats and float64. `±` is one standard error, `z` a difference in\n"
+        "standard errors; of\n"
         "paired differences (the same draws) where one says so. Every oracle is NumPy and\n"
         "SciPy only.\n"
     )
