@@ -4,6 +4,7 @@ Sobolev & Vetrov 2019, section 6.2 and appendix F; Shu et al. 2019, appendix D.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,13 +19,14 @@ from hvi_tf.inference import hierarchy, methods, sampling
 from hvi_tf.inference import refined_scores as svi_scores
 from hvi_tf.inference.gradients import ParameterGroups
 from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.svi import LocalModel
+from hvi_tf.inference.svi import SVI, LocalModel
 from hvi_tf.models import architecture, distributions, likelihoods, networks
 from hvi_tf.models.architecture import GROUPS
+from hvi_tf.models.observations import ImageModel
 from hvi_tf.runtime import startup
 
 
-class Autoencoder(keras.Model):
+class Autoencoder(ImageModel):
     """A decoder of z with an explicit, flow or hierarchical encoder.
 
     Args:
@@ -46,6 +48,7 @@ class Autoencoder(keras.Model):
             method_config.bound, method_config.posterior, method_config.defensive
         )
         self.method_config, self.model_config = method_config, model_config
+        self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
         self._build_networks(seeds.initializer_seeds(self.seed))
@@ -188,6 +191,29 @@ class Autoencoder(keras.Model):
         for name, layer in self.networks.items():
             getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
         return groups
+
+    def svi_settings(self, K: int | None = None, steps: int | None = None) -> SVI:
+        """Returns the settings of training's inner loop, with another K or number of steps."""
+        c = self.method_config
+        return SVI(
+            steps=steps or c.svi_steps,
+            learning_rate=c.svi_learning_rate,
+            momentum=c.svi_momentum,
+            clip_norm=c.svi_clip_norm,
+            double_sampling=c.double_sampling,
+            K=self.K if K is None else K,
+            L=self.L,
+        )
+
+    @property
+    def log_pi(self) -> tf.Tensor:
+        """Log pi `[k+1]` of the inner loop's proposals."""
+        count = self.method_config.svi_steps + 1
+        if self.method.buffer == "last":
+            return tf.math.log(tf.one_hot(count - 1, count))
+        if self.buffer_weights is None:
+            return tf.fill([count], -math.log(count))
+        return self.buffer_weights.log_probabilities()
 
     @property
     def rows_per_call(self) -> int:

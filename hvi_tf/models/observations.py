@@ -94,6 +94,44 @@ def checked(name: str, data: Any, x_dim: int, pixels: Pixels) -> Any:
     return data
 
 
+class ImageModel(keras.Model):
+    """A Keras model of images `[B, x_dim]` whose entry points check the images once."""
+
+    x_dim: int
+    pixels: Any  # a Keras layer that is also `Pixels`
+
+    def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
+        """Trains as `keras.Model.fit` does, on images that the likelihood supports.
+
+        Raises:
+            ValueError: if images have other values, such as gray ones under a Bernoulli
+                likelihood, another shape, or labels.
+        """
+        refuse_extras(
+            sample_weight=kwargs.get("sample_weight"), class_weight=kwargs.get("class_weight")
+        )
+        if kwargs.get("validation_data") is not None:
+            kwargs["validation_data"] = self._checked("validation_data", kwargs["validation_data"])
+        return super().fit(self._checked("x", x), *args, **kwargs)
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Scores as `keras.Model.evaluate` does; raises ValueError as `fit` does."""
+        if not kwargs.get("_use_cached_eval_dataset"):  # which `fit` has checked already
+            x = self._checked("x", x)
+        return super().evaluate(x, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does."""
+        return super().train_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """Scores as `keras.Model.test_on_batch` does; raises ValueError as `fit` does."""
+        return super().test_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def _checked(self, name: str, data: Any) -> Any:
+        return checked(name, data, self.x_dim, self.pixels)
+
+
 def _chunks(x: Any) -> Iterator[Any]:
     """Yields a NumPy array in parts, which need little memory, and any other array as it is."""
     if isinstance(x, np.ndarray):

@@ -1,7 +1,8 @@
 """Adam as this package uses it: with a learning rate of each step, and over replicas."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -119,3 +120,44 @@ def applier(
     if jit_compile and not tf.distribute.has_strategy():
         return tf.function(apply, jit_compile=True, autograph=False)
     return apply
+
+
+def apply_if_finite(reported: dict[str, tf.Tensor], apply: Callable[[], None]) -> tf.Tensor:
+    """Calls `apply` if all reported terms and gradient norms of a step are finite.
+
+    Returns:
+        Whether they are.
+    """
+    finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+
+    def applied() -> tf.Tensor:
+        apply()
+        return finite
+
+    return tf.cond(finite, applied, lambda: finite)
+
+
+def build(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> None:
+    """Creates the optimizer's variables; averages of weights start at the initial weights."""
+    optimizer.build(variables)
+    if optimizer.use_ema:  # Keras starts them at 0 and corrects that only at the first step
+        averages = optimizer._model_variables_moving_average
+        for average, variable in zip(averages, variables, strict=True):
+            average.assign(variable)
+
+
+@contextlib.contextmanager
+def averaged(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> Iterator[None]:
+    """Replaces weights by their averages inside the context, if the optimizer has any."""
+    if not optimizer.use_ema:
+        yield
+        return
+    raw = [tf.identity(v.value) for v in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)

@@ -67,7 +67,7 @@ def test_every_variable_gets_a_finite_nonzero_gradient(values):
     x = IMAGES if "encoder" in values else X
     model = small_vae(**values, **sizes, x_dim=x.shape[1])
     one = tf.constant(1.0)
-    _, ascent = model._ascend(x, tf.constant([0, 1]), one, one, model.training_K)
+    _, ascent = model.differentiate(x, tf.constant([0, 1]), one, one, model.training_K)
     for variables, grads in zip(model.parameter_groups, ascent, strict=True):
         for variable, grad in zip(variables, grads, strict=True):
             assert np.all(np.isfinite(grad)), variable.path
@@ -306,7 +306,9 @@ def test_every_schedule_works_with_every_estimator():
 
 def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
     model = small_vae("bsvi", svi_steps=2, kl_annealing_steps=10, kl_annealing_start=0.1)
-    weights = [float(model._kl_weight(tf.constant(step, tf.int64))) for step in (0, 5, 10, 99)]
+    weights = [
+        float(model.kl_annealing.weight(tf.constant(step, tf.int64))) for step in (0, 5, 10, 99)
+    ]
     np.testing.assert_allclose(weights, [0.1, 0.55, 1.0, 1.0], rtol=1e-6)
     metrics = model.train_step(X)
     assert metrics["objective"] > metrics["bound"]
@@ -322,7 +324,7 @@ def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
 def test_svi_trains_theta_on_the_elbo_of_the_refined_proposal_alone():
     model, seed = small_vae("svi", svi_steps=3), tf.constant([1, 2])
     one = tf.constant(1.0)
-    _, ascent = model._ascend(X, seed, one, one, 0)
+    _, ascent = model.differentiate(X, seed, one, one, 0)
     refined = svi.refine(model.localize, model.method, X, model.svi_settings(), seed)
     z = refined.points.z[-1]
     with tf.GradientTape() as tape:

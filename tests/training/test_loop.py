@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.models import vae
+from hvi_tf.models import step_gradients
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import loop, steps
@@ -64,8 +64,8 @@ def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, 
 
 @pytest.mark.parametrize(("bound", "status"), [("vae", "DISABLED"), ("svi", "ENABLED")])
 def test_only_steps_with_a_loop_inside_are_traced_with_autograph(bound, status, monkeypatch):
-    """Which takes longer than all else in a start."""
-    module = vae.svi_gradients if bound == "svi" else vae.gradients
+    """Autograph would take longer than the rest of the start."""
+    module = step_gradients.svi_gradients if bound == "svi" else step_gradients.gradients
     compute, seen = module.value_and_gradients, []
 
     def recording(*arguments, **keywords):

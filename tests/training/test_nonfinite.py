@@ -26,18 +26,18 @@ from tests.faults.tiny import COMMON, CONFIG, DATA, IMAGES, Run
 
 def spoil_steps(model, steps):
     """Makes these steps (from 1) find a pixel that is not a number, as a bad disk may."""
-    ascend = model._ascend
+    ascend = model.differentiate
 
     def spoiled(x, *rest):
         bad = tf.reduce_any(tf.equal(model.optimizer.iterations + 1, list(steps)))
         return ascend(tf.where(bad, float("nan"), x), *rest)
 
-    model._ascend = spoiled
+    model.differentiate = spoiled
 
 
 def spoil_gradient(model, step):
     """Makes one gradient of a step (from 1) no number; the loss is one."""
-    ascend = model._ascend
+    ascend = model.differentiate
 
     def spoiled(*arguments):
         reported, ascent = ascend(*arguments)
@@ -45,7 +45,7 @@ def spoil_gradient(model, step):
         ascent = ascent._replace(theta=[factor * ascent.theta[0], *ascent.theta[1:]])
         return reported | metrics.gradient_norms(ascent), ascent
 
-    model._ascend = spoiled
+    model.differentiate = spoiled
 
 
 def spoil_update(model, step, value=float("nan")):
