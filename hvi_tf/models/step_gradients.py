@@ -73,7 +73,7 @@ def differentiate(
         outer: weight of log p(z) - log q(z|x), a scalar.
         K: draws of psi besides psi_0.
     """
-    objective, ascent = _value_and_gradients(
+    objective, grads = _value_and_gradients(
         model,
         estimator,
         x,
@@ -84,7 +84,7 @@ def differentiate(
         outer=outer,
         free_bits=free_bits,
     )
-    return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
+    return {**metrics.of_objective(objective, K), **metrics.gradient_norms(grads)}, grads
 
 
 def differentiate_tau(
@@ -98,10 +98,10 @@ def differentiate_tau(
 ) -> list[tf.Tensor]:
     """Returns the gradient of a bound with respect to eta alone; arguments of `differentiate`."""
     eta = ParameterGroups(eta=model.parameter_groups.eta)
-    _, ascent = _value_and_gradients(
+    _, grads = _value_and_gradients(
         model, estimator, x, eta, K=K, seed=seed, inner=inner, outer=outer
     )
-    return list(ascent.eta)
+    return list(grads.eta)
 
 
 def _value_and_gradients(
@@ -132,7 +132,7 @@ def refine_and_differentiate(
     """Does what `differentiate` does, for a method with an inner SVI loop."""
     del inner  # the configuration refuses an inner warm-up here
     log_pi = model.log_pi
-    refined, ascent = svi_gradients.value_and_gradients(
+    refined, grads = svi_gradients.value_and_gradients(
         model.localize,
         model.method,
         x,
@@ -147,7 +147,7 @@ def refine_and_differentiate(
         kl_weight=outer,
     )
     reported = metrics.of_refined(refined, log_pi, outer)
-    return {**reported, **metrics.gradient_norms(ascent)}, ascent
+    return {**reported, **metrics.gradient_norms(grads)}, grads
 
 
 def first_densities(model: Autoencoder, x: tf.Tensor, seed: tf.Tensor, K: int) -> LogDensities:

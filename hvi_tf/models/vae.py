@@ -119,7 +119,7 @@ class VAE(Autoencoder):
         self._apply = optimizers.applier(self.optimizer, variables, self._jit_compile)
         if self.tau_optimizer is not None:
             eta = list(self.parameter_groups.eta)
-            self._apply_to_tau = optimizers.applier(self.tau_optimizer, eta, self._jit_compile)
+            self._apply_tau = optimizers.applier(self.tau_optimizer, eta, self._jit_compile)
 
     def set_schedule(self, K: int, inner: float, outer: float, learning_rate: float) -> None:
         """Sets what the schedules prescribe; a new K retraces the step at its next call."""
@@ -163,47 +163,49 @@ class VAE(Autoencoder):
         """
         x = observations.images(data, self.x_dim)
         return self.take_step(
-            lambda ascent, *arguments: ascent(x, *arguments),
-            lambda climb, direction: climb(direction),
+            lambda compute, *arguments: compute(x, *arguments),
+            lambda apply, gradients: apply(gradients),
         )
 
-    def take_step(self, ascend: Callable, climb: Callable) -> Metrics:
+    def take_step(self, run_gradients: Callable, run_update: Callable) -> Metrics:
         """Takes a training step; the two arguments choose the devices of its halves.
 
         Args:
-            ascend: calls a first half, `ascent` or `tau_ascent`, with its images and the further
-                arguments given here; returns the half's metrics and direction.
-            climb: calls a second half with that direction.
+            run_gradients: calls its first argument, `batch_gradients` or `tau_gradients`, with
+                the images and its other arguments; returns the half's metrics and gradients.
+            run_update: calls its first argument, `update` or `update_tau`, with the second.
         """
-        reported, direction = ascend(self.ascent)
-        optimizers.apply_if_finite(reported, functools.partial(climb, self.climb, direction))
+        reported, gradients = run_gradients(self.batch_gradients)
+        optimizers.apply_if_finite(reported, functools.partial(run_update, self.update, gradients))
         taken = []
         for i in range(self.tau_steps):
-            of_tau, direction = ascend(self.tau_ascent, i)
+            of_tau, gradients = run_gradients(self.tau_gradients, i)
             finite = optimizers.apply_if_finite(
-                reported | of_tau, functools.partial(climb, self.tau_climb, direction)
+                reported | of_tau, functools.partial(run_update, self.update_tau, gradients)
             )
             taken.append(tf.cast(finite, tf.float32))
-        if taken:  # the others are left out, for their gradients are not finite
+        if taken:  # norms of tau's gradients are not reported: one not finite would end the run
             reported = reported | {"tau_steps": tf.add_n(taken)}
         return reported | self.weight_norm()
 
-    def ascent(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
-        """The first half of a step: what a batch says, and which way is up.
+    def batch_gradients(self, data: tf.Tensor) -> tuple[Metrics, ParameterGroups]:
+        """Returns the metrics of a batch and the gradients of its bound: a step's first half.
 
-        In a replica of a `tf.distribute.Strategy`, whose batch is a share of the whole one,
-        both are those of the whole batch: the same draws, and means over the replicas.
+        In a replica of a `tf.distribute.Strategy` the batch is a share of the whole one. Both
+        results are then those of the whole batch: the same draws, and means over the replicas.
         """
         step = self.optimizer.iterations
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
         kl_weight = self.kl_annealing.weight(step)
         weights = self.inner, self.outer * kl_weight
-        reported, ascent = replicas.mean(self.differentiate, data, seed, *weights, self.training_K)
+        reported, gradients = replicas.mean(
+            self.differentiate, data, seed, *weights, self.training_K
+        )
         if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
-            reported |= metrics.gradient_norms(ascent)  # of the mean, not the mean of norms
+            reported |= metrics.gradient_norms(gradients)  # of the mean, not the mean of norms
         if self.kl_annealing.steps:
             reported["kl_weight"] = kl_weight
-        return reported, ascent
+        return reported, gradients
 
     def differentiate(
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int, *share: Any
@@ -220,12 +222,12 @@ class VAE(Autoencoder):
         """
         return self._differentiate(x, seed, inner, outer, K, *share)
 
-    def climb(self, ascent: ParameterGroups) -> None:
-        """The second half: applies what `ascent` returned, the same in every replica."""
-        self._apply([g for group in ascent for g in group])
+    def update(self, gradients: ParameterGroups) -> None:
+        """Applies what `batch_gradients` returned, the same in every replica: the second half."""
+        self._apply([g for group in gradients for g in group])
 
-    def tau_ascent(self, data: tf.Tensor, i: int) -> tuple[Metrics, list[tf.Tensor]]:
-        """The first half of an extra step of tau: the gradient of the bound without warm-ups.
+    def tau_gradients(self, data: tf.Tensor, i: int) -> tuple[Metrics, list[tf.Tensor]]:
+        """Returns the gradient of the bound without warm-ups with respect to tau's weights.
 
         Args:
             data: the batch `[B, Dx]`.
@@ -235,12 +237,12 @@ class VAE(Autoencoder):
             The norm of the gradient, and the gradient.
         """
         seed = seeds.fold(self.seed, seeds.Purpose.TRAIN_TAU, self.optimizer.iterations, i)
-        ascent = replicas.mean(self._differentiate_tau, data, seed, 1.0, 1.0, self.training_K)
-        return {"gradient_norm_tau_step": tf.linalg.global_norm(ascent)}, ascent
+        gradients = replicas.mean(self._differentiate_tau, data, seed, 1.0, 1.0, self.training_K)
+        return {"gradient_norm_tau_step": tf.linalg.global_norm(gradients)}, gradients
 
-    def tau_climb(self, ascent: list[tf.Tensor]) -> None:
-        """The second half: applies what `tau_ascent` returned, the same in every replica."""
-        self._apply_to_tau(ascent)
+    def update_tau(self, gradients: list[tf.Tensor]) -> None:
+        """Applies what `tau_gradients` returned, the same in every replica."""
+        self._apply_tau(gradients)
 
     def first_densities(self, x: tf.Tensor, seed: tf.Tensor, K: int) -> LogDensities:
         """Returns the log-densities of a step's draw, see `step_gradients.first_densities`."""

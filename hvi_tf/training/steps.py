@@ -58,20 +58,21 @@ class StepRunner:
         """
         strategy, model = tf.distribute.get_strategy(), self._model
 
-        def of_share(ascent: Callable, *arguments: Any) -> Any:
+        def of_share(compute: Callable, *arguments: Any) -> Any:
             context = tf.distribute.get_replica_context()
             rows = batch.shape[0] // context.num_replicas_in_sync
             first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
-            return ascent(batch[first : first + rows], *arguments)
+            return compute(batch[first : first + rows], *arguments)
 
-        def ascend(ascent: Callable, *arguments: Any) -> tuple:
-            reported, direction = strategy.run(of_share, args=(ascent, *arguments))
+        def run_gradients(compute: Callable, *arguments: Any) -> tuple:
+            reported, gradients = strategy.run(of_share, args=(compute, *arguments))
             local = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
-            return local, direction
+            return local, gradients
 
-        return model.take_step(
-            ascend, lambda climb, direction: strategy.run(climb, args=(direction,))
-        )
+        def run_update(apply: Callable, gradients: Any) -> None:
+            strategy.run(apply, args=(gradients,))
+
+        return model.take_step(run_gradients, run_update)
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
         self._names[K] = tuple(metrics)

@@ -49,13 +49,13 @@ def in_step(number, act):
     """A run's `spoil` that acts at the beginning of a step (from 1), once it is trained so far."""
 
     def spoil(model):
-        ascend = model.differentiate
+        differentiate = model.differentiate
 
-        def ascended(*arguments):
+        def acting(*arguments):
             if model.optimizer.iterations == number - 1:
                 act()
-            return ascend(*arguments)
+            return differentiate(*arguments)
 
-        model.differentiate = ascended
+        model.differentiate = acting
 
     return spoil

@@ -67,8 +67,8 @@ def test_every_variable_gets_a_finite_nonzero_gradient(values):
     x = IMAGES if "encoder" in values else X
     model = small_vae(**values, **sizes, x_dim=x.shape[1])
     one = tf.constant(1.0)
-    _, ascent = model.differentiate(x, tf.constant([0, 1]), one, one, model.training_K)
-    for variables, grads in zip(model.parameter_groups, ascent, strict=True):
+    _, gradients = model.differentiate(x, tf.constant([0, 1]), one, one, model.training_K)
+    for variables, grads in zip(model.parameter_groups, gradients, strict=True):
         for variable, grad in zip(variables, grads, strict=True):
             assert np.all(np.isfinite(grad)), variable.path
             assert np.any(grad != 0), variable.path
@@ -324,14 +324,14 @@ def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
 def test_svi_trains_theta_on_the_elbo_of_the_refined_proposal_alone():
     model, seed = small_vae("svi", svi_steps=3), tf.constant([1, 2])
     one = tf.constant(1.0)
-    _, ascent = model.differentiate(X, seed, one, one, 0)
+    _, gradients = model.differentiate(X, seed, one, one, 0)
     refined = svi.refine(model.localize, model.method, X, model.svi_settings(), seed)
     z = refined.points.z[-1]
     with tf.GradientTape() as tape:
         log_joint = model.likelihood(z).log_prob(X) + model.prior.log_prob(z)
         value = tf.reduce_mean(log_joint)
     for mine, autodiff in zip(
-        ascent.theta, tape.gradient(value, model.parameter_groups.theta), strict=True
+        gradients.theta, tape.gradient(value, model.parameter_groups.theta), strict=True
     ):
         np.testing.assert_allclose(mine, autodiff, rtol=1e-4, atol=1e-6)
 

@@ -78,12 +78,12 @@ def spoil(model, bad):
     """Makes one replica's part of the second step not finite."""
     import tensorflow as tf
 
-    ascend = model.differentiate
+    differentiate = model.differentiate
 
     def spoiled(x, *rest):
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         is_bad = tf.logical_and(tf.equal(index, bad), tf.equal(model.optimizer.iterations, 1))
-        return ascend(tf.where(is_bad, float("nan"), x), *rest)
+        return differentiate(tf.where(is_bad, float("nan"), x), *rest)
 
     model.differentiate = spoiled
 

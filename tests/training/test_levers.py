@@ -137,13 +137,13 @@ def test_a_step_of_tau_that_is_not_finite_is_left_out(monkeypatch):
         make_vae(config, 16),
         make_vae(config_lib.derive(config_lib.flatten(config), tau_steps=0), 16),
     )
-    ascent = model.tau_ascent
+    tau_gradients = model.tau_gradients
 
     def spoiled(data, i):
-        norm, gradient = ascent(data, i)
+        norm, gradient = tau_gradients(data, i)
         return {name: value * float("nan") for name, value in norm.items()}, gradient
 
-    monkeypatch.setattr(model, "tau_ascent", spoiled)
+    monkeypatch.setattr(model, "tau_gradients", spoiled)
     told = model.train_step(X)
     plain.train_step(X)
     assert float(told["tau_steps"]) == 0.0

@@ -26,39 +26,40 @@ from tests.faults.tiny import COMMON, CONFIG, DATA, IMAGES, Run
 
 def spoil_steps(model, steps):
     """Makes these steps (from 1) find a pixel that is not a number, as a bad disk may."""
-    ascend = model.differentiate
+    differentiate = model.differentiate
 
     def spoiled(x, *rest):
         bad = tf.reduce_any(tf.equal(model.optimizer.iterations + 1, list(steps)))
-        return ascend(tf.where(bad, float("nan"), x), *rest)
+        return differentiate(tf.where(bad, float("nan"), x), *rest)
 
     model.differentiate = spoiled
 
 
 def spoil_gradient(model, step):
     """Makes one gradient of a step (from 1) no number; the loss is one."""
-    ascend = model.differentiate
+    differentiate = model.differentiate
 
     def spoiled(*arguments):
-        reported, ascent = ascend(*arguments)
+        reported, gradients = differentiate(*arguments)
         factor = tf.where(tf.equal(model.optimizer.iterations + 1, step), float("nan"), 1.0)
-        ascent = ascent._replace(theta=[factor * ascent.theta[0], *ascent.theta[1:]])
-        return reported | metrics.gradient_norms(ascent), ascent
+        theta = [factor * gradients.theta[0], *gradients.theta[1:]]
+        gradients = gradients._replace(theta=theta)
+        return reported | metrics.gradient_norms(gradients), gradients
 
     model.differentiate = spoiled
 
 
 def spoil_update(model, step, value=float("nan")):
     """Makes the update of a step (from 1) leave a weight of this value."""
-    climb = model.climb
+    update = model.update
 
-    def spoiled(ascent):
-        climb(ascent)
+    def spoiled(gradients):
+        update(gradients)
         weight = model.trainable_variables[3]
         bad = tf.equal(model.optimizer.iterations, step)
         weight.assign(tf.where(bad, value, weight))
 
-    model.climb = spoiled
+    model.update = spoiled
 
 
 def assert_same(one, other):
