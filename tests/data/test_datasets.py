@@ -1,6 +1,5 @@
 """Each data set has its own pixels and splits; files that are not right are named."""
 
-import gzip
 import hashlib
 import shutil
 import socket
@@ -14,8 +13,7 @@ import pytest
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.errors import UserError
-
-PACKAGED = datasets._PACKAGED_FILES / "mnist"
+from tests.oracles import downloads
 
 
 @pytest.fixture(scope="module")
@@ -68,19 +66,6 @@ def test_preparing_leaves_only_the_prepared_set(mnist_dir):
     assert not list(mnist_dir.glob("downloads*"))
 
 
-def write_idx(folder, pixel):
-    """Files named like those of MNIST and Fashion-MNIST: 6 and 2 images of one pixel value."""
-    folder.mkdir()
-    infos = {}
-    for part, count in (("train", 6), ("t10k", 2)):
-        images = bytes(16) + bytes([pixel]) * (28 * 28 * count)  # a header, then the values
-        for kind, content in (("images-idx3", images), ("labels-idx1", bytes(8 + count))):
-            path = folder / f"{part}-{kind}-ubyte.gz"
-            path.write_bytes(gzip.compress(content))
-            infos[path.name] = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
-    return infos
-
-
 def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
     """TFDS reuses what it has extracted under a name, without a look at its origin."""
     from tensorflow_datasets.core.download import checksums
@@ -89,7 +74,7 @@ def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
     monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
     monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 2)
     for name, builder in (("mnist", mnist.MNIST), ("fashion_mnist", mnist.FashionMNIST)):
-        files = write_idx(tmp_path / name, pixel=len(name))
+        files = downloads.write_mnist(tmp_path / name, pixel=len(name))
         infos = {
             builder.URL + file: checksums.UrlInfo(size, digest, file)
             for file, (digest, size) in files.items()
@@ -105,11 +90,6 @@ def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
         )
         for images, count in zip(data[:3], (4, 2, 2), strict=True):
             np.testing.assert_array_equal(images, np.full((count, 784), len(name)))
-
-
-def copy_packaged(folder):
-    shutil.copytree(PACKAGED, folder)
-    return folder / "train-images-idx3-ubyte.gz"
 
 
 def load_error(tmp_path, **values):
@@ -128,7 +108,7 @@ def test_a_folder_that_cannot_be_looked_into_is_named(dataset, folder, tmp_path)
 
 
 def test_a_truncated_file_is_named_with_both_digests(tmp_path):
-    file = copy_packaged(tmp_path / "files")
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     file.write_bytes(file.read_bytes()[:1000])
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert str(file) in message
@@ -140,7 +120,7 @@ def test_a_truncated_file_is_named_with_both_digests(tmp_path):
 
 
 def test_a_changed_byte_is_noticed(tmp_path):
-    file = copy_packaged(tmp_path / "files")
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     content = bytearray(file.read_bytes())
     content[5000] ^= 1
     file.write_bytes(content)
@@ -148,14 +128,16 @@ def test_a_changed_byte_is_noticed(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    copy_packaged(tmp_path / "files").unlink()
+    downloads.copy_packaged_mnist(tmp_path / "files").unlink()
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert "train-images-idx3-ubyte.gz is missing" in message
 
 
 def test_fashion_mnist_is_not_made_of_mnist_files(tmp_path):
     """The files have the same names; only their digests tell them apart."""
-    message = load_error(tmp_path, dataset="fashion_mnist", manual_dir=str(PACKAGED))
+    message = load_error(
+        tmp_path, dataset="fashion_mnist", manual_dir=str(downloads.PACKAGED_MNIST)
+    )
     assert "damaged or another file" in message
 
 

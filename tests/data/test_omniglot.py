@@ -1,7 +1,6 @@
 """28x28 OMNIGLOT: upright, exact, in the order of the file, and never another file's."""
 
 import functools
-import hashlib
 import http.server
 import itertools
 import re
@@ -19,6 +18,7 @@ from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.storage.locks import Lock
+from tests.oracles.downloads import md5, write_omniglot
 
 HELD_OUT = 2
 
@@ -40,26 +40,6 @@ def no_network(monkeypatch):
     monkeypatch.setattr(preparation, "_reachable", lambda url: False)
 
 
-def columns(images):
-    """Images `[N, 28, 28]` as the file holds them: a column each, itself column by column."""
-    return np.stack([image.flatten(order="F") for image in images], axis=1)
-
-
-def write_mat(path, seed=0, **replaced):
-    """Writes a small file; returns its images upright and its md5 digest."""
-    rng = np.random.default_rng(seed)
-    train, test = rng.uniform(size=(7, 28, 28)), rng.uniform(size=(3, 28, 28))
-    arrays = {"data": columns(train), "testdata": columns(test)} | replaced
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {k: v for k, v in arrays.items() if v is not None}
-    scipy.io.savemat(path, kept, do_compression=True)
-    return train.astype(np.float32), test.astype(np.float32), digest_of(path)
-
-
-def digest_of(path):
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
 def load(tmp_path, **values):
     return datasets.load(DataConfig(dataset="omniglot", data_dir=str(tmp_path / "tfds"), **values))
 
@@ -76,7 +56,7 @@ def whole_train(data):
 
 
 def test_images_are_upright_exact_and_in_the_order_of_the_file(tmp_path, small):
-    train, test, digest = write_mat(tmp_path / "chardata.mat")
+    train, test, digest = write_omniglot(tmp_path / "chardata.mat")
     data = load(tmp_path, manual_dir=str(tmp_path / "chardata.mat"))
     assert data.train.dtype == np.float32
     assert data.image_shape == (28, 28, 1)
@@ -91,7 +71,7 @@ def test_images_are_upright_exact_and_in_the_order_of_the_file(tmp_path, small):
 def test_a_column_of_the_file_goes_down_the_image(tmp_path, small):
     array = np.zeros((784, 7))
     array[3] = 1.0  # the fourth number: row 3 of column 0
-    write_mat(tmp_path / "chardata.mat", data=array)
+    write_omniglot(tmp_path / "chardata.mat", data=array)
     image = chardata.read(tmp_path / "chardata.mat")["train"][0, :, :, 0]
     assert np.argwhere(image).tolist() == [[3, 0]]
 
@@ -99,7 +79,7 @@ def test_a_column_of_the_file_goes_down_the_image(tmp_path, small):
 def test_a_second_process_waits_and_uses_what_the_first_prepared(
     tmp_path, small, monkeypatch, capsys
 ):
-    write_mat(tmp_path / "chardata.mat")
+    write_omniglot(tmp_path / "chardata.mat")
     manual_dir = str(tmp_path / "chardata.mat")
     datasets.load(
         DataConfig(dataset="omniglot", data_dir=str(tmp_path / "first"), manual_dir=manual_dir)
@@ -130,7 +110,7 @@ def test_a_second_process_waits_and_uses_what_the_first_prepared(
 
 
 def test_what_a_killed_preparation_left_is_removed_and_nothing_else(tmp_path, small):
-    write_mat(tmp_path / "chardata.mat")
+    write_omniglot(tmp_path / "chardata.mat")
     tfds = tmp_path / "tfds"
     own = tfds / "preparing-omniglot" / "omniglot28" / "md5_x" / "incomplete.ABC_1.0.0"
     others = [
@@ -146,7 +126,7 @@ def test_what_a_killed_preparation_left_is_removed_and_nothing_else(tmp_path, sm
 
 
 def test_a_link_in_the_place_of_what_is_prepared_is_not_followed(tmp_path, small):
-    write_mat(tmp_path / "chardata.mat")
+    write_omniglot(tmp_path / "chardata.mat")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     (tmp_path / "tfds").mkdir()
@@ -156,7 +136,7 @@ def test_a_link_in_the_place_of_what_is_prepared_is_not_followed(tmp_path, small
 
 
 def test_a_folder_that_is_no_whole_data_set_is_named(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat")
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     final = tmp_path / "tfds" / "omniglot28" / f"md5_{digest}" / "1.0.0"
     final.mkdir(parents=True)
     (final / "file").touch()
@@ -179,7 +159,7 @@ def test_a_long_preparation_says_now_and_then_that_it_goes_on(monkeypatch, capsy
 def test_two_files_are_two_data_sets(tmp_path, small, no_network):
     written = {}
     for name, seed in (("a", 1), ("b", 2)):
-        train, _, digest = write_mat(tmp_path / name / "chardata.mat", seed)
+        train, _, digest = write_omniglot(tmp_path / name / "chardata.mat", seed)
         written[digest] = train.reshape(7, 784)
         data = load(tmp_path, manual_dir=str(tmp_path / name))
         np.testing.assert_array_equal(whole_train(data), written[digest])
@@ -194,8 +174,8 @@ def test_two_files_are_two_data_sets(tmp_path, small, no_network):
 def test_the_only_prepared_file_needs_no_flag_until_the_original_is_there(
     tmp_path, small, monkeypatch
 ):
-    _, _, rebuilt = write_mat(tmp_path / "a" / "chardata.mat", 1)
-    _, _, original = write_mat(tmp_path / "b" / "chardata.mat", 2)
+    _, _, rebuilt = write_omniglot(tmp_path / "a" / "chardata.mat", 1)
+    _, _, original = write_omniglot(tmp_path / "b" / "chardata.mat", 2)
     monkeypatch.setattr(chardata, "ORIGINAL_MD5", original)
     load(tmp_path, manual_dir=str(tmp_path / "a"))
     assert load(tmp_path).digest == rebuilt
@@ -205,7 +185,7 @@ def test_the_only_prepared_file_needs_no_flag_until_the_original_is_there(
 
 
 def test_a_file_that_is_not_the_wanted_one_is_refused(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat", 1)
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat", 1)
     message = load_error(tmp_path, manual_dir=str(tmp_path), data_digest="0" * 32)
     assert f"has md5 {digest}" in message
     assert f"began with the file of md5 {'0' * 32}" in message
@@ -213,7 +193,7 @@ def test_a_file_that_is_not_the_wanted_one_is_refused(tmp_path, small):
 
 
 def test_an_identified_file_may_be_gone_once_it_is_prepared(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "files" / "chardata.mat")
+    _, _, digest = write_omniglot(tmp_path / "files" / "chardata.mat")
     manual_dir = str(tmp_path / "files")
     load(tmp_path, manual_dir=manual_dir)
     (tmp_path / "files" / "chardata.mat").unlink()
@@ -277,7 +257,7 @@ def test_a_folder_without_one_clear_file(files, message, tmp_path):
 )
 def test_another_layout_is_named(replaced, message, tmp_path, small):
     path = tmp_path / "chardata.mat"
-    write_mat(path, **replaced)
+    write_omniglot(path, **replaced)
     with pytest.raises(UserError, match=f"{path}: {message}"):
         load(tmp_path, manual_dir=str(path))
     assert not (tmp_path / "tfds").exists()  # nothing written
@@ -286,7 +266,7 @@ def test_another_layout_is_named(replaced, message, tmp_path, small):
 @pytest.mark.parametrize("kept", [0, 10, 100, 128, 140, 3_000, -1])
 def test_a_truncated_file_is_named(kept, tmp_path, small):
     path = tmp_path / "chardata.mat"
-    write_mat(path)
+    write_omniglot(path)
     path.write_bytes(path.read_bytes()[:kept])
     message = load_error(tmp_path, manual_dir=str(path))
     assert message.startswith(f"{path}: ")
@@ -314,7 +294,7 @@ def server(tmp_path, monkeypatch):
 
 
 def test_the_original_is_downloaded_and_verified(tmp_path, small, server, monkeypatch):
-    train, _, digest = write_mat(server / "chardata.mat")
+    train, _, digest = write_omniglot(server / "chardata.mat")
     monkeypatch.setattr(chardata, "ORIGINAL_MD5", digest)
     data = load(tmp_path)
     assert data.digest == digest
@@ -323,11 +303,11 @@ def test_the_original_is_downloaded_and_verified(tmp_path, small, server, monkey
 
 
 def test_a_damaged_download_is_refused(tmp_path, small, server):
-    _, _, digest = write_mat(server / "chardata.mat")
+    _, _, digest = write_omniglot(server / "chardata.mat")
     message = load_error(tmp_path)
     assert f"expected md5 {chardata.ORIGINAL_MD5}, found {digest}" in message
     assert "--manual_dir" in message
-    write_mat(server / "chardata.mat", seed=5)  # and is not kept for the next attempt
+    write_omniglot(server / "chardata.mat", seed=5)  # and is not kept for the next attempt
     assert digest not in load_error(tmp_path)
 
 
@@ -348,7 +328,7 @@ def test_without_network_the_file_is_named(tmp_path, monkeypatch):
 
 
 def test_a_damaged_prepared_set_is_named(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat")
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     load(tmp_path, manual_dir=str(tmp_path))
     (path,) = (tmp_path / "tfds").glob(f"omniglot28/md5_{digest}/*/omniglot28-train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-10])
@@ -380,7 +360,7 @@ def real(data_files, tmp_path_factory):
 def test_real_pixels(real, data_files):
     data = real("sobolev")
     path = chardata.find(str(data_files / "omniglot"))
-    assert data.digest == digest_of(path)
+    assert data.digest == md5(path)
     assert [len(s) for s in data[:3]] == [19_345, 5_000, 8_070]
     if path.name == "chardata_rebuilt.mat":  # other files have other means
         assert whole_train(data).mean(dtype=np.float64) == pytest.approx(0.08302, abs=1e-5)

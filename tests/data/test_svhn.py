@@ -1,46 +1,15 @@
 """Gray SVHN: train and extra together, each image upright and once, at its own luma."""
 
-import hashlib
-
 import numpy as np
 import pytest
-import scipy.io
 
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, preparation, splits
 from hvi_tf.errors import UserError
+from tests.oracles.downloads import SVHN_URL, svhn_infos, write_svhn
 
-URL = "http://ufldl.stanford.edu/housenumbers/"
-COUNTS = {"train": 7, "extra": 9, "test": 4}
 HELD_OUT = 5
 LUMA = (0.2989, 0.5870, 0.1140)
-
-
-def write_files(folder):
-    """Small files of SVHN's layout; returns their colour images `[N, 32, 32, 3]`."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    images = {}
-    for part, count in COUNTS.items():
-        # The first of each part has no colour; all others have one of their own.
-        images[part] = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
-        images[part][0] = images[part][0, :, :, :1]
-        labels = rng.integers(1, 11, (count, 1)).astype(np.uint8)
-        arrays = {"X": np.moveaxis(images[part], 0, -1), "y": labels}
-        scipy.io.savemat(folder / f"{part}_32x32.mat", arrays, do_compression=True)
-    return images
-
-
-def registered(folder):
-    """The files of a folder, as TFDS registers the files of the real data set."""
-    from tensorflow_datasets.core.download import checksums
-
-    return {
-        URL + path.name: checksums.UrlInfo(
-            path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest(), path.name
-        )
-        for path in folder.glob("*_32x32.mat")
-    }
 
 
 def hold_out_few(patch):
@@ -55,7 +24,7 @@ def small(tmp_path_factory):
     import tensorflow_datasets as tfds
 
     folder = tmp_path_factory.mktemp("svhn")
-    images = write_files(folder / "files")
+    images = write_svhn(folder / "files")
     config = DataConfig(
         dataset="svhn",
         split="shu",
@@ -64,7 +33,7 @@ def small(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         builder = tfds.builder_cls("svhn_cropped")
-        patch.setattr(builder, "url_infos", registered(folder / "files"))
+        patch.setattr(builder, "url_infos", svhn_infos(folder / "files"))
         patch.setattr(datasets, "_READ_BATCH", 6)
         hold_out_few(patch)
         data = datasets.load(config)
@@ -145,7 +114,7 @@ def test_a_missing_file_is_named_with_the_registered_digest(tmp_path):
 
 
 def test_files_of_another_data_set_are_refused(tmp_path):
-    write_files(tmp_path / "files")
+    write_svhn(tmp_path / "files")
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert "_32x32.mat is damaged or another file: expected SHA-256" in message
 
@@ -154,7 +123,7 @@ def test_without_network_all_three_files_are_named(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "_reachable", lambda url: False)
     message = load_error(tmp_path)
     for part, digest in (("train", "435e94d6"), ("test", "cdce80df"), ("extra", "a133a4be")):
-        assert f"{URL}{part}_32x32.mat (SHA-256 {digest}" in message
+        assert f"{SVHN_URL}{part}_32x32.mat (SHA-256 {digest}" in message
 
 
 def test_a_full_disk_is_told_how_much_room_svhn_takes(tmp_path, monkeypatch):
@@ -164,8 +133,8 @@ def test_a_full_disk_is_told_how_much_room_svhn_takes(tmp_path, monkeypatch):
         raise OSError("No space left on device")
 
     builder = tfds.builder_cls("svhn_cropped")
-    write_files(tmp_path / "files")
-    monkeypatch.setattr(builder, "url_infos", registered(tmp_path / "files"))
+    write_svhn(tmp_path / "files")
+    monkeypatch.setattr(builder, "url_infos", svhn_infos(tmp_path / "files"))
     monkeypatch.setattr(builder, "download_and_prepare", full)
     with pytest.raises(UserError, match=r"No space left .*; name a folder with room for 3 GB"):
         datasets.load(

@@ -20,14 +20,13 @@ import scipy.io
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hvi_tf import seeds
 from hvi_tf.data import preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.storage import files
 from tests.faults import cases
-from tests.faults.cases import folder, outcome, peak_memory
+from tests.faults.cases import folder, outcome, peak_memory, scoring_job
 
 COUNTS = {"train": 7, "test": 3}
 
@@ -146,20 +145,6 @@ def test_any_file_of_arrays(content):
         assert sum(array.nbytes for array in found.values()) <= len(content)
 
 
-def job(path):
-    return resumable.Job(
-        title="",
-        path=path,
-        check=lambda: None,
-        identity={"step": 1},
-        names=("log_likelihood", "ess"),
-        purpose=seeds.Purpose.EVALUATE,
-        images=5,
-        available=20,
-        score=None,
-    )
-
-
 IDENTITY = json.dumps({"step": 1, "names": ["log_likelihood", "ess"]})
 scores = st.one_of(
     st.integers(0, 20).map(lambda n: np.zeros(n, np.float32)),
@@ -190,7 +175,7 @@ def test_any_file_of_earlier_scores(content):
         (here / "scores.npz").write_bytes(content)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            found, seconds = resumable._load(job(here / "scores.npz"))
+            found, seconds = resumable._load(scoring_job(here / "scores.npz"))
     assert out.getvalue().count("\n") <= 1
     assert isinstance(seconds, float)
     assert len({len(values) for values in found.values()}) == 1

@@ -23,7 +23,7 @@ from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import files
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training.checkpoints import Checkpoints
-from tests.data import test_datasets, test_omniglot, test_svhn
+from tests.oracles import downloads
 
 SETTINGS = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, jit_compile="off")
 
@@ -280,20 +280,20 @@ class Download:
 
             builder = omniglot28.Omniglot28
             patch.setattr(chardata, "COUNTS", {"train": 7, "test": 3})
-            _, _, digest = test_omniglot.write_mat(self.folder / "chardata.mat")
+            _, _, digest = downloads.write_omniglot(self.folder / "chardata.mat")
             patch.setattr(chardata, "ORIGINAL_MD5", digest)
             self.infos = None
         elif name == "svhn":
             builder = tfds.builder_cls("svhn_cropped")
-            test_svhn.write_files(self.folder)
-            self.infos = test_svhn.registered(self.folder)
+            downloads.write_svhn(self.folder)
+            self.infos = downloads.svhn_infos(self.folder)
         else:
             builder = mnist.MNIST if name == "mnist" else mnist.FashionMNIST
             patch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
             patch.setattr(mnist, "_TEST_EXAMPLES", 2)
             self.infos = {
                 builder.URL + file: checksums.UrlInfo(size, digest, file)
-                for file, (digest, size) in test_datasets.write_idx(self.folder, 5).items()
+                for file, (digest, size) in downloads.write_mnist(self.folder, 5).items()
             }
             # MNIST comes with the package; here its download is tested.
             source = source._replace(
@@ -375,7 +375,7 @@ def test_every_source_has_registered_digests():
 
 
 def test_the_packaged_files_are_verified_too(tmp_path, monkeypatch):
-    file = test_datasets.copy_packaged(tmp_path / "files")
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)

@@ -17,7 +17,7 @@ from hvi_tf.experiments.harness.experiment import Cell
 from hvi_tf.storage import files
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import event_files, summaries
-from tests.faults.test_damaged_files import job
+from tests.faults.cases import scoring_job
 from tests.faults.tiny import Run
 
 TERABYTES = 2**43
@@ -110,7 +110,7 @@ def test_a_command_ends_with_one_line(put, name, read, tmp_path):
 @pytest.mark.parametrize("put", KINDS)
 def test_earlier_scores_are_dropped(put, tmp_path, capsys):
     put(tmp_path / "scores.npz")
-    scores, seconds = resumable._load(job(tmp_path / "scores.npz"))
+    scores, seconds = resumable._load(scoring_job(tmp_path / "scores.npz"))
     assert all(len(values) == 0 for values in scores.values())
     assert seconds == 0.0
     assert "warning: " in capsys.readouterr().out
