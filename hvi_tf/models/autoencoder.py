@@ -1,4 +1,4 @@
-"""The autoencoder as a model: its networks, its densities and its images.
+"""The autoencoder: its networks, its densities and its images.
 
 Sobolev & Vetrov 2019, section 6.2 and appendix F; Shu et al. 2019, appendix D.
 """
@@ -68,14 +68,14 @@ class Autoencoder(ImageModel):
         self.prior_inverse: Any = built.get("prior_inverse")
         self.buffer_weights: Any = built.get("buffer_weights")
 
-    # The callables of `sampling.Model`.
+    # Callables of `sampling.Model`.
 
     def conditional(self, psi: tf.Tensor | None, x: tf.Tensor) -> tfd.Distribution:
-        """q(z|psi,x), or q(z|x) if psi is None."""
+        """Returns q(z|psi,x), or q(z|x) if psi is None."""
         return self._posterior(psi, self._code(x))
 
     def _code(self, x: tf.Tensor) -> tf.Tensor:
-        """All that the posterior needs of x, computed once however many psi there are."""
+        """Returns all that the posterior needs of x, computed once for all psi."""
         if self.features is not None:
             x = networks.softplus(self.features(x))
         return self.encoder.code(x) if self.method.hierarchical else self.encoder(x)
@@ -95,7 +95,7 @@ class Autoencoder(ImageModel):
         )
 
     def prepare(self, x: tf.Tensor) -> sampling.Model:
-        """The callables for these observations, whose codes are computed once."""
+        """Returns the callables for these observations, whose codes are computed once."""
         code = self._code(x)
         inverse_code = None if self.inverse is None else self.inverse.code(x)
         return self.callables._replace(
@@ -104,12 +104,12 @@ class Autoencoder(ImageModel):
         )
 
     def localize(self, x: tf.Tensor) -> LocalModel:
-        """The posterior of each observation with local parameters of its own.
+        """Returns the model with local parameters lambda for each observation.
 
-        lambda shifts the encoder's output, the same for every psi where q is hierarchical,
-        and begins at 0; to SVI that is the same as beginning at the output. tau, which knows
-        of x and not of lambda, is asked about z less the shift of its mean: were the shift
-        in the mean alone, that would be exact.
+        lambda is a shift of the encoder's output, the same for every psi if q is hierarchical. It
+        starts at 0, which for SVI is the same as to start at the output. tau depends on x but not
+        on lambda, so it gets z minus the shift of its mean. That is exact if lambda shifts the
+        mean alone.
         """
         code = self._code(x)
         local_dim = architecture.local_dim(self.method_config, self.model_config)
@@ -123,11 +123,11 @@ class Autoencoder(ImageModel):
         return LocalModel(tf.zeros([tf.shape(x)[0], local_dim]), at)
 
     def mixing(self, x: tf.Tensor) -> tfd.Distribution:
-        """q(psi|x) = N(0, I), with batch shape `[B]`."""
+        """Returns q(psi|x) = N(0, I), with batch shape `[B]`."""
         return distributions.standard_normal([tf.shape(x)[0]], self.model_config.aux_dim)
 
     def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-        """What proposes psi given z and x."""
+        """Returns the inverse model of psi given z and x."""
         return self._tau(z, self.inverse.code(x))
 
     def _tau(self, z: tf.Tensor, code: tf.Tensor) -> tfd.Distribution:
@@ -138,14 +138,14 @@ class Autoencoder(ImageModel):
         return networks.gated_gaussian_head(outputs, bias)
 
     def likelihood(self, z: tf.Tensor) -> tfd.Distribution:
-        """p(x|z): independent pixels, or each given those before it."""
+        """Returns p(x|z): independent pixels, or each pixel given those before it."""
         if self.autoregressive:
             return likelihoods.Autoregressive(self.decoder, self.pixels, z)
         return self.pixels(self.decoder(z))
 
     @property
     def autoregressive(self) -> bool:
-        """Whether p(x|z) is a PixelCNN, from which images are drawn pixel by pixel."""
+        """Whether p(x|z) is a PixelCNN, which draws an image pixel by pixel."""
         return self.model_config.decoder == "pixelcnn"
 
     @property
@@ -161,7 +161,7 @@ class Autoencoder(ImageModel):
 
     @property
     def callables(self) -> sampling.Model:
-        """The model as the functions of `sampling` take it."""
+        """The model as a record of callables, for the functions of `inference`."""
         return sampling.Model(
             prior=self.prior,
             likelihood=self.likelihood,
@@ -177,7 +177,7 @@ class Autoencoder(ImageModel):
 
     @property
     def weights_by_name(self) -> dict[str, keras.Variable]:
-        """All weights, such as `decoder/0`: names of Keras's differ from model to model."""
+        """All weights by names such as `decoder/0`; Keras's own names differ between models."""
         return {
             f"{name}/{i}": variable
             for name, layer in self.networks.items()
@@ -186,7 +186,7 @@ class Autoencoder(ImageModel):
 
     @property
     def parameter_groups(self) -> ParameterGroups:
-        """theta, phi, eta, rho and pi; what is frozen is in none."""
+        """theta, phi, eta, rho and pi, without frozen weights."""
         groups = ParameterGroups([], [], [], [], [])
         for name, layer in self.networks.items():
             getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
@@ -217,15 +217,15 @@ class Autoencoder(ImageModel):
 
     @property
     def rows_per_call(self) -> int:
-        """Rows of z that the decoder takes at once when it scores or draws images."""
+        """How many rows of z the decoder takes in one call that scores or draws images."""
         return architecture.rows_per_call(self.model_config)
 
     @property
     def refined_images(self) -> int:
-        """Images that are refined at once: few enough for a call not to take minutes."""
+        """How many images are refined in one call, which must not take minutes."""
         return 20 if self.autoregressive else svi_scores.IMAGES
 
-    # Pictures.
+    # Images.
 
     def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draws z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
@@ -233,7 +233,7 @@ class Autoencoder(ImageModel):
         return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """The mean of p(x|z): `[..., Dz] -> [..., Dx]`; not of an autoregressive one."""
+        """Returns the mean of p(x|z): `[..., Dz] -> [..., Dx]`; not if it is autoregressive."""
         return self.likelihood(z).mean()
 
     def reconstruct(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -257,12 +257,12 @@ class Autoencoder(ImageModel):
     def picture(
         self, z: tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
     ) -> tf.Tensor:
-        """The mean of p(x|z); of an autoregressive one, which has none, a draw `[B, Dx]`.
+        """Returns the mean of p(x|z), `[B, Dx]`; a draw if it is autoregressive, without a mean.
 
         Args:
             z: `[B, Dz]`.
             seed: int32 `[2]`, of the draw.
-            progress: called with the number of rows drawn so far.
+            progress: called with the number of pixel rows drawn so far.
         """
         if self.autoregressive:
             return self.likelihood(z).sample(seed, progress)

@@ -41,7 +41,7 @@ def check_data(config: Config, data: Dataset) -> None:
     """Raises `UserError` if these images cannot be trained on as configured."""
     name = config.data.dataset
     pixels.check(data, name)
-    pixels.check_networks(data.image_shape, name, config.model)
+    pixels.check_networks(config.model, data.image_shape, name)
     pipeline.check_likelihood(data.train.dtype, name, config.model.likelihood)
     _check_batch_size(config.training.batch_size, distribution.replicas())
     _check_free_bits(config, distribution.replicas())

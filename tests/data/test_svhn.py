@@ -1,4 +1,4 @@
-"""Gray SVHN: train and extra together, each image upright and once, at its own luma."""
+"""Gray SVHN: train and extra merged, every image upright, once, and with its own luma."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,10 @@ def hold_out_few(patch):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The data set of small files, read by batches that do not divide it, and their images."""
+    """Returns the data set of small files, their color images and the configuration.
+
+    The batch size of reading does not divide the number of images.
+    """
     import tensorflow_datasets as tfds
 
     folder = tmp_path_factory.mktemp("svhn")
@@ -44,9 +47,9 @@ def luma(images):
     return (images @ np.array(LUMA)).reshape(len(images), -1)
 
 
-def matches(gray, colour):
-    """Which gray image `[N, D]` is which colour image, as pairs of row numbers."""
-    distance = np.abs(gray[:, None].astype(float) - luma(colour)[None]).max(axis=2)
+def matches(gray, color):
+    """Returns pairs of indices (gray image `[N, D]`, color image) of equal images."""
+    distance = np.abs(gray[:, None].astype(float) - luma(color)[None]).max(axis=2)
     return np.argwhere(distance < 1.5)  # the weights sum to 0.9999, and the luma is rounded
 
 
@@ -68,7 +71,7 @@ def test_train_and_extra_are_merged_and_every_image_is_there_once(small):
     assert sorted(pairs[:, 0]) == sorted(pairs[:, 1]) == list(range(4))
 
 
-def test_an_image_without_colour_keeps_its_levels(small):
+def test_an_image_without_color_keeps_its_levels(small):
     data, images, _ = small
     level = images["test"][0, :, :, 0].reshape(1024)
     assert level.tolist() in data.test.tolist()
@@ -84,7 +87,7 @@ def test_every_level_survives_the_gray_scaling():
     np.testing.assert_array_equal(tf.image.rgb_to_grayscale(levels), levels[:, :1])
 
 
-def test_the_draw_is_that_of_the_split_seed(small, monkeypatch):
+def test_the_split_seed_determines_the_draw(small, monkeypatch):
     data, _, config = small
     hold_out_few(monkeypatch)
     whole = {image.tobytes() for images in data[:2] for image in images}
@@ -126,7 +129,7 @@ def test_without_network_all_three_files_are_named(tmp_path, monkeypatch):
         assert f"{SVHN_URL}{part}_32x32.mat (SHA-256 {digest}" in message
 
 
-def test_a_full_disk_is_told_how_much_room_svhn_takes(tmp_path, monkeypatch):
+def test_the_message_about_a_full_disk_names_the_space_for_svhn(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def full(*arguments, **keywords):
@@ -136,7 +139,7 @@ def test_a_full_disk_is_told_how_much_room_svhn_takes(tmp_path, monkeypatch):
     write_svhn(tmp_path / "files")
     monkeypatch.setattr(builder, "url_infos", svhn_infos(tmp_path / "files"))
     monkeypatch.setattr(builder, "download_and_prepare", full)
-    with pytest.raises(UserError, match=r"No space left .*; name a folder with room for 3 GB"):
+    with pytest.raises(UserError, match=r"No space left .*; give a writable folder with 3 GB"):
         datasets.load(
             DataConfig(
                 dataset="svhn",

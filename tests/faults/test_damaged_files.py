@@ -296,7 +296,7 @@ def test_any_original_file_of_mnist(content, kind):
             (here / "b").mkdir()
         _, line = outcome(preparation.verify_files, here, infos, refusals=UserError)
     if kind != "file":
-        reason = "missing" if kind == "gone" else "no regular file"
+        reason = "missing" if kind == "gone" else "not a regular file"
         assert f"b is {reason} (expected SHA-256" in line
     else:
         assert (line is None) == (content == IDX[0])

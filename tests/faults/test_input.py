@@ -408,9 +408,9 @@ def test_any_arrays_of_a_data_set(data):
     ("shape", "values", "message"),
     [
         ((4, 4, 1), dict(encoder="resnet", resnet_channels=(2,), decoder="pixelcnn"), None),
-        ((2, 8, 1), dict(encoder="resnet"), "--encoder=resnet: images of mnist are 2x8x1, and it"),
+        ((2, 8, 1), dict(encoder="resnet"), "--encoder=resnet: images of mnist are 2x8x1, but it"),
         ((2, 8, 1), dict(decoder="pixelcnn"), "--decoder=pixelcnn: images of mnist are 2x8x1"),
-        ((2, 2, 4), dict(decoder="pixelcnn"), "is for square ones of one channel; choose --decod"),
+        ((2, 2, 4), dict(decoder="pixelcnn"), "takes square images of one channel; choose --decod"),
         ((2, 2, 4), {}, None),
         ((4, 4, 1), dict(batch_size=2), "--batch_size=2: mnist has only 1 training image"),
     ],

@@ -154,5 +154,5 @@ def test_prepared_and_original_files_of_a_data_set_are_named(tmp_path):
         folder.mkdir()
         for file in pathlib.Path(datasets._PACKAGED_FILES / "mnist").glob("*.gz"):
             put(folder / file.name)
-        with pytest.raises(UserError, match=r"no regular file|damaged or another"):
+        with pytest.raises(UserError, match=r"not a regular file|damaged or another"):
             datasets.load(DataConfig(data_dir=str(tmp_path / "tfds"), manual_dir=str(folder)))

@@ -215,7 +215,7 @@ BINARY = X.numpy()
         ("bernoulli", BINARY.astype(np.complex64), "x: complex64, wanted real numbers"),
         ("bernoulli", BINARY.tolist(), "x: a list, wanted an array"),
         ("bernoulli", None, "x: a NoneType, wanted an array"),
-        ("bernoulli", (BINARY, BINARY), "y: the autoencoder takes images alone"),
+        ("bernoulli", (BINARY, BINARY), "y: the autoencoder takes only images"),
     ],
 )
 def test_images_that_the_likelihood_is_not_of_are_refused(likelihood, data, message):
@@ -239,7 +239,7 @@ def test_every_way_in_checks_the_images():
         with pytest.raises(ValueError, match="5 at pixel 0 of image 0"):
             use()
     for name in ("sample_weight", "class_weight"):
-        with pytest.raises(ValueError, match=f"{name}: the autoencoder takes images alone"):
+        with pytest.raises(ValueError, match=f"{name}: the autoencoder takes only images"):
             model.fit(BINARY, verbose=0, **{name: np.ones(6)})
 
 
