@@ -15,11 +15,11 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf import arguments, seeds
 from hvi_tf.config.settings import MethodConfig, ModelConfig
-from hvi_tf.inference import hierarchy, methods, sampling
+from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.gradients import ParameterGroups
-from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.svi import SVI, LocalModel
+from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.model import Hierarchy, LocalModel, Model, ParameterGroups
+from hvi_tf.inference.svi import SVI
 from hvi_tf.models import architecture, distributions, likelihoods, networks
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.observations import ImageModel
@@ -44,11 +44,11 @@ class Autoencoder(ImageModel):
     ) -> None:
         startup.check_keras_dtype()
         super().__init__(name="vae")
-        self.method = methods.row(
+        self.method = methods.look_up(
             method_config.bound, method_config.posterior, method_config.defensive
         )
         self.method_config, self.model_config = method_config, model_config
-        self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
+        self.counts = Counts(method_config.K, method_config.M, method_config.L)
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
         self._build_networks(seeds.initializer_seeds(self.seed))
@@ -94,7 +94,7 @@ class Autoencoder(ImageModel):
             head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :]
         )
 
-    def prepare(self, x: tf.Tensor) -> sampling.Model:
+    def prepare(self, x: tf.Tensor) -> Model:
         """Returns the callables for these observations, whose codes are computed once."""
         code = self._code(x)
         inverse_code = None if self.inverse is None else self.inverse.code(x)
@@ -114,7 +114,7 @@ class Autoencoder(ImageModel):
         code = self._code(x)
         local_dim = architecture.local_dim(self.method_config, self.model_config)
 
-        def at(shift: tf.Tensor) -> sampling.Model:
+        def at(shift: tf.Tensor) -> Model:
             return self.callables._replace(
                 conditional=lambda psi, x: self._posterior(psi, code, shift),
                 tau=lambda z, x: self.tau(z - shift[..., : self.model_config.latent_dim], x),
@@ -160,9 +160,9 @@ class Autoencoder(ImageModel):
         )
 
     @property
-    def callables(self) -> sampling.Model:
+    def callables(self) -> Model:
         """The model as a record of callables, for the functions of `inference`."""
-        return sampling.Model(
+        return Model(
             prior=self.prior,
             likelihood=self.likelihood,
             conditional=self.conditional,
@@ -201,15 +201,15 @@ class Autoencoder(ImageModel):
             momentum=c.svi_momentum,
             clip_norm=c.svi_clip_norm,
             double_sampling=c.double_sampling,
-            K=self.K if K is None else K,
-            L=self.L,
+            K=self.counts.K if K is None else K,
+            L=self.counts.L,
         )
 
     @property
     def log_pi(self) -> tf.Tensor:
         """Log pi `[k+1]` of the inner loop's proposals."""
         count = self.method_config.svi_steps + 1
-        if self.method.buffer == "last":
+        if self.method.scores_last_proposal:
             return tf.math.log(tf.one_hot(count - 1, count))
         if self.buffer_weights is None:
             return tf.fill([count], -math.log(count))
@@ -230,7 +230,7 @@ class Autoencoder(ImageModel):
     def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draws z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
         seed = arguments.stateless_seed(seed)
-        return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
+        return sampling.draw(self.callables, self.method, x, Counts(), seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
         """Returns the mean of p(x|z): `[..., Dz] -> [..., Dx]`; not if it is autoregressive."""
@@ -247,11 +247,7 @@ class Autoencoder(ImageModel):
         """Returns images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
         n = arguments.count_or_tensor("n", n, lowest=1)
         z_seed, x_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
-        prior = self.prior
-        if isinstance(prior, Hierarchy):
-            z, _ = hierarchy.sample(prior, n, z_seed)
-        else:
-            z = prior.sample(n, seed=z_seed)
+        z = priors.adapt(self.prior).sample(n, z_seed)[0]
         return self.picture(z, x_seed, progress)
 
     def picture(

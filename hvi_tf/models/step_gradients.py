@@ -3,14 +3,15 @@
 These functions are the heavy part of a step. `VAE.compile` puts each into a `tf.function`.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from hvi_tf.bounds import LogDensities
-from hvi_tf.inference import gradients, sampling, svi_gradients
-from hvi_tf.inference.gradients import FreeBits, ParameterGroups
-from hvi_tf.inference.methods import Method
+from hvi_tf.inference import densities, gradients, sampling, svi_gradients
+from hvi_tf.inference.methods import Counts, Method, Warmup
+from hvi_tf.inference.model import ParameterGroups
+from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits, Objective
 from hvi_tf.models import metrics
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
@@ -45,7 +46,7 @@ def check_options(
             f"kl_annealing_start={annealing.start}, kl_annealing_steps={annealing.steps}: give a "
             "start below 1 and steps above 0, or neither"
         )
-    if free_bits != gradients.NO_FREE_BITS and method.refines:
+    if free_bits != NO_FREE_BITS and method.refines:
         raise ValueError(f"{free_bits}: bound={method.name!r} has no free bits")
     if tau_steps and not method.trains_tau:
         raise ValueError(f"tau_steps={tau_steps}: bound={method.name!r} trains no tau")
@@ -74,15 +75,7 @@ def differentiate(
         K: draws of psi besides psi_0.
     """
     objective, grads = _value_and_gradients(
-        model,
-        estimator,
-        x,
-        model.parameter_groups,
-        K=K,
-        seed=seed,
-        inner=inner,
-        outer=outer,
-        free_bits=free_bits,
+        model, estimator, x, model.parameter_groups, K, seed, Warmup(inner, outer), free_bits
     )
     return {**metrics.of_objective(objective, K), **metrics.gradient_norms(grads)}, grads
 
@@ -98,25 +91,31 @@ def differentiate_tau(
 ) -> list[tf.Tensor]:
     """Returns the gradient of a bound with respect to eta alone; arguments of `differentiate`."""
     eta = ParameterGroups(eta=model.parameter_groups.eta)
-    _, grads = _value_and_gradients(
-        model, estimator, x, eta, K=K, seed=seed, inner=inner, outer=outer
-    )
+    _, grads = _value_and_gradients(model, estimator, x, eta, K, seed, Warmup(inner, outer))
     return list(grads.eta)
 
 
 def _value_and_gradients(
-    model: Autoencoder, estimator: str, x: tf.Tensor, variables: ParameterGroups, **keywords: Any
-) -> tuple[gradients.Objective, ParameterGroups]:
+    model: Autoencoder,
+    estimator: str,
+    x: tf.Tensor,
+    variables: ParameterGroups,
+    K: int,
+    seed: tf.Tensor,
+    warmup: Warmup,
+    free_bits: FreeBits = NO_FREE_BITS,
+) -> tuple[Objective, ParameterGroups]:
     return gradients.value_and_gradients(
         model.prepare,
         model.method,
         x,
         variables,
-        M=model.M,
-        L=model.L,
+        model.counts._replace(K=K),
+        seed,
         estimator=estimator,
+        warmup=warmup,
         backward_samples=model.method_config.backward_samples,
-        **keywords,
+        free_bits=free_bits,
     )
 
 
@@ -141,7 +140,7 @@ def refine_and_differentiate(
         seed=seed,
         log_pi=log_pi,
         # If pi is concentrated on one proposal, only that one can be drawn.
-        sir=model.method_config.sir or model.method.buffer == "last",
+        sir=model.method_config.sir or model.method.scores_last_proposal,
         encoder_objective=model.method_config.encoder_objective,
         estimator=estimator,
         kl_weight=outer,
@@ -160,9 +159,10 @@ def first_densities(model: Autoencoder, x: tf.Tensor, seed: tf.Tensor, K: int) -
         K: draws of psi besides psi_0.
     """
     if not model.method.refines:
-        local_model, M = model.prepare(x), model.M
+        local_model, M = model.prepare(x), model.counts.M
     else:
         local = model.localize(x)
         local_model, M, seed = local.at(local.start), 1, tf.random.fold_in(seed, 0)
-    sample = sampling.draw(local_model, model.method, x, K=K, M=M, L=model.L, seed=seed)
-    return sampling.log_densities(local_model, model.method, x, sample)
+    counts = Counts(K=K, M=M, L=model.counts.L)
+    sample = sampling.draw(local_model, model.method, x, counts, seed)
+    return densities.log_densities(local_model, model.method, x, sample)

@@ -14,8 +14,9 @@ from hvi_tf.bounds import LogDensities
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.inference.ascent import as_optimizer
-from hvi_tf.inference.gradients import NO_FREE_BITS, FreeBits, ParameterGroups
 from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.model import ParameterGroups
+from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models import metrics, observations, optimizers, step_gradients, validation
 from hvi_tf.models import replica_noise as replicas
@@ -49,7 +50,7 @@ class VAE(Autoencoder):
         frozen: bool = False,
     ) -> None:
         super().__init__(method_config, model_config, x_dim, seed)
-        self.training_K = self.K
+        self.training_K = self.counts.K
         self.inner = tf.Variable(1.0, trainable=False, name="inner")
         self.outer = tf.Variable(1.0, trainable=False, name="outer")
         if frozen:

@@ -21,7 +21,7 @@ class Scorer(NamedTuple):
 def make_scorer(model: Autoencoder, jit_compile: bool) -> Scorer:
     """Returns the scorer of a model at the fixed counts of its configuration."""
     if not model.method.refines:
-        plan = plans.make(model.method, model.M, model.K, model.L, rows=model.rows_per_call)
+        plan = plans.make(model.method, model.counts, rows=model.rows_per_call)
         scorer = image_scores.make_scorer(model.prepare, model.method, plan, jit_compile)
         return Scorer(scorer, plan.images)
     refined = refined_scores.make_scorer(
