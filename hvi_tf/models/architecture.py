@@ -40,7 +40,7 @@ def build(
     """Returns the networks that a configuration needs, by keys of `GROUPS`, with initial weights.
 
     Args:
-        method: the row of the method table.
+        method: of the method table, with its posterior.
         method_config: the posterior, the prior and pi.
         sizes: the kinds and sizes of the networks.
         x_dim: pixels of an observation.

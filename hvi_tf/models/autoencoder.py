@@ -30,8 +30,8 @@ class Autoencoder(ImageModel):
     """A decoder of z with an explicit, flow or hierarchical encoder.
 
     Args:
-        method_config: the row of the method table, its counts, prior and posterior.
-        model_config: which networks, and their sizes.
+        method_config: the method, its counts, prior and posterior.
+        model_config: the kinds and sizes of the networks.
         x_dim: pixels of an observation.
         seed: of the initial weights.
 

@@ -25,7 +25,7 @@ class Pixels(Protocol):
 
 
 def images(data: Any, x_dim: int, name: str = "x") -> tf.Tensor:
-    """The batch of images `[B, Dx]`, float32, in what Keras hands to a step.
+    """Returns the batch of images `[B, Dx]`, float32, in the data that Keras passes to a step.
 
     Raises:
         ValueError: if it is of another shape or dtype, or comes with labels or weights.

@@ -33,12 +33,12 @@ class VAE(Autoencoder):
     command line both run it. The schedule values are attributes (`set_schedule`).
 
     Args:
-        method_config: the row of the method table, its counts, prior and posterior; its K
-            is that of validation, and of training until `set_schedule`.
-        model_config: which networks, and their sizes.
+        method_config: the method, its counts, prior and posterior; its K is that of
+            validation, and that of training until `set_schedule`.
+        model_config: the kinds and sizes of the networks.
         x_dim: pixels of an observation.
-        seed: the run's seed, from 0 to 2^31 - 1; also of the initial weights.
-        frozen: whether only the inverse models tau and rho are trained.
+        seed: of the run and of the initial weights, from 0 to 2^31 - 1.
+        frozen: whether to train only the inverse models tau and rho.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class VAE(Autoencoder):
             optimizer.learning_rate = np.float32(learning_rate)
         if self.training_K != K:
             self.training_K = K
-            if self.train_function is not None:  # Keras's own, which has the old K built in
+            if self.train_function is not None:  # Keras's function has the old K built in
                 self.make_train_function(force=True)
 
     @property
@@ -146,14 +146,14 @@ class VAE(Autoencoder):
         return float(keras.ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def set_run_length(self, steps: int) -> None:
-        """Sets the step at which a schedule of the learning rate ends; before the first step.
+        """Sets the step at which a schedule of the learning rate ends.
 
-        Without it the rate does not fall.
+        Call it before the first step; without it the rate does not fall.
         """
         for optimizer in self.all_optimizers:
             if isinstance(optimizer, optimizers.Adam):
                 optimizer.set_run_length(steps)
-        self._make_appliers()  # those that are compiled have the old length built in
+        self._make_appliers()  # compiled appliers have the old length built in
 
     def train_step(self, data: tf.Tensor) -> Metrics:
         """Takes one step of gradient ascent on the warmed-up bound of a batch `[B, Dx]`.
