@@ -14,7 +14,7 @@ import numpy as np
 
 from hvi_tf.config import rules as validation
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import preparation, splits
+from hvi_tf.data import originals, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError, first_line
 
@@ -59,10 +59,10 @@ def _open_registered(
         infos = builder.url_infos
         manual_dir = pathlib.Path(config.manual_dir).expanduser() if config.manual_dir else packaged
         if manual_dir is not None:
-            preparation.verify_files(manual_dir, infos)
+            originals.verify_files(manual_dir, infos)
         else:
             files = ", ".join(f"{u} (SHA-256 {i.checksum})" for u, i in infos.items())
-            preparation.require_network(next(iter(infos)), files, config)
+            originals.require_network(next(iter(infos)), files, config)
         builder = preparation.prepare(make, config, manual_dir, needs)
     return builder, ""
 

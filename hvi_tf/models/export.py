@@ -38,14 +38,9 @@ class ExportedModel(tf.Module):
         def sample(n: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             return {kind: model.sample_images(n, seed)}
 
-        @tf.function(
-            input_signature=[
-                x,
-                tf.TensorSpec([], tf.int32, "M"),
-                tf.TensorSpec([], tf.int32, "K"),
-                seed,
-            ]
-        )
+        M, K = tf.TensorSpec([], tf.int32, "M"), tf.TensorSpec([], tf.int32, "K")
+
+        @tf.function(input_signature=[x, M, K, seed])
         def log_weights(
             x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
         ) -> dict[str, tf.Tensor]:

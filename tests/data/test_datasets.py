@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.errors import UserError
 from tests.oracles import downloads
 
@@ -147,7 +147,7 @@ def test_without_network_the_files_are_named_within_a_second(tmp_path, monkeypat
         raise OSError
 
     monkeypatch.setattr(socket, "create_connection", no_network)
-    monkeypatch.setattr(preparation, "_reachable", timed(preparation._reachable))
+    monkeypatch.setattr(originals, "_reachable", timed(originals._reachable))
     message = load_error(tmp_path, dataset="fashion_mnist")
     assert timed.seconds < 1.0
     assert "--manual_dir" in message

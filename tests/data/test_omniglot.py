@@ -14,7 +14,7 @@ import scipy.io
 import scipy.sparse
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.storage.locks import Lock
@@ -37,7 +37,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(preparation, "_reachable", lambda url: False)
+    monkeypatch.setattr(originals, "_reachable", lambda url: False)
 
 
 def load(tmp_path, **values):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.errors import UserError
 from tests.oracles.downloads import SVHN_URL, svhn_infos, write_svhn
 
@@ -123,7 +123,7 @@ def test_files_of_another_data_set_are_refused(tmp_path):
 
 
 def test_without_network_all_three_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "_reachable", lambda url: False)
+    monkeypatch.setattr(originals, "_reachable", lambda url: False)
     message = load_error(tmp_path)
     for part, digest in (("train", "435e94d6"), ("test", "cdce80df"), ("extra", "a133a4be")):
         assert f"{SVHN_URL}{part}_32x32.mat (SHA-256 {digest}" in message

@@ -20,7 +20,7 @@ import scipy.io
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hvi_tf.data import preparation
+from hvi_tf.data import originals
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
@@ -296,7 +296,7 @@ def test_only_the_original_file_of_mnist_is_accepted(content, kind):
             (here / "b").write_bytes(content)
         elif kind == "folder":
             (here / "b").mkdir()
-        _, line = outcome(preparation.verify_files, here, infos, refusals=UserError)
+        _, line = outcome(originals.verify_files, here, infos, refusals=UserError)
     if kind != "file":
         reason = "missing" if kind == "gone" else "not a regular file"
         assert f"b is {reason} (expected SHA-256" in line

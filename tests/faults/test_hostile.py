@@ -15,7 +15,7 @@ import tensorflow as tf
 from hvi_tf.config import config as config_lib
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import summary
@@ -307,7 +307,7 @@ class Download:
         for file in self.folder.iterdir():
             self.files[file.name] = file.read_bytes()
         self.config = DataConfig(dataset=name, split=rule, data_dir=str(tmp_path / "tfds"))
-        patch.setattr(preparation, "_reachable", lambda url: True)
+        patch.setattr(originals, "_reachable", lambda url: True)
         patch.setattr(downloader, "_open_url", self._open_url)
         extract, generate = extractor.iter_archive, builder._generate_examples
 

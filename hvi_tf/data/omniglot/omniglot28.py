@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import preparation
+from hvi_tf.data import originals, preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 
@@ -107,7 +107,7 @@ def open_prepared(config: DataConfig) -> Omniglot28:
     else:
         others = f"; prepared files have MD5 {', '.join(prepared)}" if prepared else ""
         files = f"{chardata.URL} (MD5 {chardata.ORIGINAL_MD5}){others}"
-        preparation.require_network(chardata.URL, files, config)
+        originals.require_network(chardata.URL, files, config)
     return preparation.prepare(make, config)
 
 
