@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.settings import MAX_EVAL_COUNT
 from hvi_tf.errors import UserError
 from hvi_tf.runtime import replicas as distribution
@@ -43,7 +43,7 @@ class Job(NamedTuple):
     check: Callable[[], None]
     identity: dict[str, Any]
     names: tuple[str, ...]
-    purpose: seeds.Purpose
+    purpose: randomness.Purpose
     images: int
     available: int
     score: Callable[[tf.Tensor, tf.Tensor], tuple]
@@ -76,7 +76,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
         # Batches begin at multiples of job.images and are always full, so an image's score
         # does not depend on how many images are scored, nor on who else scores some.
         rows = tf.range(first, first + job.images) % job.available
-        return job.score(rows, seeds.fold(seed, job.purpose, first))
+        return job.score(rows, randomness.fold(seed, job.purpose, first))
 
     started, saved = time.monotonic(), time.monotonic()
     with StopRequest() as stop:

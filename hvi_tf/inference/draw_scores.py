@@ -9,13 +9,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import LogSum, Streamed, add_to_largest, no_largest
 from hvi_tf.inference import pairs, sampling
 from hvi_tf.inference.hierarchy import Hierarchy
 from hvi_tf.inference.methods import Method
 from hvi_tf.inference.plans import Plan
+from hvi_tf.randomness import ChunkStream, GroupStream
 
 # Number of z per group whose inner weights are diagnosed. The bound needs no such diagnostics.
 LOOKED_AT = 64
@@ -57,7 +58,12 @@ def of_chunk(
     if plan.K > 0:  # an explicit proposal has no inverse to call, not even zero times
         for j in tf.range(plan.k_chunks):
             psi = sampling.draw_psi(
-                model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(chunk_seed, j + 1)
+                model,
+                method,
+                sample.z,
+                x,
+                plan.chunk_k,
+                randomness.substream(chunk_seed, ChunkStream.PSI, j),
             )
             log_q_z, log_q_psi, log_tau = sampling.inner_log_densities(
                 model, method, x, sample.z, psi
@@ -83,7 +89,7 @@ def of_chunk(
         return scores
     lower = inner.log_mean(plan.K)
     log_q_z_given_other = sampling.log_conditional_of_other(
-        model, x, sample.z, tf.random.fold_in(chunk_seed, -2)
+        model, x, sample.z, randomness.substream(chunk_seed, ChunkStream.OTHER_POSTERIOR_DRAW)
     )
     return scores._replace(
         kl_tau_mixing=kl_sum / plan.K,
@@ -105,7 +111,12 @@ def _log_prior(
     total = Streamed.empty(sample.z[..., 0])
     for j in tf.range(plan.l_chunks):
         zeta = sampling.draw_zeta(
-            model, method, sample.z, sample.psi_0, plan.chunk_l, tf.random.fold_in(seed, -3 - j)
+            model,
+            method,
+            sample.z,
+            sample.psi_0,
+            plan.chunk_l,
+            randomness.substream(seed, ChunkStream.ZETA, j),
         )
         drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis, tf.newaxis]
         ratios = sampling.log_prior(model, method, sample.z, zeta)
@@ -136,7 +147,9 @@ def of_group(
     tau, beta_0, kl = None, log_q_z, tf.zeros_like(log_q_z[:looked])
     if method.has_tau:
         tau = sampling.inverse(model, method, x, z)
-        kl = _kl_tau_mixing(model, x, z[:looked], tf.random.fold_in(seed, -2))
+        kl = _kl_tau_mixing(
+            model, x, z[:looked], randomness.substream(seed, GroupStream.TAU_DIAGNOSTIC)
+        )
         beta_0 += log_q_psi - _in_tiles(plan, tau.log_prob, psi_0)
     total = LogSum.empty(tf.transpose(beta_0))  # [B, group]
     # For the diagnostics [..., looked, B].
@@ -144,10 +157,16 @@ def of_group(
     tail = diagnostics.tail_length(plan.K + 1)
     largest = no_largest(tail + 1 if tail else 0, beta_0[:looked])
     beta_sum = tf.zeros_like(beta_0[:looked])
-    psi_seed = tf.random.fold_in(seed, -1)
+    psi_seed = randomness.substream(seed, GroupStream.PSI)
     for j in tf.range(plan.k_chunks):
         psi = sampling.draw_psi(
-            model, method, z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1), tau
+            model,
+            method,
+            z,
+            x,
+            plan.chunk_k,
+            randomness.substream(psi_seed, ChunkStream.PSI, j),
+            tau,
         )
         log_ratio = tf.zeros_like(psi[:, 0, :, 0])  # log q(psi|x) - log tau_bar(psi), [chunk_k, B]
         if tau is not None:
@@ -176,7 +195,7 @@ def of_group(
         return scores
     lower = inner.log_mean(plan.K)
     log_q_z_of_other = sampling.log_conditional_of_other(
-        model, x, z[:looked], tf.random.fold_in(seed, -3)
+        model, x, z[:looked], randomness.substream(seed, GroupStream.OTHER_POSTERIOR_DRAW)
     )
     gain = diagnostics.gain_over_one_draw(lower, beta_sum / plan.K)
     return scores._replace(
@@ -220,7 +239,7 @@ def _log_prior_of_shared_zeta(
     rho = sampling.rho(prior, method, z)
     total = LogSum.empty(tf.transpose(z[..., 0]))
     for j in tf.range(plan.l_chunks):
-        zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
+        zeta = rho.sample(plan.chunk_l, seed=randomness.substream(seed, GroupStream.ZETA, j))
         log_ratio = (prior.mixing.log_prob(zeta) - rho.log_prob(zeta))[:, 0]
         drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis]
         log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import arguments, seeds
+from hvi_tf import arguments, randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.inference import (
     gradients,
@@ -137,7 +137,7 @@ def evidence(
     )
     score = log_likelihood.make_scorer(model, row, plan, jit_compile)
     scores = [
-        score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
+        score(x, randomness.fold(seed, randomness.Purpose.EVALUATE, replicate))
         for replicate in range(replicates)
     ]
     return _as_evidence(scores, counts["M"])
@@ -210,7 +210,7 @@ def refined_evidence(
     checks.check_model(local.at(local.start), row, x, gradient="reparameterized")
     score = svi_scores.make_scorer(localize, row, settings, draws=draws, jit_compile=jit_compile)
     scores = [
-        score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
+        score(x, randomness.fold(seed, randomness.Purpose.EVALUATE, replicate))
         for replicate in range(replicates)
     ]
     if bound == "svi":
@@ -328,7 +328,7 @@ def fit(
             batch,
             variables,
             **counts,
-            seed=seeds.fold(seed, seeds.Purpose.TRAIN, step),
+            seed=randomness.fold(seed, randomness.Purpose.TRAIN, step),
             estimator=gradient,
             backward_samples=backward_samples,
         )

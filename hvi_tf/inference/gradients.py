@@ -22,15 +22,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import sampling, subsampling
 from hvi_tf.inference.methods import Method
 from hvi_tf.inference.sampling import LatentSample, Model, Prepare
 from hvi_tf.inference.subsampling import Kept
-
-# Beside the seeds of the draws.
-_RESAMPLING = 1
 
 
 class ParameterGroups(NamedTuple):
@@ -169,7 +166,7 @@ def record(
                 inner, outer = _as_weights(densities, inner, outer, free_bits)
                 kept = subsampling.keep(
                     *(densities, per_z, M, backward_samples),
-                    *(tf.random.fold_in(seed, _RESAMPLING), inner, outer),
+                    *(randomness.substream(seed, randomness.StepStream.RESAMPLE), inner, outer),
                 )
             unshared = method._replace(shared="no")
             recorded = sampling.log_densities(model, unshared, x, kept.sample(sample))

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hvi_tf import randomness
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import svi
 from hvi_tf.inference.methods import Method
@@ -67,7 +68,13 @@ def score_images(
 
     lam, (buffer, start) = svi.follow(localize, row, x, settings, seed, begin, see)
     log_likelihood, log_ratio = _at_the_end(
-        localize(x), row, settings, x, lam, tf.random.fold_in(seed, -3), draws
+        localize(x),
+        row,
+        settings,
+        x,
+        lam,
+        randomness.substream(seed, randomness.RefinementStream.FINAL_POINT),
+        draws,
     )
     return RefinedScores(
         log_likelihood=buffer.log_mean(1 if log_pi is not None else settings.steps + 1),

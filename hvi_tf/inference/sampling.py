@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import noise
+from hvi_tf import randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import hierarchy, pairs
 from hvi_tf.inference.hierarchy import Hierarchy
@@ -183,7 +183,7 @@ def draw_unconditional_zeta(
     has_batch = len(getattr(prior.mixing, "batch_shape", ())) > 0
     if has_batch:
         return prior.mixing.sample([L, counts[0]], seed=seed)
-    return noise.draw(
+    return randomness.draw(
         lambda shape: prior.mixing.sample(shape, seed=seed), [L, counts[0], counts[1]]
     )
 

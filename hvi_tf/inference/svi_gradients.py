@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.inference import sampling, svi
 from hvi_tf.inference.gradients import ParameterGroups
 from hvi_tf.inference.methods import Method
@@ -61,7 +61,9 @@ def value_and_gradients(
     r = bounds.buffer_responsibilities(refined.points.log_weight(kl_weight), log_pi)
     points = refined.points
     if sir:
-        index = systematic_resampling(r, 1, tf.random.fold_in(seed, -2))[0]
+        index = systematic_resampling(
+            r, 1, randomness.substream(seed, randomness.RefinementStream.RESAMPLE_POINT)
+        )[0]
         points, r = _take(points, index), tf.ones_like(r[:1])
     model = localize(x).at(refined.local)  # of which p(x,z) alone is used
     theta = _joint_gradient(model, row, x, points, r, kl_weight, variables.theta)

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.config.config import Config
 from hvi_tf.config.schedules import ScheduleValues
@@ -107,7 +107,7 @@ class Summaries:
             return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
         side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for there to be pairs
-        seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
+        seed = randomness.fold(model.seed, randomness.Purpose.SAMPLE_IMAGES)
         half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
         grids = {

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities, diagnostics
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans, sampling
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.plans import Plan
+from hvi_tf.randomness import ChunkStream, GroupStream
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 
@@ -22,13 +23,20 @@ def unchunked(lg, method, plan, x, seed):
     parts = []
     for i in range(plan.m_chunks):
         chunk_seed = tf.random.fold_in(seed, i)
-        psi_seed = chunk_seed if method.shared == "no" else tf.random.fold_in(seed, -1)
+        psi_seed = (
+            chunk_seed if method.shared == "no" else randomness.substream(seed, GroupStream.PSI)
+        )
         sample = sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=chunk_seed)
         d = sampling.log_densities(lg.model, method, x, sample)
         inner, prior = [(d.log_q_z, d.log_q_psi, d.log_tau)], [d.log_prior]
         for j in range(plan.k_chunks):
             psi = sampling.draw_psi(
-                lg.model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1)
+                lg.model,
+                method,
+                sample.z,
+                x,
+                plan.chunk_k,
+                randomness.substream(psi_seed, ChunkStream.PSI, j),
             )
             inner.append(sampling.inner_log_densities(lg.model, method, x, sample.z, psi))
         stacked = [np.concatenate(arrays)[: plan.K + 1] for arrays in zip(*inner, strict=True)]
@@ -37,7 +45,7 @@ def unchunked(lg, method, plan, x, seed):
             for j in range(plan.l_chunks):
                 zeta = sampling.draw_zeta(
                     *(lg.model, method, sample.z, sample.psi_0, plan.chunk_l),
-                    tf.random.fold_in(chunk_seed, -3 - j),
+                    randomness.substream(chunk_seed, ChunkStream.ZETA, j),
                 )
                 prior.append(sampling.log_prior(lg.model, method, sample.z, zeta))
         log_prior = np.concatenate(prior)[: plan.L]
@@ -59,10 +67,11 @@ def of_a_group(lg, method, plan, x, seed):
     seeds = [tf.random.fold_in(seed, i) for i in range(-(-plan.group // plan.chunk_m))]
     drawn = [sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=s) for s in seeds]
     z, psi_0 = (tf.concat(parts, 0)[: plan.group] for parts in list(zip(*drawn, strict=True))[:2])
-    psi_seed = tf.random.fold_in(seed, -1)
+    psi_seed = randomness.substream(seed, GroupStream.PSI)
     psi = [
         sampling.draw_psi(
-            *(lg.model, method, z, x, plan.chunk_k), tf.random.fold_in(psi_seed, j + 1)
+            *(lg.model, method, z, x, plan.chunk_k),
+            randomness.substream(psi_seed, ChunkStream.PSI, j),
         )
         for j in range(plan.k_chunks)
     ]
@@ -70,7 +79,7 @@ def of_a_group(lg, method, plan, x, seed):
     if plan.L > 1:
         rho = sampling.rho(lg.model.prior, method, z)
         zeta = [
-            rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
+            rho.sample(plan.chunk_l, seed=randomness.substream(seed, GroupStream.ZETA, j))
             for j in range(plan.l_chunks)
         ]
         sample = sample._replace(zeta=tf.concat(zeta, 0)[: plan.L])
