@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import randomness
+from hvi_tf.config import strict_json
 from hvi_tf.config.settings import MAX_EVAL_COUNT
 from hvi_tf.errors import UserError
 from hvi_tf.runtime import replicas as distribution
@@ -129,7 +130,7 @@ def _load(job: Job) -> tuple[Scores, float]:
     try:
         most = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
         stored = str(files.read_arrays(job.path, ["identity"], most)["identity"])
-        if files.parse_json(stored) != identity:
+        if strict_json.parse(stored) != identity:
             print(f"warning: {job.path} holds scores of other settings; they are replaced")
             return empty, 0.0
         found = files.read_arrays(job.path, [*job.names, "seconds"], most)

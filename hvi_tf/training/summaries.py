@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.bounds import diagnostics
+from hvi_tf.config import strict_json
 from hvi_tf.config.config import Config
 from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.inference.image_scores import ImageScores
@@ -181,7 +182,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _step_of(line: bytes) -> int:
     """Raises `ValueError`, `KeyError` or `TypeError` if it is no line of an epoch."""
-    found = files.parse_json(line.decode())["step"]
+    found = strict_json.parse(line.decode())["step"]
     if type(found) is not int:
         raise TypeError(f"step {found}")
     return found

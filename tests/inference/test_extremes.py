@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities, diagnostics, jackknife
 from hvi_tf.bounds.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.config import config as config_lib
