@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import arguments, bounds
+from hvi_tf import arguments, bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import objective as objectives
@@ -301,7 +301,9 @@ class _Loop(NamedTuple):
         if settings.clip_norm:
             gradient = _clip(gradient, settings.clip_norm)
         if settings.double_sampling:
-            point = self.draw(lam, tf.random.fold_in(seed, -1))
+            point = self.draw(
+                lam, randomness.substream(seed, randomness.RefinementStepStream.SECOND_DRAW)
+            )
         velocity = settings.momentum * velocity + gradient
         return _Step(lam + settings.learning_rate * velocity, velocity, point)
 
