@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import arguments, seeds
+from hvi_tf import arguments, randomness
 from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
@@ -51,7 +51,7 @@ class Autoencoder(ImageModel):
         self.counts = Counts(method_config.K, method_config.M, method_config.L)
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
-        self._build_networks(seeds.initializer_seeds(self.seed))
+        self._build_networks(randomness.initializer_seeds(self.seed))
         self.built = True
 
     def _build_networks(self, rng: np.random.Generator) -> None:

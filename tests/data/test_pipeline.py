@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 
@@ -71,9 +71,9 @@ def test_float_intensities_are_not_rounded_to_256_levels(seed):
 
 def test_a_fixed_binarization_depends_on_the_purpose_alone():
     images = np.full((20, 30), 128, np.uint8)
-    first = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
-    again = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
-    other = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.EVALUATE)
+    first = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
+    again = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
+    other = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.EVALUATE)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.dtype == tf.float32
@@ -98,7 +98,9 @@ def test_levels_are_observed_unchanged_at_every_visit():
 
 
 def test_an_observation_determines_its_level():
-    seen = pipeline.fixed_observation(LEVELS, "discretized_logistic", 0, seeds.Purpose.VALIDATE)
+    seen = pipeline.fixed_observation(
+        LEVELS, "discretized_logistic", 0, randomness.Purpose.VALIDATE
+    )
     assert (float(seen[0, 0]), float(seen[0, -1])) == (0.0, 1.0)
     np.testing.assert_array_equal(np.rint(255 * seen.numpy()), LEVELS)
 

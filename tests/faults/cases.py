@@ -15,7 +15,7 @@ import tracemalloc
 
 from hypothesis import HealthCheck, settings
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
 from tests.faults import count
@@ -93,7 +93,7 @@ def scoring_job(path):
         check=lambda: None,
         identity={"step": 1},
         names=("log_likelihood", "ess"),
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
         images=5,
         available=20,
         score=None,
