@@ -8,7 +8,7 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.config.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.evaluation import evaluate, summary
+from hvi_tf.evaluation import evaluate, table
 from hvi_tf.models import pictures
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
@@ -124,4 +124,4 @@ def _tell(
     start_up: StartUp,
 ) -> None:
     seconds = time.monotonic() - start_up.began
-    print(summary.table(config, workdir, scores, training, seconds))
+    print(table.render(config, workdir, scores, training, seconds))

@@ -15,8 +15,7 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import adaptive as tolerance
-from hvi_tf.evaluation import annealing, evaluate
-from hvi_tf.evaluation import summary as summaries
+from hvi_tf.evaluation import annealing, evaluate, table
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.plans import Plan
@@ -104,7 +103,7 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     total = bsvi["elbo"]["mean"] + bsvi["kl"]["mean"] + bsvi["reconstruction"]["mean"]
     assert total == pytest.approx(0.0, abs=1e-3)
     assert "log_likelihood" not in svi
-    rows = dict(summaries.score_rows(bsvi))
+    rows = dict(table.score_rows(bsvi))
     assert {"ELBO* (SVI-6)", "KL*", "Reconstruction*"} <= set(rows)
 
     multiples = run(estimator="diwhvi", eval_images=120, eval_steps=6)
@@ -112,7 +111,7 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     assert np.all(np.diff(means) > 0)
     one = run(estimator="diwhvi", eval_images=120, eval_M=30)["log_likelihood"]["mean"]
     assert means[-1] == pytest.approx(one, abs=0.1)
-    assert len(summaries.score_rows(multiples)) == 5
+    assert len(table.score_rows(multiples)) == 5
 
 
 def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
@@ -180,10 +179,10 @@ def test_a_pilot_chooses_the_draws_of_each_image(run, estimator, shown):
     assert stricter["draws"]["mean"] > summary["draws"]["mean"]
     fewer = run(**adaptive | dict(eval_images=10))
     np.testing.assert_array_equal(saved_scores(fewer), values[:10])
-    label = dict(summaries.score_rows(summary))
+    label = dict(table.score_rows(summary))
     assert f"test log-likelihood ({shown}, M<=400, K=2)" in label
     assert "draws of z, for +- 0.1 nats an image" in label
-    assert any("--eval_M=400, the draws of " in text for text in summaries.warnings(summary))
+    assert any("took all --eval_M=400 draws" in text for text in table.warnings(summary))
 
 
 def test_levels_and_their_choice():
@@ -236,12 +235,12 @@ def test_annealing_brackets_and_is_resumed(run, monkeypatch):
 
 def test_a_collapsed_tau_is_warned_of(run):
     """At initial weights the gate holds tau at q(psi); without it tau is elsewhere."""
-    assert not summaries.warnings(run(eval_images=50))
+    assert not table.warnings(run(eval_images=50))
     gated = make_vae(settings(tau_gate_bias=-12.0), 12)
     scores = evaluate.evaluate(
         settings(tau_gate_bias=-12.0, eval_images=50), gated, DATA, run.workdir, 2
     )
-    (warning,) = summaries.warnings(scores)
+    (warning,) = table.warnings(scores)
     assert "tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is 0.000 nats" in warning
 
 

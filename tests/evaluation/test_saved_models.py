@@ -15,9 +15,8 @@ from hvi_tf.config import rules as validation
 from hvi_tf.config.settings import SavedModelConfig
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import evaluate
+from hvi_tf.evaluation import evaluate, table
 from hvi_tf.evaluation import saved_model as saved_models
-from hvi_tf.evaluation import summary as summaries
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.export import ExportedModel, export
 from hvi_tf.models.vae import make_vae
@@ -72,7 +71,7 @@ def test_without_psi_the_score_is_that_of_the_checkpoint(bound, tmp_path):
         own = run.by_checkpoint(**K, **few)
         saved = run.by_saved_model(**K, **few)
         assert saved["K"] == 0
-        assert all("K=" not in name for name, _ in summaries.score_rows(saved))
+        assert all("K=" not in name for name, _ in table.score_rows(saved))
         for name in saved_models.SCORES:
             np.testing.assert_allclose(scores(saved, name), scores(own, name), rtol=2e-4)
     run.workdir.close()
@@ -116,9 +115,9 @@ def test_the_summary_says_what_was_scored(hierarchical, capsys):
     assert (summary["step"], summary["images"]) == (None, 300)
     (stored,) = hierarchical.workdir.evaluation.glob("test_saved_model_*_M3_K2_N300.json")
     assert json.loads(stored.read_text()) == summary
-    table = summaries.table(settings(), hierarchical.workdir, summary, None, 1.0)
-    assert "test log-likelihood (SavedModel, M=3, K=2)  -" in table
-    assert f"SavedModel {path} (SHA-256 {summary['sha256'][:12]}...)" in table
+    printed = table.render(settings(), hierarchical.workdir, summary, None, 1.0)
+    assert "test log-likelihood (SavedModel, M=3, K=2)  -" in printed
+    assert f"SavedModel {path} (SHA-256 {summary['sha256'][:12]}...)" in printed
     other = hierarchical.by_saved_model(eval_split="train", eval_images=300)
     assert other["log_likelihood"] != summary["log_likelihood"]
 

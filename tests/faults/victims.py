@@ -129,7 +129,7 @@ def _serve():
     # What the command imports, but for the first operation, after which no fork would work.
     from hvi_tf.cli import main
     from hvi_tf.data import datasets
-    from hvi_tf.evaluation import summary  # noqa: F401
+    from hvi_tf.evaluation import table  # noqa: F401
     from hvi_tf.models.export import export  # noqa: F401
     from hvi_tf.training import fit_tau, runs  # noqa: F401
 

@@ -31,7 +31,7 @@ def run(values, folder, spoiled_replica=None):
         folder: the workdir.
         spoiled_replica: whose part of step 2 is not finite.
     """
-    from hvi_tf.evaluation import evaluate
+    from hvi_tf.evaluation import evaluate, scorers
     from hvi_tf.models.vae import make_vae
     from hvi_tf.training import loop, runs, steps
 
@@ -59,7 +59,7 @@ def run(values, folder, spoiled_replica=None):
         found["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
         distribution.barrier()  # the chief writes the scores, and the others read them here
-        scores = np.load(evaluate.scores_path(workdir, config, step), allow_pickle=False)
+        scores = np.load(scorers.scores_path(workdir, config, step), allow_pickle=False)
         found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
         found["best_step"] = step
         workdir.close()
