@@ -13,6 +13,7 @@ from hvi_tf.evaluation import jobs, summary
 from hvi_tf.evaluation import saved_model as saved_models
 from hvi_tf.evaluation.jobs import Job, Scorer
 from hvi_tf.inference import plans
+from hvi_tf.inference.methods import Counts
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models import architecture
 from hvi_tf.storage.workdir import Workdir
@@ -90,4 +91,4 @@ def _plan(config: Config, M: int, K: int) -> Plan:
     rows, row = architecture.rows_per_call(config.model), config.row
     if row.shares_psi:
         row = row._replace(mixture_size=plans.most_at_once(row, K))
-    return plans.make(row, M, K, config.method.L, rows=rows)
+    return plans.make(row, Counts(K=K, M=M, L=config.method.L), rows=rows)

@@ -14,7 +14,7 @@ from hvi_tf.evaluation import jobs
 from hvi_tf.evaluation.jobs import Job, Scorer
 from hvi_tf.inference import image_scores, plans, refined_scores
 from hvi_tf.inference.image_scores import ImageScores
-from hvi_tf.inference.methods import MIXTURE_SIZE
+from hvi_tf.inference.methods import MIXTURE_SIZE, Counts
 from hvi_tf.inference.plans import Plan
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.inference.svi import SVI
@@ -115,7 +115,7 @@ def by_refinement(config: Config, model: VAE, x: tf.Tensor) -> Scorer:
         model.localize, model.method, settings, draws=draws, jit_compile=jit(config)
     )
     names: tuple[str, ...] = RefinedScores._fields
-    if estimator_row(config).buffer == "last":
+    if estimator_row(config).scores_last_proposal:
         names = _SCORES_WITHOUT_BUFFER
 
     def select(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -131,7 +131,7 @@ def by_refinement(config: Config, model: VAE, x: tf.Tensor) -> Scorer:
 def make_plan(config: Config, rows: int = plans.ROWS, **limits: int) -> Plan:
     """Returns the plan of an evaluation's draws; `limits` are passed to `plans.make`."""
     M, K, L = counts(config)
-    return plans.make(estimator_row(config), M, K, max(L, 1), rows=rows, **limits)
+    return plans.make(estimator_row(config), Counts(K=K, M=M, L=max(L, 1)), rows=rows, **limits)
 
 
 def refinement(config: Config) -> SVI:

@@ -7,8 +7,7 @@ from typing import Any
 from hvi_tf.bounds import diagnostics
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import scorers
-from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS, Method
+from hvi_tf.inference.methods import METHODS, Counts, Method
 from hvi_tf.runtime.progress import counted, duration
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.loop import TrainingResult
@@ -87,13 +86,13 @@ def _next_commands(config: Config, workdir: Workdir) -> list[str]:
         f"{main} --mode=evaluate --estimator=ais --eval_images=32",
         f"{main} --mode=sample",
     ]
-    return [*commands, f"{main} --mode=fit_tau"] if config.row.inverse == "mixing" else commands
+    return [*commands, f"{main} --mode=fit_tau"] if config.row.psi_from_mixing else commands
 
 
 def _larger_score(config: Config) -> str:
     """Returns the flags of a score that takes longer than the default one."""
     refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
-    if refined and (config.row.inverse == "none" or config.row.has_tau):
+    if refined and (not config.row.hierarchical or config.row.has_tau):
         return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
     flags = [] if config.evaluation.estimator == "auto" else ["--estimator=auto"]
     flags.append("--eval_M=5000")
@@ -154,7 +153,7 @@ def _weight_rows(scores: dict[str, Any], method: Method) -> Rows:
     total = round(scores["draws"]["mean"]) if "draws" in scores else M
     rows = [("effective sample size, outer", _of(scores["ess_outer"], total))]
     if K:
-        per_z = sampling.psi_per_z(method, K, M) + 1
+        per_z = method.psi_per_z(Counts(K=K, M=M)) + 1
         rows.append(("effective sample size, inner", _of(scores["ess_inner"], per_z)))
     for level in ("outer", "inner"):
         if f"pareto_k_{level}" in scores:
@@ -250,9 +249,9 @@ def warnings(scores: dict[str, Any]) -> list[str]:
 
 
 def _label(method: Method) -> str:
-    if method.inverse == "none":
+    if not method.hierarchical:
         return "IWAE"
-    return "DIWHVI" if method.inverse == "tau" else method.name.upper()
+    return "DIWHVI" if method.has_own_tau else method.name.upper()
 
 
 def _nats(score: Score) -> str:
