@@ -17,8 +17,8 @@ from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
 from hvi_tf.runtime.progress import counted
-from hvi_tf.training import loop
 from hvi_tf.training.steps import StepRunner
+from hvi_tf.training.validation import validate
 
 SECONDS = 4.0  # for which the steps of one K are timed
 _MIN_CALLS = 3
@@ -88,8 +88,8 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
     images = pipeline.fixed_observation(
         data.validation, config.model.likelihood, t.seed, seeds.Purpose.VALIDATE
     )
-    loop.validate(model, images[: model.validation_images], t.seed)  # compiles
-    validation = _seconds_of(lambda: loop.validate(model, images, t.seed))
+    validate(model, images[: model.validation_images], t.seed)  # compiles
+    validation = _seconds_of(lambda: validate(model, images, t.seed))
     for variable, value in zip(variables, found, strict=True):
         variable.assign(value)
     return Costs(steps, validation, start)

@@ -14,7 +14,7 @@ from hvi_tf.training.checkpoints import Checkpoints
 MAX_IN_EPOCH = 10  # after which no policy goes on
 
 
-def what_now(workdir: Workdir) -> str:
+def advice(workdir: Workdir) -> str:
     """What a training leaves that is stopped, and what to try."""
     kept = "no checkpoint yet"
     if workdir.checkpoints.exists():
@@ -68,7 +68,7 @@ class Recovery:
         if policy == "stop" or too_many or (policy == "skip" and finding.of_weights):
             count = f"; {state.not_finite} such steps in this epoch" * too_many
             other = "" if policy == "rollback" else " or --on_nonfinite=rollback"
-            raise UserError(f"{what}{count}; {what_now(self._workdir)}{other}")
+            raise UserError(f"{what}{count}; {advice(self._workdir)}{other}")
         done = "skipped"
         if policy == "rollback":
             found = self._checkpoints.roll_back()

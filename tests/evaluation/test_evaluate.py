@@ -290,7 +290,7 @@ def test_an_export_to_where_the_workdir_has_been_is_told(run, when, monkeypatch)
     if when == "before":
         path.rename(path.with_name("elsewhere"))
     with pytest.raises(UserError, match=r"has gone|was replaced"):
-        commands._export(Run(settings(), DATA, run.model, run.workdir, 1, None))
+        commands._export(Run(settings(), run.model, DATA, run.workdir, 1, None))
     assert run.workdir.saved_model.exists() == (when == "while")
 
 

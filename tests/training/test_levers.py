@@ -23,6 +23,7 @@ from hvi_tf.runtime.startup import StartUp
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import fit_tau, loop, planning, runs
 from hvi_tf.training.planning import Costs
+from hvi_tf.training.validation import validate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
 DATA = Dataset(IMAGES[:40], IMAGES[40:50], IMAGES[50:], (4, 4, 1))
@@ -83,9 +84,9 @@ def test_averages_are_validated_scored_and_exported(tmp_path):
     for variable, value in zip(model.trainable_variables, raw, strict=True):
         np.testing.assert_array_equal(variable, value)
 
-    run = runs.at_best(workdir.config, DATA, make_vae(workdir.config, 16), workdir)
+    run = runs.at_best(workdir.config, make_vae(workdir.config, 16), DATA, workdir)
     images = pipeline.fixed_observation(DATA.validation, "bernoulli", 0, seeds.Purpose.VALIDATE)
-    scored = loop.validate(run.model, images, 0).log_likelihood
+    scored = validate(run.model, images, 0).log_likelihood
     best = max(line["validation/bound"] for line in told(tmp_path))
     assert scored == pytest.approx(best, abs=1e-5)
 
@@ -267,7 +268,7 @@ def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
         raise Trained
 
     monkeypatch.setattr(commands.planning, "plan", plan)
-    monkeypatch.setattr(commands.runs, "train", record)
+    monkeypatch.setattr(commands.runs, "train_to_best", record)
     for _ in range(2):
         with pytest.raises(Trained):
             commands._train(Task("fit_tau", config, tmp_path, trained, {}), DATA, StartUp(0.0))

@@ -98,7 +98,7 @@ def test_tensorflow_is_given_no_numbers_to_keep(tmp_path):
 
 
 def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "MAX_EPOCHS_TOLD", 3)
+    monkeypatch.setattr(loop, "MAX_EPOCHS_PRINTED", 3)
     Run(tmp_path).train(epochs=8)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [12, 24, 32]  # every third epoch, and the last
