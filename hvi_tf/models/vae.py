@@ -39,6 +39,7 @@ from hvi_tf.models import replica_noise as replicas
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.metrics import Metrics
+from hvi_tf.models.running_means import RunningMeans
 
 
 class VAE(Autoencoder):
@@ -56,6 +57,10 @@ class VAE(Autoencoder):
         frozen: whether only the inverse models tau and rho are trained.
     """
 
+    # Keras's attributes: the compiled steps of `fit` and `evaluate`.
+    train_function: Callable | None
+    test_function: Callable | None
+
     def __init__(
         self,
         method_config: MethodConfig,
@@ -67,6 +72,7 @@ class VAE(Autoencoder):
         super().__init__(method_config, model_config, x_dim, seed)
         self.K, self.M, self.L = method_config.K, method_config.M, method_config.L
         self.training_K = self.K
+        self._running_means = RunningMeans()
         self.inner = tf.Variable(1.0, trainable=False, name="inner")
         self.outer = tf.Variable(1.0, trainable=False, name="outer")
         if frozen:
@@ -206,12 +212,35 @@ class VAE(Autoencoder):
         return super().evaluate(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does."""
+        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does.
+
+        Returns the metrics of this batch alone.
+        """
+        self.reset_metrics()
         return super().train_on_batch(self._checked("x", x), *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Scores as `keras.Model.test_on_batch` does; raises ValueError as `fit` does."""
+        """Scores as `keras.Model.test_on_batch` does; raises ValueError as `fit` does.
+
+        Returns the bound of this batch alone.
+        """
+        self.reset_metrics()
         return super().test_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Builds the step of Keras's `fit`, which returns running means of the metrics."""
+        if self.train_function is None or force:
+            self.train_function = self._make_function(self._running_means.wrap(self.train_step))
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Builds the step of Keras's `evaluate`, which returns the running mean of the bound."""
+        if self.test_function is None or force:
+            self.test_function = self._make_function(self._running_means.wrap(self.test_step))
+
+    def reset_metrics(self) -> None:
+        """Resets the running means; Keras does so at the start of an epoch or an evaluation."""
+        super().reset_metrics()
+        self._running_means.reset()
 
     def _checked(self, name: str, data: Any) -> Any:
         return observations.checked(name, data, self.x_dim, self.pixels)
