@@ -245,7 +245,7 @@ def test_a_checkpoint_under_the_name_of_another_is_not_believed(
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("suffixes", "reason"),
-    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
+    [(SUFFIXES, "it belongs to another run"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
     ids=["all", "tensors"],
 )
 def test_a_checkpoint_of_another_run_is_not_believed(
