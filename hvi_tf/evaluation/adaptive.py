@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import jobs, scorers
 from hvi_tf.evaluation.jobs import Job, Scores
@@ -101,7 +101,7 @@ def _run_pilot(
     pilot = job._replace(
         title=f"pilot {job.title}",
         path=job.path.with_name(f"{job.path.stem}_pilot.npz"),
-        purpose=seeds.Purpose.PILOT,
+        purpose=randomness.Purpose.PILOT,
     )
     return pilot, *jobs.run(pilot, config)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import annealing, jobs, scorers, summary
 from hvi_tf.evaluation.annealing import AnnealedScores, Annealing, BracketScores
@@ -46,7 +46,7 @@ def evaluate(
         path=workdir.evaluation / f"{e.eval_split}_{name}.npz",
         check=workdir.check,
         title=f"annealing, {e.eval_split}",
-        purpose=seeds.Purpose.ANNEAL,
+        purpose=randomness.Purpose.ANNEAL,
     )
     scores, seconds = jobs.run(real, config)
     simulated = jobs.make(
@@ -54,7 +54,7 @@ def evaluate(
         path=workdir.evaluation / f"simulated_{name}.npz",
         check=workdir.check,
         title="annealing, simulated",
-        purpose=seeds.Purpose.BRACKET,
+        purpose=randomness.Purpose.BRACKET,
     )
     num_simulated = min(jobs.count(real, config), MAX_SIMULATED)
     brackets, more_seconds = jobs.score_all(simulated, num_simulated, config.training.seed)
@@ -72,7 +72,7 @@ def _annealer(config: Config, model: VAE, settings: Annealing, x: tf.Tensor) -> 
 
 
 def _bracketer(config: Config, model: VAE, settings: Annealing) -> Scorer:
-    seed = seeds.fold(config.training.seed, seeds.Purpose.SIMULATE)
+    seed = randomness.fold(config.training.seed, randomness.Purpose.SIMULATE)
     simulated = annealing.simulate(model.callables, MAX_SIMULATED, seed)
     bracket = annealing.make_bracketer(model.callables, settings, scorers.jit(config))
 

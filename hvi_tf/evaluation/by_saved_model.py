@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_COUNT, EvaluationConfig
 from hvi_tf.errors import UserError
@@ -60,7 +60,7 @@ def evaluate(
         path=workdir.evaluation / f"{name}.npz",
         check=workdir.check,
         title=f"evaluation of the SavedModel M={M}{f' K={K}' if K else ''}",
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
     )
     scores, seconds = jobs.run(job, config)
     metadata: dict[str, Any] = {

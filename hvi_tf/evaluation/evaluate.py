@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
@@ -80,5 +80,5 @@ def _observe(config: Config, data: Dataset) -> tf.Tensor:
     """Returns the split `[N, D]` as every estimator observes it: with the same noise."""
     images = getattr(data, config.evaluation.eval_split)
     return pipeline.fixed_observation(
-        images, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
+        images, config.model.likelihood, config.training.seed, randomness.Purpose.EVALUATE
     )

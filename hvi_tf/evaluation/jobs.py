@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
+from hvi_tf.config import strict_json
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_EVAL_COUNT
 from hvi_tf.errors import UserError
@@ -67,7 +68,7 @@ class Job(NamedTuple):
     check: Callable[[], None]
     identity: dict[str, Any]
     names: tuple[str, ...]
-    purpose: seeds.Purpose
+    purpose: randomness.Purpose
     images: int
     available: int
     score: ScoreRows
@@ -79,7 +80,7 @@ def make(
     path: pathlib.Path,
     check: Callable[[], None],
     title: str,
-    purpose: seeds.Purpose,
+    purpose: randomness.Purpose,
 ) -> Job:
     """Returns the job that stores the scores of a scorer; see `Job` for the arguments."""
     return Job(
@@ -165,7 +166,7 @@ def _next_batches(job: Job, num_images: int, seed: int, done: int) -> list[Score
 
     def score(first: int) -> tuple[tf.Tensor, ...]:
         rows = tf.range(first, first + job.images) % job.available
-        return job.score(rows, seeds.fold(seed, job.purpose, first))
+        return job.score(rows, randomness.fold(seed, job.purpose, first))
 
     starts = range(done, num_images, job.images)[: distribution.replicas()]
     return [
@@ -185,7 +186,7 @@ def _load(job: Job) -> tuple[Scores, float]:
     try:
         max_bytes = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
         stored = str(files.read_arrays(job.path, ["identity"], max_bytes)["identity"])
-        if files.parse_json(stored) != identity:
+        if strict_json.parse(stored) != identity:
             print(f"warning: {job.path} holds scores of other settings; replacing them")
             return empty, 0.0
         scores = files.read_arrays(job.path, [*job.names, "seconds"], max_bytes)

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.config.estimators import counts, estimator, estimator_row
 from hvi_tf.evaluation import jobs
@@ -51,7 +51,7 @@ def make_job(
         path=scores_path(workdir, config, step),
         check=workdir.check,
         title=f"evaluation {settings}",
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
     )
     return job, {"estimator": name, **counts(config)._asdict(), **scorer.metadata}
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.data import pipeline
@@ -85,7 +85,7 @@ class Trainer:
         if t.max_steps:
             self._end = min(self._end, t.max_steps)
         self._validation = pipeline.fixed_observation(
-            data.validation, config.model.likelihood, t.seed, seeds.Purpose.VALIDATE
+            data.validation, config.model.likelihood, t.seed, randomness.Purpose.VALIDATE
         )
         self._checkpoints = Checkpoints(
             model, workdir, keep=self._is_kept, regular=self._is_regular

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.inference.image_scores import ImageScores
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models.vae import VAE
@@ -24,7 +24,7 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedS
     kind = RefinedScores if model.method.refines else ImageScores
 
     def score(i: int) -> ImageScores | RefinedScores:
-        folded = seeds.fold(seed, seeds.Purpose.VALIDATE, i)
+        folded = randomness.fold(seed, randomness.Purpose.VALIDATE, i)
         return model.validation_scores(images[i : i + batch], folded)
 
     starts = range(0, len(images), batch)
