@@ -62,7 +62,7 @@ def make_job(
         step: the checkpoint's training step.
 
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM in the pilot, whose finished images are saved.
+        Interrupted: after Ctrl-C or SIGTERM in the pilot, with its finished images saved.
     """
     e = config.evaluation
     largest, metadata = scorers.make_job(config, model, x, workdir, step)

@@ -84,7 +84,7 @@ def _draws_of_psi(config: Config, workdir: Workdir, draws_psi: bool) -> int:
 
 
 def _plan(config: Config, M: int, K: int) -> Plan:
-    """Returns the plan of the run's own method, whose export the SavedModel usually is.
+    """Returns the plan of the run's own method, because a SavedModel usually is its export.
 
     With the same plan, an explicit q(z|x) draws the same z as the checkpoint's evaluation.
     """

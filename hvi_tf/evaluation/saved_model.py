@@ -41,25 +41,25 @@ class Loaded(NamedTuple):
 SCORES = ("log_likelihood", "bound", "ess_outer")
 
 
-def find(asked: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
+def find(given: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the SavedModel that the flags name, with all links resolved.
 
     Args:
-        asked: the flags; a relative path starts at the workdir.
+        given: the flags; a relative path starts at the workdir.
         workdir: of the run.
 
     Raises:
         UserError: if there is no SavedModel, or it is outside the workdir and not trusted.
     """
-    flag = f"--saved_model={asked.saved_model}"
+    flag = f"--saved_model={given.saved_model}"
     try:
         root = workdir.resolve()
-        path = (root / pathlib.Path(asked.saved_model).expanduser()).resolve()
+        path = (root / pathlib.Path(given.saved_model).expanduser()).resolve()
         if not (path / "saved_model.pb").is_file():
             raise UserError(f"{flag}: no saved_model.pb in {path}; name a SavedModel's folder")
         for file in (path, *_content(path)):
             real = file.resolve()
-            if not (asked.trust_saved_model or real.is_relative_to(root)):
+            if not (given.trust_saved_model or real.is_relative_to(root)):
                 raise UserError(
                     f"{flag}: {real} is outside --workdir; a SavedModel is a program, which may "
                     "read and write files: if you trust its origin, add --trust_saved_model"
@@ -111,6 +111,28 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
         ) from None
     except Exception as error:  # damaged bytes raise many types of error
         raise UserError(f"{path}: cannot be loaded as a SavedModel ({_reason(error)})") from error
+    _check_signature(path, inputs, outputs, x_dim)
+
+    def log_weights(x: tf.Tensor, M: int, K: int, seed: tf.Tensor) -> tf.Tensor:
+        try:
+            function = model.signatures["log_weights"]  # keeps the model and its variables alive
+            weights = function(x=x, M=tf.constant(M), K=tf.constant(K), seed=seed)["log_weights"]
+        except Exception as error:  # its program may raise any error
+            raise UserError(f"{path}: its log_weights fail ({_reason(error)})") from error
+        if weights.dtype != tf.float32 or weights.shape != (M, len(x)):
+            actual = f"{weights.dtype.name} of shape {weights.shape}"
+            raise UserError(f"{path}: its log_weights are {actual}; wanted float32 [{M}, {len(x)}]")
+        return weights
+
+    return Loaded(log_weights, _draws_psi(model))
+
+
+def _check_signature(
+    path: pathlib.Path, inputs: dict[str, "tf.TensorSpec"], outputs: set[str], x_dim: int
+) -> None:
+    """Raises `UserError` if the log-weights take other arguments than those of an export."""
+    import tensorflow as tf
+
     wanted = {
         "x": tf.TensorSpec([None, x_dim], tf.float32),
         "M": tf.TensorSpec([], tf.int32),
@@ -126,19 +148,6 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
         for name, spec in wanted.items()
     ):
         raise UserError(f"{path}: the signature of its log_weights is not that of an export")
-
-    def log_weights(x: tf.Tensor, M: int, K: int, seed: tf.Tensor) -> tf.Tensor:
-        try:
-            function = model.signatures["log_weights"]  # keeps the model and its variables alive
-            weights = function(x=x, M=tf.constant(M), K=tf.constant(K), seed=seed)["log_weights"]
-        except Exception as error:  # its program may raise any error
-            raise UserError(f"{path}: its log_weights fail ({_reason(error)})") from error
-        if weights.dtype != tf.float32 or weights.shape != (M, len(x)):
-            actual = f"{weights.dtype.name} of shape {weights.shape}"
-            raise UserError(f"{path}: its log_weights are {actual}; wanted float32 [{M}, {len(x)}]")
-        return weights
-
-    return Loaded(log_weights, _draws_psi(model))
 
 
 def _draws_psi(model: Any) -> bool | None:
@@ -164,7 +173,7 @@ def make_scorer(
     Args:
         log_weights: as returned by `load`.
         plan: the chunks over m; seeds are folded as in `image_scores.score_images`.
-        K: number of psi for each z besides psi_0.
+        K: number of psi for each z, without psi_0.
     """
     import tensorflow as tf
 

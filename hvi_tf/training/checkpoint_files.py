@@ -13,7 +13,7 @@ import tensorflow as tf
 from hvi_tf.storage import files
 
 _SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
-_OVERHEAD = 64 * 2**20  # bytes besides weights and optimizer; no checkpoint has as many
+_OVERHEAD = 64 * 2**20  # bytes, more than anything else than weights and optimizer takes
 _NAME = re.compile(rf"ckpt-(\d+)({'|'.join(map(re.escape, (*_SUFFIXES, '.json')))})")
 
 

@@ -1,4 +1,4 @@
-"""The diagnosis of a training step that is not finite: which term, of which images.
+"""The diagnosis of a training step that is not finite, by term and image.
 
 A step is a pure function of its weights, its images and its seed, so a dump of these reproduces
 it. If the update made the weights non-finite, the dump holds those, because the weights before

@@ -33,7 +33,7 @@ def replay(path: pathlib.Path) -> "tuple[Config, Step, Finding | None]":
         The run's configuration, the step, and its first term that is not finite, or None.
 
     Raises:
-        UserError: if the file is not a dump of the run in whose workdir it is.
+        UserError: if the file is not a dump of the run that owns its folder.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; give nonfinite/step_N.npz of a run's workdir")

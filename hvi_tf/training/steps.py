@@ -52,7 +52,7 @@ class StepRunner:
         return loop
 
     def _replicated_step(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Takes `VAE.train_step` on a batch whose rows are divided among the replicas.
+        """Takes `VAE.train_step` on a batch; each replica takes a share of its rows.
 
         All replicas apply the update or none does; that is decided between the step's halves.
         """

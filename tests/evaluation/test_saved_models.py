@@ -85,11 +85,11 @@ def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, 
     if earlier:
         module.draws_psi = None
     save(run.workdir.path / "other", module)
-    asked = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)
+    config = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)
     score = functools.partial(evaluate.evaluate_saved_model, data=DATA, workdir=run.workdir)
-    assert score(asked, (run.workdir.path / "other").resolve())["K"] == 7
+    assert score(config, (run.workdir.path / "other").resolve())["K"] == 7
     with pytest.raises(UserError, match="--eval_K=7: this SavedModel draws no psi; leave it out"):
-        score(asked, run.workdir.saved_model.resolve())
+        score(config, run.workdir.saved_model.resolve())
     run.workdir.close()
 
 
@@ -283,9 +283,9 @@ def link(workdir, target):
 )
 def test_a_saved_model_outside_the_workdir_is_refused(place, outside):
     workdir, model = outside
-    asked = SavedModelConfig(place(workdir, model))
+    given = SavedModelConfig(place(workdir, model))
     with pytest.raises(UserError, match=r"is outside --workdir; a SavedModel is a program"):
-        saved_models.find(asked, workdir)
+        saved_models.find(given, workdir)
 
 
 def test_a_workdir_may_itself_be_a_link(outside):
