@@ -5,12 +5,14 @@ host before the first step, so the compiled step does no extra work.
 """
 
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from hvi_tf.models.running_means import RunningMeans
 
 _CHUNK = 10_000  # images that are checked at a time
 
@@ -95,10 +97,17 @@ def checked(name: str, data: Any, x_dim: int, pixels: Pixels) -> Any:
 
 
 class ImageModel(keras.Model):
-    """A Keras model of images `[B, x_dim]` whose entry points check the images once."""
+    """A Keras model of images `[B, x_dim]` that checks them once and reports means over all."""
 
     x_dim: int
     pixels: Any  # a Keras layer that is also `Pixels`
+    # Keras's attributes: the compiled steps of `fit` and `evaluate`.
+    train_function: Callable | None
+    test_function: Callable | None
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name)
+        self._running_means = RunningMeans()
 
     def fit(self, x: Any = None, *args: Any, **kwargs: Any) -> keras.callbacks.History:
         """Trains as `keras.Model.fit` does, on images that the likelihood supports.
@@ -121,12 +130,35 @@ class ImageModel(keras.Model):
         return super().evaluate(x, *args, **kwargs)
 
     def train_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does."""
+        """Takes a step as `keras.Model.train_on_batch` does; raises ValueError as `fit` does.
+
+        Returns the metrics of this batch alone.
+        """
+        self.reset_metrics()
         return super().train_on_batch(self._checked("x", x), *args, **kwargs)
 
     def test_on_batch(self, x: Any, *args: Any, **kwargs: Any) -> Any:
-        """Evaluates as `keras.Model.test_on_batch` does; raises ValueError as `fit` does."""
+        """Evaluates as `keras.Model.test_on_batch` does; raises ValueError as `fit` does.
+
+        Returns the bound of this batch alone.
+        """
+        self.reset_metrics()
         return super().test_on_batch(self._checked("x", x), *args, **kwargs)
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Builds the step of Keras's `fit`, which returns running means of the metrics."""
+        if self.train_function is None or force:
+            self.train_function = self._make_function(self._running_means.wrap(self.train_step))
+
+    def make_test_function(self, force: bool = False) -> None:
+        """Builds the step of Keras's `evaluate`, which returns the running mean of the bound."""
+        if self.test_function is None or force:
+            self.test_function = self._make_function(self._running_means.wrap(self.test_step))
+
+    def reset_metrics(self) -> None:
+        """Resets the running means; Keras does so at the start of an epoch or an evaluation."""
+        super().reset_metrics()
+        self._running_means.reset()
 
     def _checked(self, name: str, data: Any) -> Any:
         return checked(name, data, self.x_dim, self.pixels)

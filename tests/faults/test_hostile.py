@@ -18,7 +18,7 @@ from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, originals, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import summary
+from hvi_tf.evaluation import table
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import files
 from hvi_tf.storage import workdir as workdirs
@@ -92,9 +92,9 @@ def test_printed_commands_can_be_pasted_into_a_shell(tmp_path):
     scores = dict(estimator="saved_model", saved_model="m", sha256="0", M=1, K=0, split="test")
     scores |= dict(log_likelihood=score, bound=score, ess_outer=score, images=1, dataset="mnist")
     scores |= dict(seconds=1.0, scores="s", step=None)
-    table = summary.table(workdir.config, workdir, scores, None, 1.0)
+    printed = table.render(workdir.config, workdir, scores, None, 1.0)
     workdir.close()
-    commands = [shlex.split(line) for line in table.partition("To go on:")[2].splitlines()]
+    commands = [shlex.split(line) for line in printed.partition("Next commands:")[2].splitlines()]
     flags = {word for words in commands for word in words if "touch" in word}
     assert flags == {f"--workdir={workdir.path}", f"--logdir={workdir.tensorboard}"}
 

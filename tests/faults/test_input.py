@@ -30,7 +30,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import workdir as workdirs
-from hvi_tf.training import loop
+from hvi_tf.training import loop, runs
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory
 from tests.oracles.analytic import LinearGaussian, Refinable
@@ -418,7 +418,7 @@ def test_any_arrays_of_a_data_set_work_or_are_named(data):
 def test_images_that_do_not_fit_networks_or_batches_are_refused(shape, values, message):
     one = images("train", 1)
     config = config_lib.make(**{"batch_size": 1, **values})
-    _, line = outcome(loop.check_data, config, Dataset(one, one, one, shape))
+    _, line = outcome(runs.check_data, config, Dataset(one, one, one, shape))
     assert line is None if message is None else message in line
 
 
@@ -437,7 +437,7 @@ def test_one_image_is_enough_to_train_on_and_to_score():
     config = config_lib.make(
         bound="vae", hidden=(4,), latent_dim=2, batch_size=1, jit_compile="off"
     )
-    loop.check_data(config, data)
+    runs.check_data(config, data)
     model = make_vae(config, 16)
     batches = iter(pipeline.training_batches(data.train, 1, 0, 0, 2))
     assert np.isfinite(loop.StepRunner(model)(batches, 2).values).all()

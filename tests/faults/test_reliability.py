@@ -23,7 +23,7 @@ def test_the_page_has_the_stored_figures():
     [
         f"after more than {recovery.MAX_IN_EPOCH} such steps",
         f"at most {nonfinite.MAX_DUMPS} dumps",
-        f"at most {loop.MAX_EPOCHS_TOLD:,} epochs",
+        f"at most {loop.MAX_EPOCHS_PRINTED:,} epochs",
         f"if there are {workdir.MIN_FREE_BYTES >> 20} MB",
         f"`--keep_checkpoints` ({TrainingConfig().keep_checkpoints})",
     ],

@@ -243,7 +243,7 @@ def test_a_checkpoint_with_the_name_of_another_is_rejected(victims, unbroken, st
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("suffixes", "reason"),
-    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
+    [(SUFFIXES, "it belongs to another run"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
     ids=["all", "tensors"],
 )
 def test_a_checkpoint_of_another_run_is_rejected(

@@ -129,7 +129,7 @@ def _serve():
     # Imports what the command needs. No operation may run here: a fork after it would not work.
     from hvi_tf.cli import main
     from hvi_tf.data import datasets
-    from hvi_tf.evaluation import summary  # noqa: F401
+    from hvi_tf.evaluation import table  # noqa: F401
     from hvi_tf.models.export import export  # noqa: F401
     from hvi_tf.training import fit_tau, runs  # noqa: F401
 

@@ -164,6 +164,25 @@ def test_keras_fit_runs_the_same_step():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_keras_reports_means_over_all_images():
+    """Each batch counts by its number of images, and validation does not disturb the mean."""
+    model, stepped = small_vae(K=2), small_vae(K=2)
+    batches = [BINARY[:4], BINARY[4:]]
+    sizes = [len(batch) for batch in batches]
+    assert sizes[0] != sizes[1]
+    history = model.fit(
+        BINARY, batch_size=4, epochs=2, shuffle=False, validation_data=BINARY, verbose=0
+    ).history
+    for epoch in range(2):
+        bounds = [float(stepped.train_step(batch)["bound"]) for batch in batches]
+        assert history["bound"][epoch] == pytest.approx(np.average(bounds, weights=sizes), rel=1e-4)
+    scores = [float(model.test_step(batch)["bound"]) for batch in batches]
+    assert abs(scores[0] - scores[1]) > 1e-3
+    score = model.evaluate(BINARY, batch_size=4, verbose=0)
+    assert score == pytest.approx(np.average(scores, weights=sizes), rel=1e-5)
+    assert model.test_on_batch(batches[1]) == pytest.approx(scores[1], rel=1e-5)
+
+
 @pytest.mark.usefixtures("eager")
 def test_images_are_checked_once_in_parts_on_the_host(monkeypatch):
     monkeypatch.setattr(observations, "_CHUNK", 4)
