@@ -1,5 +1,8 @@
 """Recipes that are no published ones, and the long trainings that follow them."""
 
+import importlib.resources
+import pathlib
+
 import pytest
 
 from hvi_tf.config import config as config_lib
@@ -8,9 +11,21 @@ from hvi_tf.experiments.harness import catalogue, recipes, trained
 from hvi_tf.experiments.harness.experiment import Context
 from hvi_tf.experiments.iwhvi import likelihood_table, reference_model, training_k
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 LONG = likelihood_table.PRESETS["long"]
 # Settings that differ between methods.
 OF_METHOD = {"bound", "posterior", "M", "K", "K_schedule", "gradient"}
+
+
+def test_recipes_are_package_data(monkeypatch, tmp_path):
+    """An installed wheel has no folder flags/ next to the package."""
+    packaged = importlib.resources.files("hvi_tf.experiments.harness") / "flagfiles"
+    flagfiles = {path.name: path.read_bytes() for path in (ROOT / "flags").iterdir()}
+    assert {path.name: path.read_bytes() for path in packaged.iterdir()} == flagfiles
+    assert '"flagfiles/*.cfg"' in (ROOT / "pyproject.toml").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert trained._FLAGFILES == packaged
+    assert trained.recipe("mnist_vae")["dataset"] == "mnist"
 
 
 def long_flags(dataset, method, seed=0):

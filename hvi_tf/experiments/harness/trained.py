@@ -7,6 +7,7 @@ evaluates it, TensorBoard shows it, and what was interrupted goes on.
 
 import contextlib
 import hashlib
+import importlib.resources
 import json
 import pathlib
 import time
@@ -23,7 +24,6 @@ from hvi_tf.config.config import Config
 from hvi_tf.config.settings import EvaluationConfig, field_names
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.harness.rows import Row, row, row_of_mean
@@ -37,27 +37,24 @@ from hvi_tf.training import runs
 from hvi_tf.training.runs import Run
 
 GRID = 8  # images per side of a grid
-_FLAGFILES = pathlib.Path(__file__).resolve().parents[3] / "flags"
+# A link to the folder flags/ at the root of the repository; an installed package holds a copy.
+_FLAGFILES = importlib.resources.files("hvi_tf.experiments.harness") / "flagfiles"
 
 
 def recipe(flagfile: str, **changes: Any) -> Settings:
-    """The settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
+    """Returns the settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
 
-    Those of its evaluation are left out: experiments have their own.
-
-    Raises:
-        UserError: if this is no clone of the repository, which has the flagfiles.
+    Settings of the evaluation are left out, because experiments have their own.
     """
-    path = _FLAGFILES / f"{flagfile}.cfg"
-    if not path.exists():
-        raise UserError(f"{path}: missing; experiments read the recipes of a clone")
+    with importlib.resources.as_file(_FLAGFILES / f"{flagfile}.cfg") as path:
+        text = files.read_text(path)
     settings: Settings = {}
     evaluation = field_names(EvaluationConfig)
-    for line in files.read_text(path).splitlines():
+    for line in text.splitlines():
         if line.startswith("--"):
-            name, _, text = line[2:].partition("=")
+            name, _, value = line[2:].partition("=")
             if name not in evaluation:
-                settings[name] = config_lib.parse(name, text)
+                settings[name] = config_lib.parse(name, value)
     return settings | changes
 
 
