@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from hvi_tf.experiments.harness import catalogue, measuring, published
 from hvi_tf.experiments.harness.experiment import settings_of
-from hvi_tf.experiments.iwhvi import laplace, laplace_tau, likelihood_table
+from hvi_tf.experiments.iwhvi import laplace, laplace_tau, likelihood_runs
 from tests.oracles.stored import RESULTS, stored_results, stored_rows
 
 NAMES = list(catalogue.ENTRIES)
@@ -189,7 +189,7 @@ def test_a_bound_below_the_truth_is_seen():
 
 def test_a_point_of_the_grid_is_told_to_tensorboard(tmp_path):
     point = dict(gradient="dreg", outer_warmup_epochs=1.0, learning_rate=2e-3)
-    likelihood_table.log_point(tmp_path / "point", point, -99.5)
+    likelihood_runs.log_point(tmp_path / "point", point, -99.5)
     events = EventAccumulator(str(tmp_path / "point"), size_guidance={"tensors": 0})
     events.Reload()
     (bound,) = events.Tensors("validation_bound")
@@ -203,14 +203,13 @@ def test_a_point_of_the_grid_is_told_to_tensorboard(tmp_path):
 
 
 def test_the_grid_is_the_authors():
-    settings = likelihood_table.PRESETS["full"]
+    settings = likelihood_runs.PRESETS["full"]
     sizes = {
-        method: len(likelihood_table.grid(method, settings)) for method in ("IWHVI", "SIVI", "HVM")
+        method: len(likelihood_runs.grid(method, settings)) for method in ("IWHVI", "SIVI", "HVM")
     }
     assert sizes == {"IWHVI": 16, "SIVI": 4, "HVM": 8}
     rates = {
-        (p["learning_rate"], p["annealing_factor"])
-        for p in likelihood_table.grid("IWHVI", settings)
+        (p["learning_rate"], p["annealing_factor"]) for p in likelihood_runs.grid("IWHVI", settings)
     }
     assert rates == {(1e-3, 0.95), (1e-4, 1.0)}
 

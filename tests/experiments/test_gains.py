@@ -9,7 +9,7 @@ from hvi_tf.experiments.beyond import nats_per_minute
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import catalogue, trained
 from hvi_tf.experiments.harness.experiment import Context
-from hvi_tf.experiments.iwhvi import likelihood_table, training_k
+from hvi_tf.experiments.iwhvi import likelihood_runs, training_k
 from hvi_tf.storage import files
 from tests.oracles.stored import stored_rows
 
@@ -64,11 +64,11 @@ def expected(ours, theirs):
 @pytest.mark.parametrize("preset", ["quick", "long"])
 @pytest.mark.parametrize("method", ["VAE", "SIVI", "IWAE+DReG", "HVM"])
 def test_iwhvis_gain_over_a_method(levels, context, preset, method):
-    settings = likelihood_table.PRESETS[preset]
-    cell = likelihood_table.final_cell("mnist", method, 0, settings)
+    settings = likelihood_runs.PRESETS[preset]
+    cell = likelihood_runs.final_cell("mnist", method, 0, settings)
     levels(lambda run: 3.0 if run["bound"] == "iwhvi" else 1.0)
-    rows = likelihood_table.measure(cell, context)
-    assert gains(rows, likelihood_table.GAIN) == [expected(3.0, 1.0)]
+    rows = likelihood_runs.measure(cell, context)
+    assert gains(rows, likelihood_runs.GAIN) == [expected(3.0, 1.0)]
 
 
 def test_the_gain_of_a_k_over_none(levels, context):
@@ -120,7 +120,7 @@ def with_gains(name, gain, error):
     """The stored rows of one seed, with a gain of every pair of runs and no other difference."""
     rows = [r for r in stored_rows(name) if r.get("seed", 0) == 0]
     if name == "likelihood-table":
-        own = dict(quantity=likelihood_table.GAIN)
+        own = dict(quantity=likelihood_runs.GAIN)
         runs = [r for r in rows if r["quantity"] == "log_likelihood" and r["method"] != "IWHVI"]
         found = [r | own for r in runs]
     elif name == "training-k":

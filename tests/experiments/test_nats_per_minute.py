@@ -9,7 +9,7 @@ import pytest
 
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
-from hvi_tf.experiments.beyond import nats_per_minute
+from hvi_tf.experiments.beyond import nats_per_minute, step_times
 from hvi_tf.experiments.harness import recipes
 from hvi_tf.experiments.harness.experiment import Cell, Context
 from hvi_tf.experiments.harness.rows import row
@@ -34,20 +34,20 @@ def times(method="IWHVI", lever=BASE, start=10.0, validation=2.0, steps=((5, 1.0
 def test_the_epochs_are_those_that_fit_into_the_minutes():
     per_epoch = (55_000 // 64) * 0.02 + 2.0
     for minutes in (5, 10, 60):
-        epochs = nats_per_minute.epochs_of(times(), minutes, batch_size=64)
+        epochs = step_times.epochs_of(times(), minutes, batch_size=64)
         assert 10.0 + epochs * per_epoch <= 60.0 * minutes < 10.0 + (epochs + 1) * per_epoch
-    assert nats_per_minute.epochs_of(times(start=100.0), 1, batch_size=64) == 1
+    assert step_times.epochs_of(times(start=100.0), 1, batch_size=64) == 1
 
 
 def test_a_step_is_the_mean_over_the_schedule_of_k():
     steps = ((0, 0.5, 0.01), (5, 0.4, 0.02), (20, 0.1, 0.05))
-    assert nats_per_minute.seconds_per_step(times(steps=steps)) == pytest.approx(0.018)
+    assert step_times.seconds_per_step(times(steps=steps)) == pytest.approx(0.018)
 
 
 def test_the_shares_of_k_are_those_of_the_run():
     own = nats_per_minute.flags("IWHVI", BASE) | {"K": 5, "K_schedule": "0%:0,50%:5,90%:20"}
-    assert nats_per_minute.shares(own) == {0: 0.5, 5: 0.4, 20: 0.1}
-    assert nats_per_minute.shares(nats_per_minute.flags("VAE", BASE)) == {0: 1.0}
+    assert step_times.shares(own) == {0: 0.5, 5: 0.4, 20: 0.1}
+    assert step_times.shares(nats_per_minute.flags("VAE", BASE)) == {0: 1.0}
 
 
 @pytest.mark.parametrize("lever", nats_per_minute.LEVERS)
@@ -195,8 +195,8 @@ def test_gains_of_several_seeds_have_the_error_of_both():
 
 
 def test_times_are_those_of_every_k_and_of_a_validation(monkeypatch, context, capsys):
-    monkeypatch.setattr(nats_per_minute, "VALIDATION_IMAGES", 40)
-    monkeypatch.setattr(nats_per_minute, "SECONDS", 0.01)
+    monkeypatch.setattr(step_times, "VALIDATION_IMAGES", 40)
+    monkeypatch.setattr(step_times, "SECONDS", 0.01)
     tiny = dict(hidden=[8, 8], latent_dim=2, aux_dim=2, batch_size=8, K=3, jit_compile="off")
     base = dict(tiny, bound="iwhvi", lr_schedule="cosine", K_schedule="0%:1,50%:3")
     flags = {"IWHVI base": base, "IWHVI no decay": base | {"lr_schedule": "exponential"}}
@@ -219,4 +219,4 @@ def test_times_are_those_of_every_k_and_of_a_validation(monkeypatch, context, ca
     assert rows[-1]["change"] == "lr_schedule=exponential"
     mine = [r for r in rows if r.get("lever") == "no decay"]
     steps = [r["value"] for r in mine if r["quantity"] == "seconds_per_step"]
-    assert nats_per_minute.seconds_per_step(mine) == pytest.approx(np.mean(steps))
+    assert step_times.seconds_per_step(mine) == pytest.approx(np.mean(steps))

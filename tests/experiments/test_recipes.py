@@ -9,10 +9,10 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import catalogue, recipes, trained
 from hvi_tf.experiments.harness.experiment import Context
-from hvi_tf.experiments.iwhvi import likelihood_table, reference_model, training_k
+from hvi_tf.experiments.iwhvi import likelihood_runs, likelihood_table, reference_model, training_k
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-LONG = likelihood_table.PRESETS["long"]
+LONG = likelihood_runs.PRESETS["long"]
 # Settings that differ between methods.
 OF_METHOD = {"bound", "posterior", "M", "K", "K_schedule", "gradient"}
 
@@ -29,8 +29,8 @@ def test_recipes_are_package_data(monkeypatch, tmp_path):
 
 
 def long_flags(dataset, method, seed=0):
-    settings = likelihood_table.final_cell(dataset, method, seed, LONG).settings
-    return likelihood_table.flags(dataset, method, settings["epochs"], settings)
+    settings = likelihood_runs.final_cell(dataset, method, seed, LONG).settings
+    return likelihood_runs.flags(dataset, method, settings["epochs"], settings)
 
 
 def trainings(name):
@@ -39,7 +39,7 @@ def trainings(name):
     for s in (cell.settings for cell in cells):
         if name == "likelihood-table":
             epochs = s["grid_epochs"] if "point" in s else s["epochs"]
-            yield likelihood_table.flags(s["dataset"], s["method"], epochs, s) | s.get("point", {})
+            yield likelihood_runs.flags(s["dataset"], s["method"], epochs, s) | s.get("point", {})
         elif name == "training-k":
             yield training_k.flags(s)
         else:
@@ -70,7 +70,7 @@ def test_all_methods_have_the_same_long_recipe(dataset):
     recipe = {n for n in recipes.LONG if n not in OF_METHOD}
     own = recipe | {"epochs", "checkpoint_every", "eval_every"}
     first = config_lib.flatten(config_lib.make(**long_flags(dataset, "IWHVI")))
-    for method in likelihood_table.METHODS:
+    for method in likelihood_runs.METHODS:
         config = config_lib.flatten(config_lib.make(**long_flags(dataset, method)))
         assert {n: config[n] for n in own} == {n: first[n] for n in own}, method
         assert list(config["hidden"]) == published["hidden"]
@@ -78,7 +78,7 @@ def test_all_methods_have_the_same_long_recipe(dataset):
 
 
 def test_dreg_is_used_where_it_applies():
-    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_table.METHODS}
+    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_runs.METHODS}
     assert gradients == {
         "VAE": "iwae-dreg",
         "IWAE+DReG": "iwae-dreg",
@@ -109,14 +109,14 @@ def test_a_recipe_fits_every_bound():
 def test_the_learning_rate_is_searched_alike_for_every_method():
     for dataset in LONG["datasets"]:
         for method in LONG["methods"]:
-            cell = likelihood_table.final_cell(dataset, method, 0, LONG).settings
-            points = likelihood_table.grid(method, cell)
+            cell = likelihood_runs.final_cell(dataset, method, 0, LONG).settings
+            points = likelihood_runs.grid(method, cell)
             assert points == [{"learning_rate": rate} for rate in LONG["learning_rates"]]
             assert cell["grid_epochs"] == LONG["grid_epochs"]
 
 
 def test_long_cells_come_in_the_order_in_which_they_tell_most():
-    names = [cell.name for cell in likelihood_table.cells(LONG)]
+    names = [cell.name for cell in likelihood_runs.cells(LONG)]
     scored = [name for name in names if not name.startswith("grid-")]
     order = ["IWHVI", "HVM", "VAE", "SIVI", "VAE+IAF", "VAE+RealNVP", "IWAE+DReG"]
     assert scored == [
@@ -141,8 +141,8 @@ def test_cells_of_one_seed_are_cells_of_two():
 
 def test_a_method_is_paired_with_iwhvi_where_both_are_tuned_alike():
     def beside(preset, method, **changes):
-        settings = likelihood_table.PRESETS[preset] | changes
-        return likelihood_table.final_cell("mnist", method, 0, settings).settings.get("beside")
+        settings = likelihood_runs.PRESETS[preset] | changes
+        return likelihood_runs.final_cell("mnist", method, 0, settings).settings.get("beside")
 
     assert beside("quick", "VAE") == beside("long", "VAE") == "IWHVI"
     assert beside("quick", "IWHVI") is beside("long", "IWHVI") is None
@@ -151,17 +151,17 @@ def test_a_method_is_paired_with_iwhvi_where_both_are_tuned_alike():
 
 
 def test_the_reference_model_of_long_is_a_run_of_the_table(monkeypatch):
-    monkeypatch.setattr(likelihood_table, "final_run", lambda context, s: s)
-    (cell,) = (c for c in likelihood_table.cells(LONG) if c.name == "mnist-IWHVI-seed0")
+    monkeypatch.setattr(likelihood_runs, "final_run", lambda context, s: s)
+    (cell,) = (c for c in likelihood_runs.cells(LONG) if c.name == "mnist-IWHVI-seed0")
     assert reference_model.run("long", None) == cell.settings
 
 
 def test_published_recipes_stay_as_they_were_published():
     flags = trained.recipe("mnist_iwhvi")
     assert (flags["epochs"], flags["batch_size"], flags["learning_rate"]) == (10_000, 256, 1e-3)
-    cell = likelihood_table.final_cell("mnist", "IWHVI", 0, likelihood_table.PRESETS["full"])
+    cell = likelihood_runs.final_cell("mnist", "IWHVI", 0, likelihood_runs.PRESETS["full"])
     assert "recipe" not in cell.settings
-    assert likelihood_table.flags("mnist", "IWHVI", 10_000, cell.settings) == flags
+    assert likelihood_runs.flags("mnist", "IWHVI", 10_000, cell.settings) == flags
 
 
 @pytest.mark.long
@@ -174,17 +174,17 @@ def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_
         eval_M=3, eval_K=2, eval_images=4, learning_rates=[4e-3],
     )  # fmt: skip
     rows = []
-    for cell in likelihood_table.cells(settings):
+    for cell in likelihood_runs.cells(settings):
         folder = tmp_path / "experiment" / "cells" / cell.name
         folder.mkdir(parents=True)
         context = Context(folder, tmp_path / "runs", tmp_path / "pictures", str(mnist_dir), "")
-        rows += likelihood_table.measure(cell, context)
+        rows += likelihood_runs.measure(cell, context)
     scored = {r["method"] for r in rows if r["quantity"] == "log_likelihood"}
-    assert scored == set(likelihood_table.METHODS)
-    paired = {r["method"] for r in rows if r["quantity"] == likelihood_table.GAIN}
+    assert scored == set(likelihood_runs.METHODS)
+    paired = {r["method"] for r in rows if r["quantity"] == likelihood_runs.GAIN}
     assert paired == scored - {"IWHVI"}
     assert len([r for r in rows if r["quantity"] == "grid_validation_bound"]) == 7
     assert len(likelihood_table.claims(rows)) == 6
     (table, _) = likelihood_table.tables(rows)
-    assert [line[0] for line in table.rows][:7] == list(likelihood_table.METHODS)
+    assert [line[0] for line in table.rows][:7] == list(likelihood_runs.METHODS)
     assert set(likelihood_table.figures(rows)) == {"likelihood_table", "learning_curves"}

@@ -12,10 +12,12 @@ from hvi_tf.benchmark.training import Step
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
+    Ends,
     Row,
     all_above,
     curve,
     distinct,
+    is_below,
     row,
     select,
     shown_mean,
@@ -235,17 +237,17 @@ def claims(rows: list[Row]) -> list[Claim]:
     return [
         Claim(
             f"a step takes at most 0.7 of the time ({where})",
-            _is_below(0.7, _of_rounds(time)),
+            is_below(0.7, _of_rounds(time)),
             in_time,
         ),
         Claim(
             f"the variance of q's gradient is at most 1.1 times that of all terms ({where})",
-            _is_below(1.1, _of_minibatches(of_q)),
+            is_below(1.1, _of_minibatches(of_q)),
             shown_mean(of_q, 2),
         ),
         Claim(
             f"for tau, variance times time is below that of all terms ({where})",
-            _is_below(1.0, _of_minibatches(of_tau), _of_rounds(time)),
+            is_below(1.0, _of_minibatches(of_tau), _of_rounds(time)),
             f"{shown_mean(of_tau, 2)} times {in_time}",
         ),
         Claim(
@@ -255,9 +257,6 @@ def claims(rows: list[Row]) -> list[Claim]:
             f"{counted(len(gains), 'seed')}",
         ),
     ]
-
-
-Ends = tuple[float, float]  # of where a number lies; NaN if one measurement leaves them open
 
 
 def _of_rounds(time: Row) -> Ends:
@@ -270,14 +269,6 @@ def _of_minibatches(sample: np.ndarray) -> Ends:
     """Two standard errors on both sides of the mean."""
     mean, error = float(sample.mean()), standard_error(sample)
     return mean - 2.0 * error, mean + 2.0 * error
-
-
-def _is_below(limit: float, *factors: Ends) -> bool | None:
-    """Whether the product of positive numbers is at most a limit; None if their ends differ."""
-    low, high = (math.prod(ends) for ends in zip(*factors, strict=True))
-    if high <= limit:
-        return True
-    return False if low > limit else None
 
 
 EXPERIMENT = Experiment(

@@ -2,16 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from hvi_tf import seeds
-from hvi_tf.config.settings import EvaluationConfig
-from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation import annealing
 from hvi_tf.evaluation.annealing import Annealing, Simulated
+from hvi_tf.experiments.beyond import estimators
+from hvi_tf.experiments.beyond.estimators import LEAPFROG_STEPS
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -26,13 +26,7 @@ from hvi_tf.experiments.harness.rows import (
     shown_mean,
     standard_error,
 )
-from hvi_tf.experiments.iwhvi import explicit_encoder, reference_model
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.methods import METHODS
-from hvi_tf.inference.svi import SVI
-from hvi_tf.models.vae import VAE
+from hvi_tf.experiments.iwhvi import reference_model
 from hvi_tf.training.runs import Run
 
 # What each estimator spends more of, from little to much.
@@ -43,7 +37,6 @@ BUDGETS = {
     "AIS": "temperatures",
 }
 SETS = ("simulated", "mnist")
-LEAPFROG_STEPS = 5
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -94,7 +87,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     images = _images(run, s["images"])
     if cell.name == "truth":
         return _measure_truth(run, images, s)
-    score = _scorer(run, context, s)
+    score = estimators.make_scorer(run, context, s)
     rows = []
     seed = seeds.fold(s["budget"], seeds.Purpose.EVALUATE)
     score(images.test, seed)  # traced before it is timed
@@ -130,41 +123,6 @@ def _measure_truth(run: Run, images: Images, s: Settings) -> list[Row]:
         *_rows("AIS, long", "upper", "simulated", bracket.upper.numpy(), seconds[0], **where),
         *_rows("AIS, long", "lower", "mnist", lower, seconds[1], **where),
     ]
-
-
-Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def _scorer(run: Run, context: Context, s: Settings) -> Score:
-    """(x, seed) -> the bound of each image by the cell's estimator."""
-    budget, images = s["budget"], s["images"]
-
-    def by_row(model: VAE, name: str, K: int) -> Score:
-        rows = max(1, plans.ROWS // images)
-        plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
-        score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    def diwhvi() -> Score:
-        return by_row(run.model, "diwhvi", s["K"])
-
-    def iwae() -> Score:
-        return by_row(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
-
-    def bsvi() -> Score:
-        model = explicit_encoder.fit(run, context, s["encoder_steps"])
-        rate = EvaluationConfig().eval_svi_learning_rate
-        settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
-        score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    def ais() -> Score:
-        settings = Annealing(s["ais_chains"], budget, LEAPFROG_STEPS)
-        score = annealing.make_annealer(run.model.callables, settings)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    makers = {"DIWHVI": diwhvi, "IWAE": iwae, "BSVI": bsvi, "AIS": ais}
-    return makers[s["method"]]()
 
 
 def _gaps(rows: list[Row], dataset: str) -> dict[tuple[str, int], np.ndarray]:

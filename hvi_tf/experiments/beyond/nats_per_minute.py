@@ -1,20 +1,13 @@
 """Beyond the papers: what a change of the training recipe gains in the same minutes."""
 
-import collections
 import itertools
-import os
-import time
 from typing import Any
 
 import numpy as np
 
-from hvi_tf import seeds
 from hvi_tf.benchmark import cells as steps
-from hvi_tf.benchmark import rounds
-from hvi_tf.benchmark.training import Step, noise_images
-from hvi_tf.config import config as config_lib
-from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
+from hvi_tf.experiments.beyond import step_times
 from hvi_tf.experiments.harness import plots, recipes, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -24,15 +17,12 @@ from hvi_tf.experiments.harness.rows import (
     in_errors,
     mean_and_error,
     plus_minus,
-    row,
     select,
     signed,
     values,
 )
-from hvi_tf.models.vae import make_vae
 from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
-from hvi_tf.training import loop
 
 BASE, BEFORE = "base", "before"  # recipes.BEST and recipes.BEFORE
 METHODS = {"IWHVI": "iwhvi", "VAE": "vae", "HVM": "hvm"}
@@ -61,8 +51,6 @@ LEVERS: dict[str, Settings] = {
     "no XLA": dict(jit_compile="off"),
     "bfloat16": dict(precision="bfloat16"),
 }
-TRAINING_IMAGES, VALIDATION_IMAGES, PIXELS = 55_000, 5_000, 784
-SECONDS = 0.3  # that a measurement of time lasts
 GAIN = "gain_over_base"
 
 PRESETS: dict[str, Settings] = {
@@ -129,56 +117,13 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     return _times(cell.settings) if cell.name == "times" else _training(cell.settings, context)
 
 
-class _Validation:
-    """A validation of as many images as MNIST's."""
-
-    def __init__(self, settings: Settings) -> None:
-        config = config_lib.derive(settings)
-        self._seed, likelihood = config.training.seed, config.model.likelihood
-        self._model = make_vae(config, PIXELS)
-        self._images = pipeline.fixed_observation(
-            noise_images(VALIDATION_IMAGES, PIXELS), likelihood, self._seed, seeds.Purpose.VALIDATE
-        )
-        self(1)
-
-    def __call__(self, repeats: int) -> None:
-        for _ in range(repeats):
-            loop.validate(self._model, self._images, self._seed)
-
-
 def _times(s: Settings) -> list[Row]:
-    """Seconds of a step and of a validation of every contestant, all in turn."""
-    load = os.getloadavg()[0]
-    print(f"Load before: {load:.2f}. Other work on this machine makes the times too long.")
-    found = [row("machine", "load", load)]
-    contestants: dict[str, Any] = {}
-    where: dict[str, dict[str, Any]] = {}
-    for name, own in s["flags"].items():
-        method, _, lever = name.partition(" ")
-        label = dict(method=method, dataset="noise", lever=lever)
-        started = time.monotonic()
-        for K, share in shares(own).items():
-            key = f"{name}, K={K}"
-            contestants[key] = Step(steps.Cell("", own | {"K": K, "K_schedule": ""}))
-            where[key] = label | dict(quantity="seconds_per_step", K=K, share=share)
-        contestants[name] = _Validation(own)
-        seconds = time.monotonic() - started
-        found.append(row(**label, quantity="seconds_to_start", value=seconds))
-        change = steps.settings_text(_change(s["flags"], method, own))
-        where[name] = label | dict(quantity="seconds_per_validation", change=change)
-    for key, milliseconds in rounds.in_turn(contestants, s["rounds"], SECONDS).items():
-        measured = np.divide(milliseconds, 1e3)
-        ends: dict[str, Any] = dict(low=float(measured.min()), high=float(measured.max()))
-        found.append(row(**where[key], value=float(np.median(measured)), **ends))
-    return found
-
-
-def shares(settings: Settings) -> dict[int, float]:
-    """The part of a run's steps that its schedule gives to each K."""
-    epochs = 100
-    config = config_lib.derive(settings | {"epochs": epochs})
-    counts = collections.Counter(config.schedule(epoch).K for epoch in range(epochs))
-    return {K: count / epochs for K, count in sorted(counts.items())}
+    """Times of a step and of a validation of every contestant, with its change of the base."""
+    changes = {
+        name: steps.settings_text(_change(s["flags"], name.partition(" ")[0], own))
+        for name, own in s["flags"].items()
+    }
+    return step_times.measure(s["flags"], changes, s["rounds"])
 
 
 def _change(all_flags: dict[str, Settings], method: str, own: Settings) -> Settings:
@@ -194,7 +139,7 @@ def _training(s: Settings, context: Context) -> list[Row]:
 
     def scored(lever: str, own: Settings) -> tuple[dict[str, Any], int]:
         times = _measured_times(context, _name(s["method"], lever), own)
-        epochs = epochs_of(times, s["minutes"], own["batch_size"])
+        epochs = step_times.epochs_of(times, s["minutes"], own["batch_size"])
         run = trained.train(context, own | dict(epochs=epochs, seed=s["seed"]))
         return trained.score(run, **evaluation), epochs
 
@@ -221,20 +166,6 @@ def _measured_times(context: Context, name: str, own: Settings) -> list[Row]:
         raise UserError(f"{path}: the times of {name} are of other settings; name another --out")
     method, _, lever = name.partition(" ")
     return select(stored["rows"], method=method, lever=lever)
-
-
-def epochs_of(times: list[Row], minutes: float, batch_size: int) -> int:
-    """The epochs of so many minutes of compilation, steps and validations, at least one."""
-    (start,) = values(times, quantity="seconds_to_start")
-    (validation,) = values(times, quantity="seconds_per_validation")
-    per_epoch = pipeline.steps_per_epoch(TRAINING_IMAGES, batch_size)
-    seconds = per_epoch * seconds_per_step(times) + validation
-    return max(1, int((60.0 * minutes - start) / seconds))
-
-
-def seconds_per_step(times: list[Row]) -> float:
-    """The mean over the run of one contestant's steps."""
-    return sum(r["share"] * r["value"] for r in select(times, quantity="seconds_per_step"))
 
 
 def _levers(rows: list[Row], method: str) -> list[str]:
@@ -288,7 +219,7 @@ def tables(rows: list[Row]) -> list[Table]:
     for method in distinct(scores, "method"):
         for lever in _levers(rows, method):
             mine = select(rows, method=method, lever=lever)
-            line = [method, lever, f"{1e3 * seconds_per_step(mine):.1f}"]
+            line = [method, lever, f"{1e3 * step_times.seconds_per_step(mine):.1f}"]
             for minutes in budgets:
                 own = select(mine, quantity="log_likelihood", minutes=minutes)
                 gain = _gain(rows, method, lever, minutes)

@@ -1,16 +1,10 @@
 """Beyond the papers: one inverse for all z, the mixture of their tau's, at equal time."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from hvi_tf import seeds
-from hvi_tf.evaluation import jobs as resumable
-from hvi_tf.evaluation.jobs import Job
+from hvi_tf.experiments.beyond import timed_scores
+from hvi_tf.experiments.beyond.timed_scores import BOUND, CONTESTANTS, OWN, SCORE
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -24,33 +18,12 @@ from hvi_tf.experiments.harness.rows import (
     select,
     signed,
 )
-from hvi_tf.experiments.iwhvi import likelihood_table
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.experiments.iwhvi import likelihood_runs
 from hvi_tf.training.runs import Run
 
 MODELS = ("IWHVI", "HVM", "SIVI")
 
 
-class Contestant(NamedTuple):
-    """A row of the table of methods; which of the settings lists its K; what it changes."""
-
-    row: str
-    K: str = "shared_K"
-    changes: Mapping[str, Any] = MappingProxyType({})
-
-
-OWN = "DIWHVI"  # each z has psi of its own
-CONTESTANTS = {
-    OWN: Contestant("diwhvi", "K"),
-    "mixture": Contestant("diwhvi-mixture"),
-    "mixture of all": Contestant("diwhvi-mixture", changes=dict(mixture_size=0)),
-    "mixture, defensive": Contestant("diwhvi-mixture", changes=dict(defensive=0.2)),
-    "SIVI equicomp": Contestant("sivi-equicomp"),
-    "SIVI equisample": Contestant("sivi-equisample", "equisample_K"),
-}
-BOUND, SCORE = "bound", "log_likelihood"
 GAIN = "gain_over_"  # over DIWHVI, by image
 
 PRESETS: dict[str, Settings] = {
@@ -84,12 +57,12 @@ def cells(settings: Settings) -> list[Cell]:
 def final_run(training: str, model: str, context: Context) -> Run:
     """A run of likelihood-table's: quick's, or one as long as those of long's grid."""
     if training == "quick":
-        settings = likelihood_table.PRESETS["quick"]
+        settings = likelihood_runs.PRESETS["quick"]
     else:
-        long = likelihood_table.PRESETS["long"]
+        long = likelihood_runs.PRESETS["long"]
         settings = long | dict(mnist_epochs=long["grid_epochs"], tau_epochs=3, train_at_best=0)
-    cell = likelihood_table.final_cell("mnist", model, 0, settings)
-    return likelihood_table.final_run(context, cell.settings)
+    cell = likelihood_runs.final_cell("mnist", model, 0, settings)
+    return likelihood_runs.final_run(context, cell.settings)
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
@@ -114,20 +87,11 @@ def _measure_ais(run: Run, s: Settings) -> list[Row]:
     return found
 
 
-class _Score(NamedTuple):
-    """The scores of all images by one contestant at one K."""
-
-    label: str
-    K: int
-    values: dict[str, np.ndarray]
-    seconds: float  # per image
-
-
 def _measure_bounds(run: Run, cell: Cell, context: Context) -> list[Row]:
     s, rows = cell.settings, []
     where = dict(dataset="mnist", model=s["model"], M=s["M"], seed=s["repetition"])
     x = trained.test_images(run, s["images"])
-    found = list(_scores(run, x, cell, context))
+    found = list(timed_scores.score_all(run, x, cell, context))
     for label, K, values, seconds in found:
         at = where | dict(K=K, seconds=seconds)
         rows += [row_of_mean(label, name, values[name], **at) for name in (SCORE, BOUND)]
@@ -141,47 +105,6 @@ def _measure_bounds(run: Run, cell: Cell, context: Context) -> list[Row]:
                     for name in (SCORE, BOUND)
                 ]  # fmt: skip
     return rows
-
-
-def _scores(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[_Score]:
-    """Scores by every contestant at each of its K; an interrupted cell resumes."""
-    s = cell.settings
-    for label, (name, counts, changes) in CONTESTANTS.items():
-        method = METHODS[name]._replace(**changes)
-        if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
-            continue  # then it is the same as the mixture
-        for K in s[counts]:
-            plan = plans.make(method, s["M"], K)
-            score = log_likelihood.make_scorer(run.model.callables, method, plan)
-            job = Job(
-                title=f"{label} M={s['M']} K={K}",
-                path=context.cell / f"{label} K{K}.npz",
-                check=lambda: None,
-                identity=dict(s, label=label, plan=plan.identity(), step=run.step),
-                names=(SCORE, BOUND, "seconds"),
-                purpose=seeds.Purpose.EVALUATE,
-                images=plan.images,
-                available=len(x),
-                score=_timed(score, x),
-            )
-            values, _ = resumable.score_all(job, s["images"], s["repetition"])
-            yield _Score(label, K, values, float(np.median(values["seconds"])))
-
-
-def _timed(score: Callable[[tf.Tensor, tf.Tensor], Any], x: tf.Tensor) -> Callable[..., tuple]:
-    """(images, seed) -> the scores of these images, and the seconds that each took."""
-    compiled: list[Any] = []
-
-    def timed(images: tf.Tensor, seed: tf.Tensor) -> tuple:
-        if not compiled:
-            compiled.append(score(tf.gather(x, images), seed))
-        started = time.perf_counter()
-        found = score(tf.gather(x, images), seed)
-        found.bound.numpy()  # waits for it
-        seconds = (time.perf_counter() - started) / len(images)
-        return found.log_likelihood, found.bound, tf.fill([len(images)], seconds)
-
-    return timed
 
 
 def _equal_time(rows: list[Row], quantity: str) -> Iterator[tuple[Row, dict[str, Row]]]:

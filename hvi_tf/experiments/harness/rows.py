@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 Row = dict[str, Any]
+Ends = tuple[float, float]  # of an interval; NaN if a single measurement leaves them open
 
 # The first columns of every CSV; an experiment may have more.
 COLUMNS = (
@@ -112,6 +113,22 @@ def all_hold(*verdicts: bool | None) -> bool | None:
     if False in verdicts:
         return False
     return None if None in verdicts else True
+
+
+def is_below(limit: float, *factors: Ends) -> bool | None:
+    """Returns whether a product of positive numbers is at most a limit.
+
+    Args:
+        limit: of the product.
+        *factors: intervals that hold the numbers.
+
+    Returns:
+        None if the limit lies within the interval of the product.
+    """
+    low, high = (math.prod(ends) for ends in zip(*factors, strict=True))
+    if high <= limit:
+        return True
+    return False if low > limit else None
 
 
 def paired(a: Sequence[float] | np.ndarray, b: Sequence[float] | np.ndarray) -> tuple[float, float]:

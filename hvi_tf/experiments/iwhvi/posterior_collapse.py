@@ -17,7 +17,7 @@ from hvi_tf.experiments.harness.rows import (
     standard_error,
     values,
 )
-from hvi_tf.experiments.iwhvi import likelihood_table
+from hvi_tf.experiments.iwhvi import likelihood_runs
 
 METHODS = ("HVM", "IWHVI")
 KLS = {
@@ -26,14 +26,14 @@ KLS = {
     "kl_mixing_posterior": "KL(q(psi|x) || q(psi|x,z)), at least",
 }
 
-PRESETS = likelihood_table.PRESETS
+PRESETS = likelihood_runs.PRESETS
 
 
 def cells(settings: Settings) -> list[Cell]:
     """One for each data set, method and seed; the runs are those of likelihood-table."""
     return [
         cell
-        for cell in likelihood_table.cells(settings)
+        for cell in likelihood_runs.cells(settings)
         if cell.settings["method"] in METHODS and "seed" in cell.settings
     ]
 
@@ -42,8 +42,8 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     """The test scores, with the KLs among them."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    run = likelihood_table.final_run(context, s)
-    return likelihood_table.score_run(run, method, s, dataset=dataset, seed=seed)
+    run = likelihood_runs.final_run(context, s)
+    return likelihood_runs.score_run(run, method, s, dataset=dataset, seed=seed)
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:

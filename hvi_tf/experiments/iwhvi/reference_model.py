@@ -6,7 +6,7 @@ from hvi_tf import seeds
 from hvi_tf.data import pipeline
 from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context, Settings
-from hvi_tf.experiments.iwhvi import likelihood_table
+from hvi_tf.experiments.iwhvi import likelihood_runs
 from hvi_tf.training.runs import Run
 
 _QUICK: Settings = dict(
@@ -33,9 +33,9 @@ def run(preset: str, context: Context) -> Run:
     """The trained model; that of `long` is the first IWHVI run of likelihood-table's."""
     if preset != "long":
         return trained.train(context, settings(preset))
-    table = likelihood_table.PRESETS["long"]
-    return likelihood_table.final_run(
-        context, likelihood_table.final_cell("mnist", "IWHVI", 0, table).settings
+    table = likelihood_runs.PRESETS["long"]
+    return likelihood_runs.final_run(
+        context, likelihood_runs.final_cell("mnist", "IWHVI", 0, table).settings
     )
 
 

@@ -1,0 +1,54 @@
+"""Scorers of one model's log p(x) by DIWHVI, IWAE, BSVI and AIS, each at some budget."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from hvi_tf.config.settings import EvaluationConfig
+from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation.annealing import Annealing
+from hvi_tf.experiments.harness.experiment import Context, Settings
+from hvi_tf.experiments.iwhvi import explicit_encoder
+from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import plans
+from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.svi import SVI
+from hvi_tf.models.vae import VAE
+from hvi_tf.training.runs import Run
+
+LEAPFROG_STEPS = 5
+
+Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def make_scorer(run: Run, context: Context, s: Settings) -> Score:
+    """(x, seed) -> the bound of each image by the cell's estimator."""
+    budget, images = s["budget"], s["images"]
+
+    def by_row(model: VAE, name: str, K: int) -> Score:
+        rows = max(1, plans.ROWS // images)
+        plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
+        score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
+        return lambda x, seed: score(x, seed).log_likelihood
+
+    def diwhvi() -> Score:
+        return by_row(run.model, "diwhvi", s["K"])
+
+    def iwae() -> Score:
+        return by_row(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
+
+    def bsvi() -> Score:
+        model = explicit_encoder.fit(run, context, s["encoder_steps"])
+        rate = EvaluationConfig().eval_svi_learning_rate
+        settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
+        score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
+        return lambda x, seed: score(x, seed).log_likelihood
+
+    def ais() -> Score:
+        settings = Annealing(s["ais_chains"], budget, LEAPFROG_STEPS)
+        score = annealing.make_annealer(run.model.callables, settings)
+        return lambda x, seed: score(x, seed).log_likelihood
+
+    makers = {"DIWHVI": diwhvi, "IWAE": iwae, "BSVI": bsvi, "AIS": ais}
+    return makers[s["method"]]()

@@ -1,0 +1,88 @@
+"""Scores of the same images by several bounds, with the seconds that each takes."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from hvi_tf import seeds
+from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation.jobs import Job
+from hvi_tf.experiments.harness.experiment import Cell, Context
+from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import plans
+from hvi_tf.inference.methods import METHODS
+from hvi_tf.training.runs import Run
+
+
+class Contestant(NamedTuple):
+    """A row of the table of methods; which of the settings lists its K; what it changes."""
+
+    row: str
+    K: str = "shared_K"
+    changes: Mapping[str, Any] = MappingProxyType({})
+
+
+OWN = "DIWHVI"  # each z has psi of its own
+CONTESTANTS = {
+    OWN: Contestant("diwhvi", "K"),
+    "mixture": Contestant("diwhvi-mixture"),
+    "mixture of all": Contestant("diwhvi-mixture", changes=dict(mixture_size=0)),
+    "mixture, defensive": Contestant("diwhvi-mixture", changes=dict(defensive=0.2)),
+    "SIVI equicomp": Contestant("sivi-equicomp"),
+    "SIVI equisample": Contestant("sivi-equisample", "equisample_K"),
+}
+BOUND, SCORE = "bound", "log_likelihood"
+
+
+class Score(NamedTuple):
+    """The scores of all images by one contestant at one K."""
+
+    label: str
+    K: int
+    values: dict[str, np.ndarray]
+    seconds: float  # per image
+
+
+def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[Score]:
+    """Scores by every contestant at each of its K; an interrupted cell resumes."""
+    s = cell.settings
+    for label, (name, counts, changes) in CONTESTANTS.items():
+        method = METHODS[name]._replace(**changes)
+        if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
+            continue  # then it is the same as the mixture
+        for K in s[counts]:
+            plan = plans.make(method, s["M"], K)
+            score = log_likelihood.make_scorer(run.model.callables, method, plan)
+            job = Job(
+                title=f"{label} M={s['M']} K={K}",
+                path=context.cell / f"{label} K{K}.npz",
+                check=lambda: None,
+                identity=dict(s, label=label, plan=plan.identity(), step=run.step),
+                names=(SCORE, BOUND, "seconds"),
+                purpose=seeds.Purpose.EVALUATE,
+                images=plan.images,
+                available=len(x),
+                score=_timed(score, x),
+            )
+            values, _ = resumable.score_all(job, s["images"], s["repetition"])
+            yield Score(label, K, values, float(np.median(values["seconds"])))
+
+
+def _timed(score: Callable[[tf.Tensor, tf.Tensor], Any], x: tf.Tensor) -> Callable[..., tuple]:
+    """(images, seed) -> the scores of these images, and the seconds that each took."""
+    compiled: list[Any] = []
+
+    def timed(images: tf.Tensor, seed: tf.Tensor) -> tuple:
+        if not compiled:
+            compiled.append(score(tf.gather(x, images), seed))
+        started = time.perf_counter()
+        found = score(tf.gather(x, images), seed)
+        found.bound.numpy()  # waits for it
+        seconds = (time.perf_counter() - started) / len(images)
+        return found.log_likelihood, found.bound, tf.fill([len(images)], seconds)
+
+    return timed
