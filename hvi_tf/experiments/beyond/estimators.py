@@ -1,4 +1,4 @@
-"""Scorers of one model's log p(x) by DIWHVI, IWAE, BSVI and AIS, each at some budget."""
+"""Scorers of one model's log p(x) by DIWHVI, IWAE, BSVI and AIS, each at a given budget."""
 
 from collections.abc import Callable
 
@@ -23,20 +23,20 @@ Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def make_scorer(run: Run, context: Context, s: Settings) -> Score:
-    """(x, seed) -> the bound of each image by the cell's estimator."""
+    """Returns (x, seed) -> the bound of each image by the estimator of a cell."""
     budget, images = s["budget"], s["images"]
 
-    def by_row(model: VAE, name: str, K: int) -> Score:
+    def by_method(model: VAE, name: str, K: int) -> Score:
         rows = max(1, plans.ROWS // images)
         plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
         score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
         return lambda x, seed: score(x, seed).log_likelihood
 
     def diwhvi() -> Score:
-        return by_row(run.model, "diwhvi", s["K"])
+        return by_method(run.model, "diwhvi", s["K"])
 
     def iwae() -> Score:
-        return by_row(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
+        return by_method(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
 
     def bsvi() -> Score:
         model = explicit_encoder.fit(run, context, s["encoder_steps"])

@@ -1,4 +1,4 @@
-"""Times of training steps and validations on an idle machine, and the epochs that fit a budget."""
+"""Times of training steps and validations, and the epochs that fit into a number of minutes."""
 
 import collections
 import os
@@ -19,11 +19,11 @@ from hvi_tf.models.vae import make_vae
 from hvi_tf.training import loop
 
 TRAINING_IMAGES, VALIDATION_IMAGES, PIXELS = 55_000, 5_000, 784
-SECONDS = 0.3  # that a measurement of time lasts
+SECONDS = 0.3  # minimum duration of a time measurement
 
 
 class _Validation:
-    """A validation of as many images as MNIST's."""
+    """A validation of as many images as MNIST has."""
 
     def __init__(self, settings: Settings) -> None:
         config = config_lib.derive(settings)
@@ -48,8 +48,8 @@ def measure(flags: dict[str, Settings], changes: dict[str, str], round_count: in
         round_count: rounds in which every contestant is timed once.
     """
     load = os.getloadavg()[0]
-    print(f"Load before: {load:.2f}. Other work on this machine makes the times too long.")
-    found = [row("machine", "load", load)]
+    print(f"Load before: {load:.2f}. Other work on this machine distorts the times.")
+    rows = [row("machine", "load", load)]
     contestants: dict[str, Any] = {}
     where: dict[str, dict[str, Any]] = {}
     for name, own in flags.items():
@@ -62,17 +62,17 @@ def measure(flags: dict[str, Settings], changes: dict[str, str], round_count: in
             where[key] = label | dict(quantity="seconds_per_step", K=K, share=share)
         contestants[name] = _Validation(own)
         seconds = time.monotonic() - started
-        found.append(row(**label, quantity="seconds_to_start", value=seconds))
+        rows.append(row(**label, quantity="seconds_to_start", value=seconds))
         where[name] = label | dict(quantity="seconds_per_validation", change=changes[name])
     for key, milliseconds in rounds.in_turn(contestants, round_count, SECONDS).items():
         measured = np.divide(milliseconds, 1e3)
         ends: dict[str, Any] = dict(low=float(measured.min()), high=float(measured.max()))
-        found.append(row(**where[key], value=float(np.median(measured)), **ends))
-    return found
+        rows.append(row(**where[key], value=float(np.median(measured)), **ends))
+    return rows
 
 
 def shares(settings: Settings) -> dict[int, float]:
-    """The part of a run's steps that its schedule gives to each K."""
+    """Returns the share of a run's steps that its schedule gives to each K."""
     epochs = 100
     config = config_lib.derive(settings | {"epochs": epochs})
     counts = collections.Counter(config.schedule(epoch).K for epoch in range(epochs))
@@ -80,7 +80,7 @@ def shares(settings: Settings) -> dict[int, float]:
 
 
 def epochs_of(times: list[Row], minutes: float, batch_size: int) -> int:
-    """The epochs of so many minutes of compilation, steps and validations, at least one."""
+    """Returns the epochs that fit into the minutes with compilation and validations, at least 1."""
     (start,) = values(times, quantity="seconds_to_start")
     (validation,) = values(times, quantity="seconds_per_validation")
     per_epoch = pipeline.steps_per_epoch(TRAINING_IMAGES, batch_size)
@@ -89,5 +89,5 @@ def epochs_of(times: list[Row], minutes: float, batch_size: int) -> int:
 
 
 def seconds_per_step(times: list[Row]) -> float:
-    """The mean over the run of one contestant's steps."""
+    """Returns the mean seconds of one contestant's steps over its schedule of K."""
     return sum(r["share"] * r["value"] for r in select(times, quantity="seconds_per_step"))

@@ -19,14 +19,20 @@ from hvi_tf.training.runs import Run
 
 
 class Contestant(NamedTuple):
-    """A row of the table of methods; which of the settings lists its K; what it changes."""
+    """A method of the table in this comparison.
 
-    row: str
+    Attributes:
+        method: its name in the table.
+        K: the setting that lists its numbers of draws.
+        changes: fields of the method that differ from the table.
+    """
+
+    method: str
     K: str = "shared_K"
     changes: Mapping[str, Any] = MappingProxyType({})
 
 
-OWN = "DIWHVI"  # each z has psi of its own
+OWN = "DIWHVI"  # the contestant with separate psi for each z
 CONTESTANTS = {
     OWN: Contestant("diwhvi", "K"),
     "mixture": Contestant("diwhvi-mixture"),
@@ -48,12 +54,12 @@ class Score(NamedTuple):
 
 
 def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[Score]:
-    """Scores by every contestant at each of its K; an interrupted cell resumes."""
+    """Yields scores by every contestant at each of its K; an interrupted cell resumes."""
     s = cell.settings
     for label, (name, counts, changes) in CONTESTANTS.items():
         method = METHODS[name]._replace(**changes)
         if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
-            continue  # then it is the same as the mixture
+            continue  # it equals the mixture then
         for K in s[counts]:
             plan = plans.make(method, s["M"], K)
             score = log_likelihood.make_scorer(run.model.callables, method, plan)
@@ -73,16 +79,16 @@ def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[
 
 
 def _timed(score: Callable[[tf.Tensor, tf.Tensor], Any], x: tf.Tensor) -> Callable[..., tuple]:
-    """(images, seed) -> the scores of these images, and the seconds that each took."""
+    """Returns (images, seed) -> their scores, and the seconds that each image took."""
     compiled: list[Any] = []
 
     def timed(images: tf.Tensor, seed: tf.Tensor) -> tuple:
         if not compiled:
             compiled.append(score(tf.gather(x, images), seed))
         started = time.perf_counter()
-        found = score(tf.gather(x, images), seed)
-        found.bound.numpy()  # waits for it
+        scores = score(tf.gather(x, images), seed)
+        scores.bound.numpy()  # waits for the result
         seconds = (time.perf_counter() - started) / len(images)
-        return found.log_likelihood, found.bound, tf.fill([len(images)], seconds)
+        return scores.log_likelihood, scores.bound, tf.fill([len(images)], seconds)
 
     return timed

@@ -58,7 +58,7 @@ _ROWS = (
     ),
     Entry(
         "laplace-jackknife",
-        "The same with the jackknife",
+        "Negative entropy of a Laplace with the jackknife",
         f"{IWHVI}, figure 4",
         "1 min after laplace, 3 min alone",
         "30 min on 2 cores",
@@ -76,7 +76,7 @@ _ROWS = (
         "Test log-likelihoods of all methods",
         f"{IWHVI}, figure 2 left",
         "14 min",
-        "4,000 GPU h, most of it for the grid",
+        "4,000 GPU h, mostly for the grid",
         "3 days",
     ),
     Entry(
@@ -103,7 +103,7 @@ _ROWS = (
     ),
     Entry(
         "posterior-collapse",
-        "What tau knows",
+        "Information about z in tau",
         f"{IWHVI}, section 6.3",
         "1 min after likelihood-table, 4 min alone",
         "1 GPU h after likelihood-table",
@@ -127,10 +127,10 @@ _ROWS = (
     ),
     Entry(
         "ground-truth",
-        "Who is how far from the truth at equal compute",
+        "Distance from the truth at equal compute",
         BEYOND,
         "6 min after evaluation-metric, 9 min alone",
-        "60 GPU h, most of it for the model that evaluation-metric trains, too",
+        "60 GPU h, mostly for the model that evaluation-metric also trains",
     ),
     Entry(
         "dreg-phi",
@@ -144,7 +144,7 @@ _ROWS = (
         "One inverse for all z",
         BEYOND,
         "10 min after likelihood-table",
-        "half an hour on 2 cores, and an hour for its three models",
+        "half an hour on 2 cores, plus an hour for its three models",
     ),
     Entry(
         "mixture-training",
@@ -162,7 +162,7 @@ _ROWS = (
     ),
     Entry(
         "nats-per-minute",
-        "What a change of the training recipe gains",
+        "Gain of each change to the training recipe",
         BEYOND,
         "10 min",
         "1 day on 2 cores",

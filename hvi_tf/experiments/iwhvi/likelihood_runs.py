@@ -12,7 +12,7 @@ from hvi_tf.experiments.harness.experiment import Cell, Context, Settings
 from hvi_tf.experiments.harness.rows import Row, row
 from hvi_tf.training.runs import Run
 
-# Label -> the flagfile after its data set.
+# Label -> the name of its flagfile after the data set.
 METHODS = {
     "VAE": "vae",
     "IWAE+DReG": "vae",
@@ -23,10 +23,10 @@ METHODS = {
     "IWHVI": "iwhvi",
 }
 _OWN: dict[str, Settings] = {"IWAE+DReG": dict(bound="iwae", M=5, gradient="iwae-dreg")}
-# In an order in which the first cells tell most; the paper has no IWAE.
+# The most informative methods come first; the paper has no IWAE.
 _ORDER = ["IWHVI", "HVM", "VAE", "SIVI", "VAE+IAF", "VAE+RealNVP", "IWAE+DReG"]
 _PUBLISHED = _ORDER[:-1]
-GAIN = "gain_of_iwhvi"  # over the row's method, image by image
+GAIN = "gain_of_iwhvi"  # over the method of the row, paired by image
 SCORES = ("log_likelihood", "kl_tau_mixing", "kl_tau_posterior", "kl_mixing_posterior")
 
 PRESETS: dict[str, Settings] = {
@@ -45,7 +45,7 @@ PRESETS: dict[str, Settings] = {
         train_at_best=1, outer_warmup_epochs=300.0, learning_rates=[1e-3, 1e-4], eval_M=5_000,
         eval_K=100, eval_images=10_000,
     ),
-    # Both data sets get about the same number of steps.
+    # Both data sets have about the same number of steps.
     "long": dict(
         recipe="long", methods=_ORDER, datasets=["mnist", "omniglot"], seeds=2,
         mnist_epochs=500, omniglot_epochs=1_500, tau_epochs=100, K=recipes.LONG["K"],
@@ -54,16 +54,17 @@ PRESETS: dict[str, Settings] = {
         learning_rates=[1e-3, 4e-3], eval_M=5_000, eval_K=100, eval_images=1_000,
     ),
 }  # fmt: skip
-# What every training depends on, what the grid, and what a score.
+# Settings that determine every training, the grid, and a score.
 _OF_TRAINING = ("K", "outer_warmup_epochs", "learning_rates")
 _OF_GRID = ("grid_epochs", "warmup_epochs")
 _OF_SCORE = ("eval_M", "eval_K", "eval_images")
 
 
 def grid(method: str, s: Settings) -> list[Settings]:
-    """The authors' grid: DReG, inner and outer warm-up, learning rate; what a method has of it.
+    """Returns the points of the authors' grid that apply to a method.
 
-    The long recipe searches the learning rate alone, which every method has.
+    The axes are DReG, inner and outer warm-up, and learning rate. The long recipe searches the
+    learning rate alone, because every method has one.
     """
     if "recipe" in s:
         return [{"learning_rate": rate} for rate in s["learning_rates"]]
@@ -84,7 +85,7 @@ def grid(method: str, s: Settings) -> list[Settings]:
 
 
 def flags(dataset: str, method: str, epochs: int, s: Settings) -> Settings:
-    """A method's recipe at this length, at the authors' best point of the grid on MNIST."""
+    """Returns a method's recipe at this length, at the authors' best point of the grid on MNIST."""
     flagfile = f"{dataset}_{METHODS[method]}"
     changes: Settings = dict(
         epochs=epochs,
@@ -96,21 +97,21 @@ def flags(dataset: str, method: str, epochs: int, s: Settings) -> Settings:
         return recipes.long(flagfile, **changes)
     if method in ("SIVI", "IWHVI"):
         changes |= {"K": s["K"]}
-    if epochs < 1_000:  # the published schedule would never leave K=0
+    if epochs < 1_000:  # the published schedule would stay at K=0
         changes |= dict(K_schedule="", checkpoint_every=1, eval_every=1, steps_per_call=10)
     return trained.recipe(flagfile, **changes)
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each seed, data set and method, after the points of its grid."""
-    found = []
+    """Returns a cell for each seed, data set and method, after the points of its grid."""
+    result = []
     for seed in range(settings["seeds"]):
         for dataset in settings["datasets"]:
             for method in settings["methods"]:
                 if seed == 0 and _is_searched(dataset, method, settings):
-                    found += _grid_cells(dataset, method, settings)
-                found.append(final_cell(dataset, method, seed, settings))
-    return found
+                    result += _grid_cells(dataset, method, settings)
+                result.append(final_cell(dataset, method, seed, settings))
+    return result
 
 
 def _is_searched(dataset: str, method: str, settings: Settings) -> bool:
@@ -127,7 +128,7 @@ def _grid_cells(dataset: str, method: str, settings: Settings) -> list[Cell]:
 
 
 def final_cell(dataset: str, method: str, seed: int, settings: Settings) -> Cell:
-    """The cell of a run that is scored."""
+    """Returns the cell of a run that is scored."""
     names = [*_OF_TRAINING, *_OF_SCORE, *(["tau_epochs"] if method == "SIVI" else [])]
     if settings["train_at_best"] and _is_searched(dataset, method, settings):
         names += _OF_GRID
@@ -135,7 +136,7 @@ def final_cell(dataset: str, method: str, seed: int, settings: Settings) -> Cell
     own["epochs"] = settings[f"{dataset}_epochs"]
     alike = not settings["train_at_best"] or set(METHODS) <= set(settings["grid_methods"])
     if method != "IWHVI" and "IWHVI" in settings["methods"] and alike:
-        own["beside"] = "IWHVI"  # whose own cell then has the same settings
+        own["beside"] = "IWHVI"  # its own cell has the same settings then
     return Cell(f"{dataset}-{method}-seed{seed}", own | {name: settings[name] for name in names})
 
 
@@ -145,7 +146,7 @@ def _own(dataset: str, method: str, settings: Settings) -> Settings:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """A point of the grid by its validation bound, or a test score."""
+    """Returns the validation bound of a point of the grid, or the test scores of a run."""
     s = cell.settings
     return _measure_point(cell, context) if "point" in s else _measure_method(cell, context)
 
@@ -171,13 +172,13 @@ def log_point(folder: pathlib.Path, point: Settings, bound: float) -> None:
 def _validation_bound(
     context: Context, dataset: str, method: str, point: Settings, s: Settings
 ) -> float:
-    """The best validation bound of a point of the grid, without warm-ups and at one K."""
+    """Returns the best validation bound of a point, without warm-ups and at one K."""
     settings = flags(dataset, method, s["grid_epochs"], s) | point | {"seed": 0}
     return trained.best_validation_bound(context, settings)
 
 
 def _chosen(context: Context, s: Settings) -> Settings:
-    """The best point of the grid, where one is searched for the runs that are scored."""
+    """Returns the best point of the grid, if the scored runs are trained at it."""
     if "grid_epochs" not in s:
         return {}
     dataset, method = s["dataset"], s["method"]
@@ -186,7 +187,7 @@ def _chosen(context: Context, s: Settings) -> Settings:
 
 
 def final_run(context: Context, s: Settings) -> Run:
-    """The run of a cell that is scored, with a tau fitted to it where it has none."""
+    """Returns the run of a scored cell, with a tau fitted to it if its method has none."""
     settings = flags(s["dataset"], s["method"], s["epochs"], s)
     settings |= _chosen(context, s) | {"seed": s["seed"]}
     run = trained.train(context, settings)
@@ -197,7 +198,7 @@ def final_run(context: Context, s: Settings) -> Run:
 
 
 def score_run(run: Run, method: str, s: Settings, **where: Any) -> list[Row]:
-    """The test scores of a run."""
+    """Returns the test scores of a run."""
     scores = trained.score(run, **_of_score(s))
     return trained.score_rows(scores, method, SCORES, M=scores["M"], K=scores["K"], **where)
 
@@ -218,5 +219,5 @@ def _measure_method(cell: Cell, context: Context) -> list[Row]:
         scores, others = (trained.score(r, **_of_score(s)) for r in (best, run))
         rows.append(trained.gain_row(method, GAIN, scores, others, dataset=dataset, seed=seed))
     if method == "SIVI":
-        return rows  # its curve would be that of tau's fit
+        return rows  # its curve would show the fit of tau
     return rows + trained.learning_curve(run, method, dataset=dataset, seed=seed)

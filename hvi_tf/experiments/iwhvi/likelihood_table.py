@@ -25,7 +25,7 @@ from hvi_tf.runtime.progress import counted
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Test log-likelihoods, and learning curves."""
+    """Draws the test log-likelihoods and the learning curves."""
     datasets = distinct(rows, "dataset")
     figure, panels = plots.panels(len(datasets), height=2.8)
     curves, curve_panels = plots.panels(len(datasets), height=3.4)
@@ -37,21 +37,21 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         }
         theirs = published.load("iwhvi")["figure_2_left"][dataset]
         paper = {method: mean for method, (mean, _) in theirs.items()}
-        plots.beside_paper(axes, scores, paper, "test log-likelihood, nats", dataset)
-        found = {method: curve(rows, method=method, dataset=dataset) for method in methods}
-        plots.learning_curves(curve_axes, found, dataset)
+        plots.next_to_paper(axes, scores, paper, "test log-likelihood, nats", dataset)
+        bounds = {method: curve(rows, method=method, dataset=dataset) for method in methods}
+        plots.learning_curves(curve_axes, bounds, dataset)
     return {"likelihood_table": figure, "learning_curves": curves}
 
 
 def _methods(rows: list[Row], dataset: str) -> list[str]:
-    """Those that were scored, in the order of the paper's figure."""
+    """Returns the scored methods, in the order of the paper's figure."""
     scored = distinct(select(rows, dataset=dataset, quantity="log_likelihood"), "method")
     return [method for method in METHODS if method in scored]
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Ours beside the paper's, and the grid."""
-    found = [_table(rows, dataset) for dataset in distinct(rows, "dataset")]
+    """Returns our scores next to the paper's, and the grid."""
+    result = [_table(rows, dataset) for dataset in distinct(rows, "dataset")]
     points = sorted(select(rows, quantity="grid_validation_bound"), key=lambda r: -r["value"])
     if points:
         columns = ("gradient", "inner_warmup_epochs", "outer_warmup_epochs", "learning_rate")
@@ -60,11 +60,12 @@ def tables(rows: list[Row]) -> list[Table]:
             for r in points
         ]
         header = ["method", "data set", *columns, "validation bound, nats"]
-        found.append(Table("The authors' grid, best first", header, body))
-    return found
+        result.append(Table("The authors' grid, best first", header, body))
+    return result
 
 
 def _table(rows: list[Row], dataset: str) -> Table:
+    """Returns the scores of one data set next to the paper's."""
     theirs = published.load("iwhvi")["figure_2_left"][dataset]
     body = []
     for method in _methods(rows, dataset):
@@ -89,8 +90,8 @@ def _table(rows: list[Row], dataset: str) -> Table:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Section 6.2: IWHVI is ahead of the others, by pairs of runs of the same seed."""
-    said = []
+    """Returns the claims of section 6.2: IWHVI is above every other method, paired by seed."""
+    statements = []
     for dataset in distinct(rows, "dataset"):
         methods = _methods(rows, dataset)
         for method in methods if "IWHVI" in methods else []:
@@ -98,14 +99,14 @@ def claims(rows: list[Row]) -> list[Claim]:
                 gain, seeds = _gain(rows, dataset, method)
                 evidence = f"{signed(*gain)} nats over {counted(seeds, 'seed')}"
                 text = f"{dataset}: IWHVI above {method}"
-                said.append(Claim(text, all_above(gain), evidence))
-    return said
+                statements.append(Claim(text, all_above(gain), evidence))
+    return statements
 
 
 def _gain(rows: list[Row], dataset: str, method: str) -> tuple[tuple[float, float], int]:
-    """IWHVI's gain over a method with its error, and over how many seeds.
+    """Returns IWHVI's gain over a method with its error, and the number of seeds.
 
-    Runs that were tuned apart are not paired by image: there the error is that over seeds alone.
+    Runs that were tuned separately are not paired by image, so their error is over seeds alone.
     """
     gains = select(rows, dataset=dataset, method=method, quantity=GAIN)
     if gains:
