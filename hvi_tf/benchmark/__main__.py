@@ -76,7 +76,7 @@ def chosen_families() -> list[Family]:
     """
     for name in FLAGS.families:
         if name not in FAMILIES:
-            raise UserError(f"--families: no {name!r}; there are {', '.join(FAMILIES)}")
+            raise UserError(f"--families: unknown {name!r}; choose from {', '.join(FAMILIES)}")
     preset = FLAGS.quick and not FLAGS["families"].present
     families = [FAMILIES[name] for name in (QUICK_FAMILIES if preset else FLAGS.families)]
     return [cells_lib.quick(f) for f in families] if FLAGS.quick else families
@@ -137,7 +137,9 @@ def compare(cell: Cell, count: int, seconds: float) -> tuple[list[dict[str, Any]
     names = FLAGS.contestants or list(peers.CONTESTANTS)
     for name in names:
         if name not in peers.CONTESTANTS:
-            raise UserError(f"--contestants: no {name!r}; there are {', '.join(peers.CONTESTANTS)}")
+            raise UserError(
+                f"--contestants: unknown {name!r}; choose from {', '.join(peers.CONTESTANTS)}"
+            )
     contestants = peers.installed(list(dict.fromkeys([peers.OURS, *names])))
     for name in set(names) - set(contestants):
         report_progress(f"left out: {name}, which is not installed")

@@ -8,9 +8,7 @@ from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Evaluation
 from hvi_tf.benchmark.operations import Operations
 from hvi_tf.benchmark.training import noise_images
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference import image_scores, plans, refined_scores
 from hvi_tf.models.vae import make_vae
 
 
@@ -25,13 +23,13 @@ class Scoring:
         if task.steps:
             settings = self.model.svi_settings(steps=task.steps)
             self.images = self.model.refined_images
-            self._score = svi_scores.make_scorer(
+            self._score = refined_scores.make_scorer(
                 self.model.localize, method, settings, jit_compile=jit
             )
         else:
             plan = plans.make(method, task.M, task.K, rows=self.model.rows_per_call)
             self.images = plan.images
-            self._score = log_likelihood.make_scorer(self.model.prepare, method, plan, jit)
+            self._score = image_scores.make_scorer(self.model.prepare, method, plan, jit)
         self._x = tf.cast(noise_images(self.images, task.cell.x_dim) > 0, tf.float32)
 
     def __call__(self, calls: int) -> None:

@@ -1,4 +1,4 @@
-"""Differences of two runs on the same images: whose they are, their sign and their error."""
+"""Differences of two runs on the same images: the compared runs, the sign and the error."""
 
 import json
 
@@ -13,7 +13,7 @@ from hvi_tf.experiments.iwhvi import likelihood_runs, training_k
 from hvi_tf.storage import files
 from tests.oracles.stored import stored_rows
 
-COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs do
+COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs
 NOISE = np.array([0.1, -0.1, 0.3, -0.3])
 
 
@@ -26,7 +26,7 @@ def context(tmp_path):
 
 @pytest.fixture
 def levels(monkeypatch, tmp_path):
-    """Runs that are their flags, and scores that are a level for each run, put by the test."""
+    """Replaces runs by their flags, and scores by a level for each run, set by the test."""
     given = {}
 
     def score(run, **settings):
@@ -36,8 +36,8 @@ def levels(monkeypatch, tmp_path):
         files.write_arrays(path, {"log_likelihood": values, "kl": values})
         mean = {"mean": float(values.mean()), "standard_error": 1.0}
         names = dict.fromkeys(("log_likelihood", "kl"), mean)
-        told = dict(scores=str(path), images=4, dataset="d", seconds=1.0, M=1, K=1, steps=1)
-        return told | names
+        summary = dict(scores=str(path), images=4, dataset="d", seconds=1.0, M=1, K=1, steps=1)
+        return summary | names
 
     monkeypatch.setattr(trained, "train", lambda context, flags: flags)
     monkeypatch.setattr(trained, "fit_tau", lambda run, *counts, **own: run)
@@ -71,7 +71,7 @@ def test_iwhvis_gain_over_a_method(levels, context, preset, method):
     assert gains(rows, likelihood_runs.GAIN) == [expected(3.0, 1.0)]
 
 
-def test_the_gain_of_a_k_over_none(levels, context):
+def test_the_gain_of_a_k_over_k_0(levels, context):
     cells = training_k.cells(training_k.PRESETS["quick"])
     levels(lambda run: 2.0 + run["K"])
     for cell in cells:
@@ -80,13 +80,13 @@ def test_the_gain_of_a_k_over_none(levels, context):
         assert found == ([expected(2.0 + K, 2.0)] if K else [])
 
 
-def test_the_gain_of_a_row_over_the_vae(levels, context):
+def test_the_gain_of_a_method_over_the_vae(levels, context):
     levels(lambda run: {"vae": 1.0, "iwae": 2.0}.get(run["bound"], 4.0))
     for cell in bsvi_tables.cells(bsvi_tables.PRESETS["quick"])[:4]:
         found = gains(bsvi_tables.measure(cell, context), "kl" + bsvi_tables.GAIN)
         method = cell.settings["method"]
         ours = {"VAE": 1.0, "IWAE-k'": 2.0}.get(method, 4.0)
-        assert found == ([] if method == "VAE" else 2 * [expected(ours, 1.0)])  # a split each
+        assert found == ([] if method == "VAE" else 2 * [expected(ours, 1.0)])  # one for each split
 
 
 def test_the_gain_of_a_lever_over_the_base(levels, context):
@@ -117,7 +117,7 @@ def test_the_gain_of_a_lever_over_the_base(levels, context):
 
 
 def with_gains(name, gain, error):
-    """The stored rows of one seed, with a gain of every pair of runs and no other difference."""
+    """Adds a gain of every pair of runs to the committed rows of one seed."""
     rows = [r for r in stored_rows(name) if r.get("seed", 0) == 0]
     if name == "likelihood-table":
         own = dict(quantity=likelihood_runs.GAIN)

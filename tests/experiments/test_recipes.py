@@ -1,4 +1,4 @@
-"""Recipes that are no published ones, and the long trainings that follow them."""
+"""Published recipes, the recipes of this package, and the long trainings."""
 
 import importlib.resources
 import pathlib
@@ -34,7 +34,7 @@ def long_flags(dataset, method, seed=0):
 
 
 def trainings(name):
-    """The flags of every training of an experiment's preset long."""
+    """Yields the flags of every training of an experiment's preset long."""
     cells = catalogue.load(name).cells(catalogue.load(name).presets["long"])
     for s in (cell.settings for cell in cells):
         if name == "likelihood-table":
@@ -47,9 +47,9 @@ def trainings(name):
 
 
 @pytest.mark.parametrize("name", ["likelihood-table", "training-k", "bsvi-tables"])
-def test_a_long_training_ends_with_its_decay_and_loses_little_when_killed(name):
+def test_a_long_training_decays_its_rate_and_saves_often(name):
     for flags in trainings(name):
-        config = config_lib.make(**flags)  # no setting is without a use
+        config = config_lib.make(**flags)  # checks that every setting applies
         t = config.training
         assert t.lr_schedule == "cosine"
         assert t.max_steps == 0
@@ -77,7 +77,7 @@ def test_all_methods_have_the_same_long_recipe(dataset):
         assert config["latent_dim"] == published["latent_dim"]
 
 
-def test_dreg_is_used_where_it_applies():
+def test_dreg_is_used_by_every_method_that_supports_it():
     gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_runs.METHODS}
     assert gradients == {
         "VAE": "iwae-dreg",
@@ -106,7 +106,7 @@ def test_a_recipe_fits_every_bound():
     }
 
 
-def test_the_learning_rate_is_searched_alike_for_every_method():
+def test_every_method_searches_the_same_learning_rates():
     for dataset in LONG["datasets"]:
         for method in LONG["methods"]:
             cell = likelihood_runs.final_cell(dataset, method, 0, LONG).settings
@@ -115,7 +115,7 @@ def test_the_learning_rate_is_searched_alike_for_every_method():
             assert cell["grid_epochs"] == LONG["grid_epochs"]
 
 
-def test_long_cells_come_in_the_order_in_which_they_tell_most():
+def test_the_most_informative_long_cells_come_first():
     names = [cell.name for cell in likelihood_runs.cells(LONG)]
     scored = [name for name in names if not name.startswith("grid-")]
     order = ["IWHVI", "HVM", "VAE", "SIVI", "VAE+IAF", "VAE+RealNVP", "IWAE+DReG"]
@@ -130,8 +130,8 @@ def test_long_cells_come_in_the_order_in_which_they_tell_most():
     ]
 
 
-def test_cells_of_one_seed_are_cells_of_two():
-    """So `--set=seeds=1` makes the figures of what is there after the first seed."""
+def test_cells_of_one_seed_are_the_first_cells_of_two():
+    """So `--set=seeds=1` draws the figures after the first seed."""
     for name in ("likelihood-table", "training-k", "bsvi-tables"):
         experiment = catalogue.load(name)
         both = experiment.presets["long"]
@@ -139,7 +139,7 @@ def test_cells_of_one_seed_are_cells_of_two():
         assert one == experiment.cells(both)[: len(one)]
 
 
-def test_a_method_is_paired_with_iwhvi_where_both_are_tuned_alike():
+def test_a_method_is_paired_with_iwhvi_if_both_are_tuned_alike():
     def beside(preset, method, **changes):
         settings = likelihood_runs.PRESETS[preset] | changes
         return likelihood_runs.final_cell("mnist", method, 0, settings).settings.get("beside")
@@ -156,7 +156,7 @@ def test_the_reference_model_of_long_is_a_run_of_the_table(monkeypatch):
     assert reference_model.run("long", None) == cell.settings
 
 
-def test_published_recipes_stay_as_they_were_published():
+def test_published_recipes_are_unchanged():
     flags = trained.recipe("mnist_iwhvi")
     assert (flags["epochs"], flags["batch_size"], flags["learning_rate"]) == (10_000, 256, 1e-3)
     cell = likelihood_runs.final_cell("mnist", "IWHVI", 0, likelihood_runs.PRESETS["full"])
@@ -166,7 +166,7 @@ def test_published_recipes_stay_as_they_were_published():
 
 @pytest.mark.long
 def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_dir):
-    """By a few steps of small networks: trainings, a grid, tau's fit, scores and gains."""
+    """Runs trainings, a grid, tau's fit, scores and gains with a few steps of small networks."""
     small = dict(hidden=[8, 8], flow_hidden=[8, 8], latent_dim=2, aux_dim=2, jit_compile="off")
     monkeypatch.setattr(recipes, "LONG", recipes.LONG | small | {"max_steps": 2})
     settings = LONG | dict(

@@ -9,9 +9,7 @@ from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation.annealing import Annealing
 from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.iwhvi import explicit_encoder
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference import image_scores, plans, refined_scores
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models.vae import VAE
@@ -29,7 +27,7 @@ def make_scorer(run: Run, context: Context, s: Settings) -> Score:
     def by_method(model: VAE, name: str, K: int) -> Score:
         rows = max(1, plans.ROWS // images)
         plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
-        score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
+        score = image_scores.make_scorer(model.callables, METHODS[name], plan)
         return lambda x, seed: score(x, seed).log_likelihood
 
     def diwhvi() -> Score:
@@ -42,7 +40,7 @@ def make_scorer(run: Run, context: Context, s: Settings) -> Score:
         model = explicit_encoder.fit(run, context, s["encoder_steps"])
         rate = EvaluationConfig().eval_svi_learning_rate
         settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
-        score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
+        score = refined_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
         return lambda x, seed: score(x, seed).log_likelihood
 
     def ais() -> Score:

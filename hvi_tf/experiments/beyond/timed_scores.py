@@ -12,8 +12,7 @@ from hvi_tf import seeds
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness.experiment import Cell, Context
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
+from hvi_tf.inference import image_scores, plans
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
@@ -62,7 +61,7 @@ def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[
             continue  # it equals the mixture then
         for K in s[counts]:
             plan = plans.make(method, s["M"], K)
-            score = log_likelihood.make_scorer(run.model.callables, method, plan)
+            score = image_scores.make_scorer(run.model.callables, method, plan)
             job = Job(
                 title=f"{label} M={s['M']} K={K}",
                 path=context.cell / f"{label} K{K}.npz",

@@ -109,7 +109,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def evaluation(s: Settings) -> Settings:
-    """The flags of the score by BSVI."""
+    """Returns the flags of the evaluation by BSVI."""
     return dict(
         estimator="bsvi", eval_M=10, eval_steps=s["eval_steps"], eval_images=s["eval_images"]
     )

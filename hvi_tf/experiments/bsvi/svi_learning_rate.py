@@ -68,10 +68,10 @@ def _numbers(flag: flags.FlagHolder, kind: type) -> list:
 
 def _cell(model: "VAE", x: "tf.Tensor", steps: int, rate: float, clip: float) -> str:
     from hvi_tf import seeds
-    from hvi_tf.inference import refined_scores as svi_scores
+    from hvi_tf.inference import refined_scores
 
     settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
-    score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
+    score = refined_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
     scores = score(x, seeds.fold(model.seed, seeds.Purpose.VALIDATE))
     return f"{np.mean(scores.log_likelihood):.2f} | {np.mean(scores.elbo):.2f}"
 

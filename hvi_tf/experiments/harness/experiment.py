@@ -104,7 +104,7 @@ def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) ->
     for name, text in changes.items():
         if name not in settings:
             known = ", ".join(settings)
-            raise UserError(f"--set={name}={text}: no such setting; there are {known}")
+            raise UserError(f"--set={name}={text}: unknown setting; choose from {known}")
         known_values = [s[name] for s in experiment.presets.values() if name in s]
         changed[name] = _parse(name, text, settings[name], known_values)
     return changed

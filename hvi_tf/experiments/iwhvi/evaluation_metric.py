@@ -22,8 +22,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
+from hvi_tf.inference import image_scores, plans
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
@@ -95,7 +94,7 @@ def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job
     """Returns the resumable scoring of images by a method of the table."""
     M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
     plan = plans.make(method, M, K)
-    score = log_likelihood.make_scorer(run.model.callables, method, plan)
+    score = image_scores.make_scorer(run.model.callables, method, plan)
     return Job(
         title=f"{name} M={M} K={K}",
         path=context.cell / f"{name}.npz",
