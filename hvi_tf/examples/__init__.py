@@ -1,1 +1,1 @@
-"""Models of one's own, bounded and fitted with this package."""
+"""Examples of user-defined models, bounded and fitted with this package."""

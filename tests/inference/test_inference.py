@@ -82,13 +82,13 @@ def logistic_log_evidence(data, draws=400_000):
 
 
 @pytest.mark.long
-def test_logistic_regression_semi_implicit_beats_factorised():
+def test_logistic_regression_semi_implicit_beats_factorized():
     """Both below the evidence; the mixture closes most of the Gaussian's gap."""
     data = logistic_regression.simulate()
     exact = logistic_log_evidence(data)
     x, values = np.repeat(data.labels, 32, axis=0), {}
     for name, bound, gradient, counts, steps in (
-        ("factorised", "vae", "stl", {}, 400),
+        ("factorized", "vae", "stl", {}, 400),
         ("semi_implicit", "iwhvi", "gdreg", {"K": 10}, 1_000),
     ):
         model, variables = getattr(logistic_regression, name)(data)
@@ -101,7 +101,7 @@ def test_logistic_regression_semi_implicit_beats_factorised():
         values[name] = hvi.evidence(model, data.labels, bound=bound, replicates=300, **counts)
         assert values[name].mean[0] < exact
     gaps = {name: exact - value.mean[0] for name, value in values.items()}
-    assert gaps["semi_implicit"] < 0.5 * gaps["factorised"], gaps
+    assert gaps["semi_implicit"] < 0.5 * gaps["factorized"], gaps
 
 
 def test_laplace_gamma_tau_tightens_sivi():
