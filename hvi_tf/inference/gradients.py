@@ -331,7 +331,7 @@ def _phi_path(
         value = tf.reduce_mean(bounds.bound(densities, inner, outer))
         # The score of draw m is traded for derivatives at draw m alone, others held fixed.
         alpha = bounds.outer_log_weights(densities, inner, outer)
-        w = tf.stop_gradient(bounds.normalised_weights(alpha))
+        w = tf.stop_gradient(bounds.normalized_weights(alpha))
         r = bounds.swap_ratios(densities, inner)
         own = w * (1.0 - w) * tf.stop_gradient(r) * alpha + w * r
         score = -outer * tf.reduce_mean(tf.reduce_sum(own, axis=0))

@@ -98,12 +98,12 @@ def keep(
     k = every + tf.zeros([min(count, M), batch], tf.int32)
     kept = Kept(None, 1.0, k, 1.0)
     if count < M:
-        w = bounds.normalised_weights(bounds.outer_log_weights(densities, inner, outer))
+        w = bounds.normalized_weights(bounds.outer_log_weights(densities, inner, outer))
         m = systematic_resampling(w, count, m_seed)
         kept = kept._replace(m=m, m_weight=tf.math.reciprocal_no_nan(count * _gather(w, m)))
     if count < K:
         log_ratios = bounds.inner_log_ratios(densities, inner)[1:]
-        v = kept._of_m(bounds.normalised_weights(log_ratios), axis=1)
+        v = kept._of_m(bounds.normalized_weights(log_ratios), axis=1)
         k = systematic_resampling(v, count, k_seed)
         rows = tf.range(tf.shape(k)[1])[:, tf.newaxis]
         weight = tf.math.reciprocal_no_nan(count * _gather(v, k, rows))

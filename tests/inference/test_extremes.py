@@ -312,7 +312,7 @@ def test_a_term_that_rounding_draws(nats, monkeypatch):
     zeros = tf.zeros([1_001, 1, 1])
     log_q_z = tf.concat([zeros[:-1], tf.fill([1, 1, 1], -nats)], axis=0)
     d = LogDensities(tf.zeros([1, 1]), tf.zeros([1, 1, 1]), log_q_z, zeros, zeros)
-    v = bounds.normalised_weights(log_q_z)
+    v = bounds.normalized_weights(log_q_z)
     kept = subsampling.keep(d, 1_000, 1, 3, SEED)
     assert kept.k[-1] == 999  # it is drawn
     upstream = kept.upstream(LogDensities(d.log_likelihood, d.log_prior, v, v, v))

@@ -265,7 +265,7 @@ def test_iwae_dreg_weighs_the_path_by_w_squared():
     objective = Objective(value, method, sample, d, one, one, recorded=d)
     groups = ParameterGroups([], [model.A])
     found = gradients.doubly_reparameterized(tape, objective, groups).phi[0]
-    w = bounds.normalised_weights(log_weights)
+    w = bounds.normalized_weights(log_weights)
     at_z = tape.gradient(log_weights, sample.z, output_gradients=w**2 / 5)
     expected = tape.gradient(sample.z, model.A, output_gradients=at_z)
     np.testing.assert_allclose(found, expected, rtol=1e-10)

@@ -154,7 +154,7 @@ def test_reductions_of_infinite_entries(jit_compile):
         with tf.GradientTape() as tape:
             tape.watch(v)
             value = bounds.log_mean_exp(v)
-        w, ess = bounds.normalised_weights(v), bounds.effective_sample_size(v)
+        w, ess = bounds.normalized_weights(v), bounds.effective_sample_size(v)
         return value, tape.gradient(value, v), w, ess
 
     value, gradient, w, ess = (r.numpy() for r in reduce(log_weights))
