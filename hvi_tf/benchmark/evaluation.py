@@ -11,6 +11,7 @@ from hvi_tf.benchmark.training import noise_images
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans
 from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.vae import make_vae
 
 
@@ -29,7 +30,7 @@ class Scoring:
                 self.model.localize, row, settings, jit_compile=jit
             )
         else:
-            plan = plans.make(row, task.M, task.K, rows=self.model.rows_per_call)
+            plan = plans.make(row, Counts(K=task.K, M=task.M), rows=self.model.rows_per_call)
             self.images = plan.images
             self._score = log_likelihood.make_scorer(self.model.prepare, row, plan, jit)
         self._x = tf.cast(noise_images(self.images, task.cell.x_dim) > 0, tf.float32)

@@ -23,7 +23,9 @@ import tensorflow as tf
 from hvi_tf import seeds
 from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.training import Step
-from hvi_tf.inference import sampling, svi
+from hvi_tf.inference import densities as densities_lib
+from hvi_tf.inference import priors, sampling, svi
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.vae import VAE, make_vae
 
 Run = Callable[[int], Any]
@@ -58,18 +60,18 @@ class _Parts:
         m = self.model
 
         def draw(seed: tf.Tensor) -> tf.Tensor:
-            return sampling.draw(m.prepare(self.x), m.method, self.x, K=0, M=m.M, seed=seed).z
+            return sampling.draw(m.prepare(self.x), m.method, self.x, Counts(M=m.M), seed).z
 
         return self._there_and_back(draw, m.parameter_groups.phi)
 
     def inner_terms(self) -> Run:
         m, groups = self.model, self.model.parameter_groups
-        count = sampling.psi_per_z(m.method, m.training_K, m.M) + 1
+        count = m.method.psi_per_z(Counts(K=m.training_K, M=m.M)) + 1
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             model = m.prepare(self.x)
             psi = sampling.draw_psi(model, m.method, z, self.x, count, seed)
-            parts = sampling.inner_log_densities(model, m.method, self.x, z, psi)
+            parts = densities_lib.inner_log_densities(model, m.method, self.x, z, psi)
             return parts[0] + parts[1] - parts[2]
 
         return self._there_and_back(terms, [*groups.phi, *groups.eta], self._z)
@@ -85,7 +87,7 @@ class _Parts:
 
     def decoder(self) -> Run:
         m, z = self.model, self._z
-        if m.method.buffer == "all" and not m.method_config.sir:
+        if m.method.weights_proposals and not m.method_config.sir:
             z = tf.tile(z[:1], [m.method_config.svi_steps + 1, 1, 1])
 
         def score(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
@@ -99,8 +101,9 @@ class _Parts:
         m = self.model
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-            zeta = sampling.draw_zeta(m.callables, m.method, z, None, m.L, seed)
-            return sampling.log_prior(m.callables, m.method, z, zeta)
+            prior = priors.hierarchical(m.callables.prior)
+            zeta = prior.draw_zeta(m.method, z, None, m.L, seed)
+            return prior.log_ratios(m.method, z, zeta)
 
         networks = (m.prior_decoder, m.prior_inverse)
         variables = [v for n in networks if n is not None for v in n.trainable_variables]

@@ -14,7 +14,6 @@ from hvi_tf.bounds.marginal import (
 )
 from hvi_tf.bounds.weights import normalized_weights
 
-
 # Caps log r so that r stays finite in float32. psi_0 is any one of the K+1 with probability v
 # (by the same symmetry), so a larger r has a probability below (K+1) e^-60.
 _MAX_LOG_SWAP_RATIO = 60.0

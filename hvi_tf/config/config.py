@@ -90,7 +90,7 @@ class Config:
     def row(self) -> Method:
         """The method's row of the table."""
         m = self.method
-        return methods.row(m.bound, m.posterior, m.defensive)
+        return methods.look_up(m.bound, m.posterior, m.defensive)
 
     @property
     def k_steps(self) -> tuple[tuple[int, int], ...]:

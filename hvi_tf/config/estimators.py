@@ -69,7 +69,7 @@ def mixes(config: "Config") -> bool:
 
 def draws_zeta(config: "Config") -> bool:
     """Whether each z is scored with `--eval_L` zeta."""
-    drawn = config.method.prior == "hierarchical" and _scored_row(config).zeta != "psi_0"
+    drawn = config.method.prior == "hierarchical" and _scored_row(config).zeta_is_psi_0 is False
     return drawn and not anneals(config)
 
 

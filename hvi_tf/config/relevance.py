@@ -32,7 +32,7 @@ def _rows(applies: Callable[[Method], bool]) -> Use:
     """The rows of the table of methods for which `applies` is true."""
     names = [name for name, row in METHODS.items() if applies(row)]
     where = [f"--bound={'|'.join(names)}"] if names else []
-    if not applies(METHODS["svi"]) and applies(methods.row("svi", "hierarchical")):
+    if not applies(METHODS["svi"]) and applies(methods.look_up("svi", "hierarchical")):
         where.append("--posterior=hierarchical")
     return Use(lambda config: applies(config.row), " or ".join(where))
 
@@ -60,7 +60,7 @@ def _anneals(config: "Config") -> bool:
 
 _BACKWARD = _rows(lambda row: row.takes_backward_samples).where
 _REFINES = _rows(lambda row: row.refines)
-_BUFFER = _rows(lambda row: row.buffer == "all")
+_BUFFER = _rows(lambda row: row.weights_proposals)
 _FLOW = Use(lambda config: config.method.posterior in ("iaf", "realnvp"), "--posterior=iaf|realnvp")
 _AIS = Use(estimators.anneals, "--estimator=ais")
 

@@ -44,7 +44,7 @@ def resolve(method: MethodConfig) -> MethodConfig:
     if method.bound not in METHODS:
         raise UserError(f"--bound={method.bound}: unknown; choose one of {', '.join(METHODS)}")
     _validate_posterior(method)
-    row = methods.row(method.bound, method.posterior)
+    row = methods.look_up(method.bound, method.posterior)
     prior = method.prior or ("hierarchical" if row.needs_hierarchical_prior else "normal")
     if prior not in ("normal", "hierarchical"):
         raise UserError(f"--prior={prior}: choose normal or hierarchical")
@@ -141,7 +141,7 @@ def _validate_model(config: "Config") -> None:
         raise UserError(
             f"--latent_dim=1: --posterior={posterior} conditions dimensions on others; give 2"
         )
-    if row.zeta == "psi_0" and config.model.prior_dim != config.model.aux_dim:
+    if row.zeta_is_psi_0 and config.model.prior_dim != config.model.aux_dim:
         raise UserError(
             f"--prior_dim={config.model.prior_dim}: --bound={m.bound} takes psi for zeta, so "
             f"it must be --aux_dim={config.model.aux_dim}"
@@ -182,7 +182,7 @@ def _validate_estimator(config: "Config") -> None:
     fits = (
         wanted.hierarchical == row.hierarchical
         and (row.has_tau or not wanted.has_tau)
-        and (wanted.inverse != "prior" or row.inverse == "prior")
+        and (not wanted.psi_from_prior or row.psi_from_prior)
         and (not wanted.needs_hierarchical_prior or config.method.prior == "hierarchical")
         and (row.has_rho or not wanted.has_rho)
     )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from hvi_tf.evaluation import ais
-from hvi_tf.inference import hierarchy, sampling
-from hvi_tf.inference.hierarchy import Hierarchy
+from hvi_tf.inference import priors
+from hvi_tf.inference.model import Model
 
 
 class AnnealedScores(NamedTuple):
@@ -52,26 +52,21 @@ class Simulated(NamedTuple):
         return Simulated(tf.gather(self.x, rows), parts)
 
 
-def make_target(model: sampling.Model, x: tf.Tensor) -> ais.Target:
+def make_target(model: Model, x: tf.Tensor) -> ais.Target:
     """p(x, z) of a batch `[B, D]`, or p(x, z, zeta) under a hierarchical prior."""
 
     def log_prior(z: tf.Tensor, *zeta: tf.Tensor) -> tf.Tensor:
-        prior = model.prior
-        if not isinstance(prior, Hierarchy):
-            return prior.log_prob(z)
-        return prior.conditional(zeta[0]).log_prob(z) + prior.mixing.log_prob(zeta[0])
+        return priors.adapt(model.prior).log_joint(z, *zeta)
 
     return ais.Target(log_prior, lambda z, *zeta: model.likelihood(z).log_prob(x))
 
 
-def prior_state(model: sampling.Model, shape: list, seed: tf.Tensor) -> list[tf.Tensor]:
+def prior_state(model: Model, shape: list, seed: tf.Tensor) -> list[tf.Tensor]:
     """Exact draws `[*shape, D]` of all latent variables of the model."""
-    if isinstance(model.prior, Hierarchy):
-        return list(hierarchy.sample(model.prior, shape, seed))
-    return [model.prior.sample(shape, seed=seed)]
+    return priors.adapt(model.prior).sample(shape, seed)
 
 
-def simulate(model: sampling.Model, n: int, seed: tf.Tensor) -> Simulated:
+def simulate(model: Model, n: int, seed: tf.Tensor) -> Simulated:
     """Draws `n` observations from the model."""
     state_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
     state = prior_state(model, [1, n], state_seed)
@@ -80,7 +75,7 @@ def simulate(model: sampling.Model, n: int, seed: tf.Tensor) -> Simulated:
 
 
 def anneal_images(
-    model: sampling.Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor
+    model: Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor
 ) -> AnnealedScores:
     """Bounds log p(x) of a batch of observations `[B, D]` from below.
 
@@ -94,7 +89,7 @@ def anneal_images(
 
 
 def bracket_simulated(
-    model: sampling.Model, annealing: Annealing, simulated: Simulated, seed: tf.Tensor
+    model: Model, annealing: Annealing, simulated: Simulated, seed: tf.Tensor
 ) -> BracketScores:
     """Bounds log p(x) of a batch of simulated observations from both sides."""
     tune_seed, forward_seed, reverse_seed = tf.unstack(tf.random.split(seed, 3))
@@ -115,7 +110,7 @@ def bracket_simulated(
 
 
 def _forward(
-    model: sampling.Model,
+    model: Model,
     annealing: Annealing,
     x: tf.Tensor,
     step_size: tf.Tensor,
@@ -135,7 +130,7 @@ def _settings(annealing: Annealing, step_size: tf.Tensor, seed: tf.Tensor) -> di
     }
 
 
-def _tuned(model: sampling.Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def _tuned(model: Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     state_seed, chain_seed = tf.unstack(tf.random.split(seed, 2))
     state = prior_state(model, [annealing.chains, tf.shape(x)[0]], state_seed)
     return ais.tune_step_size(
@@ -144,7 +139,7 @@ def _tuned(model: sampling.Model, annealing: Annealing, x: tf.Tensor, seed: tf.T
 
 
 def make_annealer(
-    model: sampling.Model, annealing: Annealing, jit_compile: bool = False
+    model: Model, annealing: Annealing, jit_compile: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], AnnealedScores]:
     """`anneal_images` as a compiled function of (x, seed)."""
 
@@ -156,7 +151,7 @@ def make_annealer(
 
 
 def make_bracketer(
-    model: sampling.Model, annealing: Annealing, jit_compile: bool = False
+    model: Model, annealing: Annealing, jit_compile: bool = False
 ) -> Callable[[Simulated, tf.Tensor], BracketScores]:
     """`bracket_simulated` as a compiled function of (simulated, seed)."""
 

@@ -26,7 +26,7 @@ from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans
 from hvi_tf.inference import refined_scores as svi_scores
 from hvi_tf.inference.image_scores import ImageScores
-from hvi_tf.inference.methods import MIXTURE_SIZE
+from hvi_tf.inference.methods import MIXTURE_SIZE, Counts
 from hvi_tf.inference.plans import Plan
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.inference.svi import SVI
@@ -52,7 +52,7 @@ _DEFAULT_K = EvaluationConfig().eval_K
 def make_plan(config: Config, rows: int = plans.ROWS, **limits: int) -> Plan:
     """The plan for these counts; `limits` as of `plans.make`."""
     M, K, L = counts(config)
-    return plans.make(estimator_row(config), M, K, max(L, 1), rows=rows, **limits)
+    return plans.make(estimator_row(config), Counts(K=K, M=M, L=max(L, 1)), rows=rows, **limits)
 
 
 def refinement(config: Config) -> SVI:
@@ -215,7 +215,7 @@ def _refining(config: Config, model: VAE) -> _Estimator:
         model.localize, model.method, settings, draws=draws, jit_compile=_jit(config)
     )
     names: tuple[str, ...] = RefinedScores._fields
-    if estimator_row(config).buffer == "last":
+    if estimator_row(config).scores_last_proposal:
         names = _REFINED_ALONE
 
     def named(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -327,7 +327,7 @@ def evaluate_saved_model(
     rows, row = architecture.rows_per_call(config.model), config.row
     if row.shares_psi:
         row = row._replace(mixture_size=plans.most_at_once(row, K))
-    plan = plans.make(row, M, K, config.method.L, rows=rows)
+    plan = plans.make(row, Counts(K=K, M=M, L=config.method.L), rows=rows)
     score = saved_models.make_scorer(log_weights, plan, K)
     digest, seed = saved_models.digest(path), config.training.seed
     name = f"{config.evaluation.eval_split}_saved_model_{digest[:12]}_M{M}_K{K}"

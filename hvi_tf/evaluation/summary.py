@@ -7,8 +7,7 @@ from typing import Any
 from hvi_tf.bounds import diagnostics
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import evaluate
-from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS, Method
+from hvi_tf.inference.methods import METHODS, Counts, Method
 from hvi_tf.runtime.progress import counted, duration
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.loop import TrainingResult
@@ -70,7 +69,7 @@ def table(
         f"  {main} --mode=evaluate --estimator=ais --eval_images=32",
         f"  {main} --mode=sample",
     ]
-    if config.row.inverse == "mixing":
+    if config.row.psi_from_mixing:
         lines.append(f"  {main} --mode=fit_tau")
     return "\n".join(lines)
 
@@ -78,7 +77,7 @@ def table(
 def _larger_score(config: Config) -> str:
     """The flags of a score that takes longer than the default one."""
     refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
-    if refined and (config.row.inverse == "none" or config.row.has_tau):
+    if refined and (not config.row.hierarchical or config.row.has_tau):
         return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
     flags = [] if config.evaluation.estimator == "auto" else ["--estimator=auto"]
     flags.append("--eval_M=5000")
@@ -126,7 +125,7 @@ def score_rows(scores: dict[str, Any]) -> list[tuple[str, str]]:
     total = round(scores["draws"]["mean"]) if adaptive else M
     rows.append(("effective sample size, outer", _of(scores["ess_outer"], total)))
     if K:
-        per_z = sampling.psi_per_z(row, K, M) + 1
+        per_z = row.psi_per_z(Counts(K=K, M=M)) + 1
         rows.append(("effective sample size, inner", _of(scores["ess_inner"], per_z)))
     for level in ("outer", "inner"):
         if f"pareto_k_{level}" in scores:
@@ -218,9 +217,9 @@ def warnings(scores: dict[str, Any]) -> list[str]:
 
 
 def _estimate(row: Method) -> str:
-    if row.inverse == "none":
+    if not row.hierarchical:
         return "IWAE"
-    return "DIWHVI" if row.inverse == "tau" else row.name.upper()
+    return "DIWHVI" if row.has_own_tau else row.name.upper()
 
 
 def _nats(score: dict[str, float | None]) -> str:

@@ -11,14 +11,17 @@ import tensorflow as tf
 
 from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import Streamed, add_to_largest, no_largest
-from hvi_tf.inference import draw_scores, sampling
-from hvi_tf.inference.draw_scores import DrawScores
+from hvi_tf.inference.draw_scores import DrawScores, nothing, score_chunk
+from hvi_tf.inference.group_scores import score_group
 from hvi_tf.inference.methods import Method
+from hvi_tf.inference.model import Model, Prepare, prepared
 from hvi_tf.inference.plans import Plan
 
 
 class ImageScores(NamedTuple):
-    """Scores of each image, `[N]`, in nats unless said; NaN where there is nothing to tell.
+    """Scores of each image, `[N]`, in nats except for sample sizes and tail shapes.
+
+    NaN where a method has no such score.
 
     KLs and inner weights are averaged over all draws of z, or over the first 64 of each group
     that shares psi.
@@ -36,7 +39,7 @@ class ImageScores(NamedTuple):
 
 
 def score_images(
-    model: sampling.Model | sampling.Prepare,
+    model: Model | Prepare,
     method: Method,
     plan: Plan,
     x: tf.Tensor,
@@ -48,24 +51,24 @@ def score_images(
     explicit proposal it is the IWAE bound with M samples.
 
     Args:
-        model: the callables, or what makes them of x.
+        model: the callables, or a function that makes them of x.
         method: the row of the table.
-        plan: the counts and the chunks; `plan.K` is `sampling.psi_per_z` of the row's K.
+        plan: the counts and the chunks; `plan.K` is `Method.psi_per_z`.
         x: observations `[B, D]`.
         seed: int32 `[2]`; the scores are a pure function of it and the plan.
 
     Returns:
         Scores `[B]`; `log_likelihood` is at most log p(x) in expectation.
     """
-    model = sampling.prepared(model, x)
+    model = prepared(model, x)
     zeros = tf.zeros(tf.shape(x)[:1], _dtype(model, method, x))
     outer = Streamed.empty(zeros)
     tail = diagnostics.tail_length(plan.M)
     largest = no_largest(tail + 1 if tail else 0, zeros)
     sums = DrawScores(*[zeros] * len(DrawScores._fields))
-    score, size, chunks = draw_scores.of_chunk, plan.chunk_m, plan.m_chunks
+    score, size, chunks = score_chunk, plan.chunk_m, plan.m_chunks
     if plan.group:
-        score, size, chunks = draw_scores.of_group, plan.group, plan.groups
+        score, size, chunks = score_group, plan.group, plan.groups
     for i in tf.range(chunks):
         scores = score(model, method, plan, x, seed, i)
         drawn = (i * size + tf.range(size) < plan.M)[:, tf.newaxis]
@@ -86,21 +89,21 @@ def score_images(
         kl_mixing_posterior=means.kl_mixing_posterior,
         ess_outer=outer.effective_sample_size(),
         ess_inner=means.ess_inner,
-        pareto_k_outer=diagnostics.pareto_k(largest) if tail else draw_scores.nothing(zeros),
+        pareto_k_outer=diagnostics.pareto_k(largest) if tail else nothing(zeros),
         pareto_k_inner=means.pareto_k_inner,
     )
 
 
-def _dtype(model: sampling.Model, method: Method, x: tf.Tensor) -> tf.DType:
-    """That of the densities; x may be whole numbers."""
+def _dtype(model: Model, method: Method, x: tf.Tensor) -> tf.DType:
+    """Returns the dtype of the densities; x may be whole numbers."""
     q = model.mixing(x) if method.hierarchical else model.conditional(None, x)
     return q.sample(1, seed=tf.constant([0, 0])).dtype
 
 
 def make_scorer(
-    model: sampling.Model | sampling.Prepare, method: Method, plan: Plan, jit_compile: bool = False
+    model: Model | Prepare, method: Method, plan: Plan, jit_compile: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], ImageScores]:
-    """`score_images` as a compiled function of (x, seed)."""
+    """Returns `score_images` as a compiled function of (x, seed)."""
 
     @tf.function(jit_compile=jit_compile)
     def score(x: tf.Tensor, seed: tf.Tensor) -> ImageScores:

@@ -1,14 +1,51 @@
 """The table of methods: every bound is a row of settings, never a copy of a formula.
 
-The one formula that all rows share is in `bounds.bound`; what a row decides is where
-psi_1:K and zeta_1:L come from, and which of the counts K, M and L the user may choose.
+All rows share the formula in `bounds.bound`. A row decides where psi_1:K and zeta_1:L come
+from, and which of the counts K, M and L the user may choose.
 """
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
+
+from hvi_tf import arguments
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Integer = Union[int, "tf.Tensor"]
+Weight = Union[float, "tf.Tensor"]
 
 # Default number of z that share psi in an evaluation. With more of them, each z has fewer of
 # the K psi near it.
 MIXTURE_SIZE = 1_000
+
+
+class Counts(NamedTuple):
+    """Numbers of draws.
+
+    Attributes:
+        K: psi besides the psi_0 that generated z.
+        M: z.
+        L: zeta for each z, under a hierarchical prior.
+    """
+
+    K: Integer = 0
+    M: Integer = 1
+    L: Integer = 1
+
+
+class Warmup(NamedTuple):
+    """Weights in [0, 1] of two terms of the bound. Below 1 the value is no bound.
+
+    Attributes:
+        inner: c_in, of log q(psi|x) - log tau(psi|z,x).
+        outer: c_out, of log p(z) - log q(z|x).
+    """
+
+    inner: Weight = 1.0
+    outer: Weight = 1.0
+
+
+NO_WARMUP = Warmup()
 
 
 class Count(NamedTuple):
@@ -16,6 +53,22 @@ class Count(NamedTuple):
 
     default: int
     free: bool
+
+
+class FixedCountError(ValueError):
+    """A count that the method fixes was given another value.
+
+    Attributes:
+        name: K, M or L.
+        value: the value that was given.
+        fixed: the value that the method fixes.
+    """
+
+    def __init__(self, method: "Method", name: str, value: int, fixed: int) -> None:
+        super().__init__(
+            f"{name}={value}: bound={method.name!r} with this prior fixes {name}={fixed}"
+        )
+        self.name, self.value, self.fixed = name, value, fixed
 
 
 def _fixed(count: int) -> Count:
@@ -32,7 +85,7 @@ class Method(NamedTuple):
     Attributes:
         name: the value of `--bound`.
         summary: one line for `--help`.
-        inverse: what proposes psi_1:K given z and stands for tau in the formula:
+        psi: the proposal of psi_1:K given z, which stands for tau in the formula:
             `tau`: a trained tau(psi|z,x);
             `tau mixture`: the mean over m of tau(psi|z_m,x), a density of psi given z_1:M;
             `mixing`: tau := q(psi|x);
@@ -41,9 +94,9 @@ class Method(NamedTuple):
         gradients: the estimators that apply (`gradients.ESTIMATORS`), the default first.
         shared: whether psi_1:K are drawn for each z (`no`), or drawn once and used for
             every z: K of them (`K`), or M K of them (`MK`).
-        zeta: what proposes zeta_1:L given z and stands for rho, under a hierarchical prior:
-            `rho`: a trained rho(zeta|z); an explicit prior will do as well;
-            `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior will do as well;
+        zeta: the proposal of zeta_1:L given z, which stands for rho under a hierarchical prior:
+            `rho`: a trained rho(zeta|z); an explicit prior is also allowed;
+            `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior is also allowed;
             `prior`: rho := p(zeta);
             `psi_0`: zeta is the psi that generated z, and rho := p(zeta).
         K: draws of psi besides the psi_0 that generated z.
@@ -52,15 +105,15 @@ class Method(NamedTuple):
         buffer: which proposals of an inner SVI loop enter the bound (Shu et al. 2019):
             `none`: there is no such loop;
             `last`: the refined one alone;
-            `all`: every one on the way, as weighted by pi.
+            `all`: every one on the way, weighted by pi.
         defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1.
-        mixture_size: at most how many z share psi in an evaluation; more come in groups, each
-            with K psi of its own. 0: all M.
+        mixture_size: the largest number of z that share psi in an evaluation. More z are
+            scored in groups, each with K psi of its own. 0: all M share.
     """
 
     name: str
     summary: str
-    inverse: Literal["none", "tau", "tau mixture", "mixing", "prior"]
+    psi: Literal["none", "tau", "tau mixture", "mixing", "prior"]
     gradients: tuple[str, ...]
     shared: Literal["no", "K", "MK"] = "no"
     zeta: Literal["rho", "rho mixture", "prior", "psi_0"] = "rho"
@@ -74,22 +127,37 @@ class Method(NamedTuple):
     @property
     def hierarchical(self) -> bool:
         """Whether q(z|x) = int q(z|psi,x) q(psi|x) dpsi; otherwise q(z|x) is explicit."""
-        return self.inverse != "none"
+        return self.psi != "none"
 
     @property
     def draws_psi(self) -> bool:
         """Whether more psi are drawn for each z, besides the psi_0 that generated it."""
-        return self.has_tau or self.inverse == "mixing"
+        return self.has_tau or self.psi_from_mixing
 
     @property
     def has_tau(self) -> bool:
         """Whether there is a network for tau(psi|z,x)."""
-        return self.inverse in ("tau", "tau mixture")
+        return self.has_own_tau or self.mixes
+
+    @property
+    def has_own_tau(self) -> bool:
+        """Whether psi_1:K of a z come from the tau(psi|z,x) of this z alone."""
+        return self.psi == "tau"
 
     @property
     def mixes(self) -> bool:
         """Whether psi_1:K come from the mixture of the tau's of several z."""
-        return self.inverse == "tau mixture"
+        return self.psi == "tau mixture"
+
+    @property
+    def psi_from_mixing(self) -> bool:
+        """Whether tau := q(psi|x), so that the two cancel."""
+        return self.psi == "mixing"
+
+    @property
+    def psi_from_prior(self) -> bool:
+        """Whether tau := p(zeta), of a prior whose zeta is q's psi."""
+        return self.psi == "prior"
 
     @property
     def shares_psi(self) -> bool:
@@ -107,14 +175,34 @@ class Method(NamedTuple):
         return self.zeta in ("rho", "rho mixture")
 
     @property
+    def zeta_from_prior(self) -> bool:
+        """Whether rho := p(zeta), with draws of its own."""
+        return self.zeta == "prior"
+
+    @property
+    def zeta_is_psi_0(self) -> bool:
+        """Whether zeta is the psi that generated z."""
+        return self.zeta == "psi_0"
+
+    @property
     def needs_hierarchical_prior(self) -> bool:
-        """Whether the row is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
+        """Whether the method is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
         return not self.has_rho
 
     @property
     def refines(self) -> bool:
         """Whether an inner SVI loop refines the proposal for each observation."""
         return self.buffer != "none"
+
+    @property
+    def scores_last_proposal(self) -> bool:
+        """Whether only the last proposal of the SVI loop enters the bound."""
+        return self.buffer == "last"
+
+    @property
+    def weights_proposals(self) -> bool:
+        """Whether all proposals of the SVI loop enter the bound, weighted by pi."""
+        return self.buffer == "all"
 
     @property
     def takes_backward_samples(self) -> bool:
@@ -128,9 +216,52 @@ class Method(NamedTuple):
     def trains_tau(self) -> bool:
         """Whether psi_1:K come from a trained tau, so that log q(psi|x) - log tau is not 0.
 
-        Rows that refine do not count: their settings of training are others.
+        Methods that refine do not count: their settings of training are others.
         """
         return not self.refines and self.has_tau
+
+    def psi_per_z(self, counts: Counts) -> Integer:
+        """Returns how many psi besides psi_0 score each z: K, or M K where all are shared."""
+        return counts.M * counts.K if self.shared == "MK" else counts.K
+
+    def counts(
+        self, hierarchical_prior: bool, K: Any = None, M: Any = None, L: Any = None
+    ) -> Counts:
+        """Returns the counts, with the method's defaults where None is given.
+
+        Args:
+            hierarchical_prior: whether p(z) is hierarchical; otherwise L is 1.
+            K: draws of psi besides psi_0.
+            M: draws of z.
+            L: draws of zeta.
+
+        Raises:
+            FixedCountError: a ValueError, if a count differs from the one that is fixed.
+            ValueError: if a count is no whole number or is too small.
+        """
+        allowed = self._replace(L=self.L if hierarchical_prior else _fixed(1))
+        chosen = {}
+        for name, given in (("K", K), ("M", M), ("L", L)):
+            count = getattr(allowed, name)
+            value = count.default if given is None else given
+            value = arguments.count(name, value, lowest=0 if name == "K" else 1)
+            if not count.free and value != count.default:
+                raise FixedCountError(self, name, value, count.default)
+            chosen[name] = value
+        return Counts(**chosen)
+
+    def check_gradient(self, gradient: Any, name: str = "gradient") -> None:
+        """Raises ValueError unless the method takes the estimator.
+
+        Args:
+            gradient: a key of `gradients.ESTIMATORS`.
+            name: of the argument, for the message.
+        """
+        if gradient not in self.gradients:
+            raise ValueError(
+                f"{name}={arguments.shown(gradient)}: bound={self.name!r} takes "
+                + ", ".join(self.gradients)
+            )
 
 
 # In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
@@ -214,16 +345,37 @@ _ROWS = (
     ),
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
+METHODS: dict[str, Method] = {method.name: method for method in _ROWS}
 
 
-def row(bound: str, posterior: str = "gaussian", defensive: float = 0.0) -> Method:
-    """The row of a bound; svi and bsvi refine an explicit posterior or a hierarchical one.
+def look_up(
+    bound: Any,
+    posterior: str = "gaussian",
+    defensive: float = 0.0,
+    mixture_size: int = MIXTURE_SIZE,
+) -> Method:
+    """Returns the method that a bound and a posterior name.
 
-    Around a hierarchical posterior log q(z|x) is estimated by iwhvi's U_K.
+    svi and bsvi refine an explicit posterior or a hierarchical one. For a hierarchical
+    posterior, log q(z|x) is estimated by the U_K of iwhvi.
+
+    Args:
+        bound: a key of `METHODS`.
+        posterior: `hierarchical`, or an explicit one. Only svi and bsvi depend on it.
+        defensive: the share of q(psi|x) in a mixture of tau's. Others ignore it.
+        mixture_size: the largest number of z that share a mixture. Others ignore it.
+
+    Raises:
+        ValueError: if there is no such method.
     """
-    found = METHODS[bound]._replace(defensive=defensive)
-    if found.refines and posterior == "hierarchical":
-        inner = METHODS["iwhvi"]
-        return found._replace(inverse=inner.inverse, gradients=_OF_TAU, K=inner.K)
-    return found
+    if not isinstance(bound, str) or bound not in METHODS:
+        raise ValueError(
+            f"bound={arguments.shown(bound)}: unknown; choose one of {', '.join(METHODS)}"
+        )
+    method = METHODS[bound]
+    if method.mixes:
+        return method._replace(defensive=defensive, mixture_size=mixture_size)
+    if method.refines and posterior == "hierarchical":
+        iwhvi = METHODS["iwhvi"]
+        return method._replace(psi=iwhvi.psi, gradients=_OF_TAU, K=iwhvi.K)
+    return method

@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -17,11 +16,10 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf.arguments import shown
 from hvi_tf.bounds import LogDensities
 from hvi_tf.errors import first_line
-from hvi_tf.inference import sampling
-from hvi_tf.inference.gradients import AT_Z, ParameterGroups
-from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.methods import Method
-from hvi_tf.inference.sampling import LatentSample, Model
+from hvi_tf.inference import densities, priors, sampling
+from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.model import LatentSample, Model
+from hvi_tf.inference.objective import AT_Z
 
 _COUNTS = (2, 3, 5, 7, 11, 13, 17, 19)
 # The callable that each of the log-densities is from.
@@ -31,76 +29,6 @@ _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event
 _TERMINAL_CODE = re.compile(r"\x1b\[\d+m")
 # TensorFlow's messages about dtypes that differ; `dtype=float32` of a tensor's repr is none.
 _OF_DTYPES = re.compile(r"(type|be an?|is an?) '?(float|double|half|bfloat|int)")
-
-
-def observations(x: Any) -> tf.Tensor:
-    """`x` as a tensor `[B, ...]`, B >= 1.
-
-    Raises:
-        ValueError: if it is no array, or has no row per observation.
-    """
-    try:
-        tensor = tf.convert_to_tensor(x)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"x: a {type(x).__name__} that is no array of numbers ({error})"
-        ) from error
-    shape = tensor.shape
-    if shape.rank is None or shape.rank < 2 or shape[0] == 0:
-        raise ValueError(f"x: shape {shape}, wanted (B, ...), one row per observation")
-    return tensor
-
-
-def is_eager(name: str) -> None:
-    """Raises RuntimeError inside a tf.function, where there are no values to return."""
-    if not tf.executing_eagerly():
-        raise RuntimeError(f"{name}: called inside a tf.function; call it outside")
-
-
-def can_run(name: str) -> None:
-    """Raises RuntimeError where a function that masks by -inf cannot run and return values."""
-    is_eager(name)
-    try:
-        tf.math.log(tf.zeros([]))
-    except tf.errors.InvalidArgumentError as error:
-        raise RuntimeError(
-            f"{name}: tf.debugging.enable_check_numerics refuses the -inf that masks draws; call "
-            "tf.debugging.disable_check_numerics() first"
-        ) from error
-
-
-def flat_variables(variables: ParameterGroups) -> list:
-    """Returns the variables of all groups.
-
-    Raises:
-        TypeError: unless the groups are lists of variables.
-        ValueError: if a variable is listed twice, or there is none.
-    """
-    if not isinstance(variables, ParameterGroups):
-        raise TypeError(f"variables={shown(variables)}: must be hvi.ParameterGroups of lists")
-    flat: dict[int, str] = {}
-    for name, group in zip(ParameterGroups._fields, variables, strict=True):
-        if not isinstance(group, list | tuple):
-            raise TypeError(f"variables: {name} is no list in hvi.ParameterGroups({name}=[...])")
-        for i, variable in enumerate(group):
-            place = f"{name}[{i}]"
-            if not isinstance(variable, tf.Variable | keras.Variable):
-                raise TypeError(
-                    f"variables: {place} is a {type(variable).__name__}, wanted a tf.Variable or "
-                    "a keras.Variable; pass a layer's trainable_variables"
-                )
-            held = variable.value if isinstance(variable, keras.Variable) else variable
-            if not (held.dtype.is_floating and held.trainable):
-                raise ValueError(
-                    f"variables: {place} ({variable.name}, {held.dtype.name}) must be trainable "
-                    "and of a floating dtype"
-                )
-            if id(held) in flat:
-                raise ValueError(f"variables: {place} is {flat[id(held)]}; list it once")
-            flat[id(held)] = place
-    if not flat:
-        raise ValueError("variables: no group holds a variable; there is nothing to fit")
-    return [v for group in variables for v in group]
 
 
 def call(name: str, function: Callable, *arguments: Any) -> Any:
@@ -146,10 +74,8 @@ def check_model(model: Model, method: Method, x: tf.Tensor, gradient: str | None
             on another observation.
         TypeError: if a distribution has no `sample` or `log_prob` where one is needed.
     """
-    if gradient is not None and gradient not in method.gradients:
-        raise ValueError(
-            f"gradient={gradient!r}: bound={method.name!r} takes {', '.join(method.gradients)}"
-        )
+    if gradient is not None:
+        method.check_gradient(gradient)
     checker = _Checker(model, method, x, gradient)
     tf.function(checker.run, autograph=False).get_concrete_function()
     if tf.executing_eagerly() and x.shape[0] > 1:
@@ -162,16 +88,16 @@ def _check_rows(model: Model, method: Method, x: tf.Tensor) -> None:
     Raises:
         ValueError: if a density of any other observation changes.
     """
-    sample = sampling.draw(model, method, x, K=1, M=1, L=1, seed=tf.constant([0, 0]))
+    sample = sampling.draw(model, method, x, Counts(K=1), tf.constant([0, 0]))
     try:
         at_z = sample._replace(log_q_z=None)
-        before, sample = sampling.log_densities(model, method, x, at_z), at_z
+        before, sample = densities.log_densities(model, method, x, at_z), at_z
     except NotImplementedError:  # a flow that scores only its own draws
-        before = sampling.log_densities(model, method, x, sample)
+        before = densities.log_densities(model, method, x, sample)
     axes = LatentSample(z=1, psi_0=1, psi=2, zeta=2, log_q_z=1)
     replaced = LatentSample(*(_first_replaced(v, a) for v, a in zip(sample, axes, strict=True)))
     # x stays: a proposal for one observation may depend on the others, as by a batch norm.
-    after = sampling.log_densities(model, method, x, replaced)
+    after = densities.log_densities(model, method, x, replaced)
     likelihood = model.likelihood(replaced.z).log_prob(_first_replaced(x, 0))
     after = after._replace(log_likelihood=likelihood)
     for name, was, now in zip(_SOURCES, before, after, strict=True):
@@ -206,8 +132,8 @@ class _Checker:
     def run(self) -> None:
         B, model, x = self._B, self._model, self._x
         z = self._check_hierarchical() if self._method.hierarchical else self._check_explicit()
-        if isinstance(model.prior, Hierarchy):
-            self._check_prior(model.prior, z)
+        if priors.adapt(model.prior).hierarchical:
+            self._check_prior(priors.hierarchical(model.prior), z)
         elif self._method.needs_hierarchical_prior:
             name, prior = self._method.name, _describe(model.prior)
             raise ValueError(f"prior: bound={name!r} is for a Hierarchy, got {prior}")
@@ -239,7 +165,7 @@ class _Checker:
         return z
 
     def _check_hierarchical(self) -> tf.Tensor:
-        B, row = self._B, self._method
+        B, method = self._B, self._method
         mixing = self._call("mixing", self._x)
         self._reparameterized("mixing(x)", mixing, "phi")
         psi_0 = self._draw("mixing(x)", mixing, self._M, [self._M, B, None])
@@ -250,10 +176,10 @@ class _Checker:
         self._log_prob(
             "conditional(psi, x)", self._call("conditional", psi, self._x), z, [self._K, self._M, B]
         )
-        if row.inverse == "mixing":
+        if method.psi_from_mixing:
             return z
         self._log_prob("mixing(x)", mixing, psi, [self._K, self._M, B])
-        if row.has_tau:
+        if method.has_tau:
             tau = self._call("tau", z, self._x)
             self._reparameterized("tau(z, x)", tau, "eta")
             drawn = self._draw("tau(z, x)", tau, self._K, [self._K, self._M, B, None])
@@ -265,11 +191,12 @@ class _Checker:
             self._log_prob("tau(z, x)", tau, drawn, [self._K, self._M, B])
         return z
 
-    def _check_prior(self, prior: Hierarchy, z: tf.Tensor) -> None:
+    def _check_prior(self, adapted: priors.HierarchicalPrior, z: tf.Tensor) -> None:
+        prior = adapted.hierarchy
         B, shape = self._B, [self._L, self._M, self._B]
-        zeta = sampling.draw_unconditional_zeta(prior, self._L, [self._M, B], self._seed)
+        zeta = adapted.draw_unconditional_zeta(self._L, [self._M, B], self._seed)
         self._expect("prior.mixing: draws", zeta, [*shape, None])
-        if self._method.zeta == "prior":
+        if self._method.zeta_from_prior:
             self._reparameterized("prior.mixing", prior.mixing, "theta")
         if self._method.has_rho:
             if prior.inverse is None:

@@ -1,10 +1,9 @@
-"""How an evaluation is cut up into chunks that fill a machine and fit its memory."""
+"""Plans of an evaluation: chunks that fill a machine and fit its memory."""
 
 import math
 from typing import NamedTuple
 
-from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import Method
+from hvi_tf.inference.methods import Counts, Method
 
 # Rows of the conditional network per call: enough to fill the machine, some 20 MB an
 # activation.
@@ -14,7 +13,7 @@ PAIRS = 2**20
 
 
 class Plan(NamedTuple):
-    """How an evaluation is cut up: a function of its counts alone, not of the machine."""
+    """The chunks of an evaluation: a function of its counts alone, not of the machine."""
 
     M: int
     K: int  # psi scored for each z besides psi_0
@@ -54,29 +53,27 @@ class Plan(NamedTuple):
 
 def make(
     method: Method,
-    M: int,
-    K: int,
-    L: int = 1,
+    counts: Counts,
     *,
     rows: int = ROWS,
     pairs: int = PAIRS,
     max_images: int = 250,
 ) -> Plan:
-    """Chunks of at most about `rows` rows of a network: images first, then m, then k and l.
+    """Cuts an evaluation into chunks of about `rows` rows of a network.
+
+    The chunks hold images first, then m, then k and l.
 
     Where z share psi, they come in equal groups of at most `method.mixture_size`, and a chunk of
     psi makes at most about `pairs` pairs. The z of a group are kept in memory.
 
     Args:
         method: the row of the table.
-        M: draws of z.
-        K: draws of psi, as the row counts them.
-        L: draws of zeta.
+        counts: numbers of draws, K as the method counts them.
         rows: of the networks per call.
         pairs: of z and shared psi per call.
         max_images: per call.
     """
-    K = sampling.psi_per_z(method, K, M)
+    K, M, L = method.psi_per_z(counts), counts.M, counts.L
     if method.shares_psi:
         group = _even_chunk(M, method.mixture_size or M)
         images = max(1, min(max_images, rows // max(group, K, L), pairs // (group * max(K, L))))
@@ -92,13 +89,13 @@ def make(
 
 
 def most_at_once(method: Method, K: int) -> int:
-    """The most z, of one image, that are scored at the K or M K psi they share in one call."""
+    """Returns the largest number of z of an image that share their psi in one call."""
     each = max(1, K)
     most = math.isqrt(PAIRS // each) if method.shared == "MK" else PAIRS // each
     return max(1, min(most, method.mixture_size or most))
 
 
 def _even_chunk(total: int, largest: int) -> int:
-    """The chunk size that cuts `total` into the fewest, nearly equal, chunks."""
+    """Returns the chunk size that cuts `total` into the fewest, nearly equal, chunks."""
     chunks = -(-total // largest)
     return -(-total // chunks)

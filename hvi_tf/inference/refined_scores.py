@@ -1,4 +1,4 @@
-"""The scores that an inner SVI loop gives an observation, in memory that no step adds to."""
+"""Scores of observations by an inner SVI loop, in memory that does not grow with its steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,14 +8,15 @@ import tensorflow as tf
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import svi
 from hvi_tf.inference.methods import Method
-from hvi_tf.inference.svi import SVI, Localize, LocalModel, Point
+from hvi_tf.inference.model import Localize, LocalModel
+from hvi_tf.inference.svi import SVI, Point
 
-# Observations per call; so many fill the machine.
+# Observations per call: enough to fill the machine.
 IMAGES = 100
 
 
 class RefinedScores(NamedTuple):
-    """Scores of each image, `[N]`, in nats unless said.
+    """Scores of each image, `[N]`, in nats except for the effective sample size.
 
     `elbo`, `kl` and `reconstruction` are the ELBO*, KL* and Reconstruction* of Shu et al.
     2019, equation 59: elbo = -(kl + reconstruction), both of them costs.
@@ -31,7 +32,7 @@ class RefinedScores(NamedTuple):
 
 def score_images(
     localize: Localize,
-    row: Method,
+    method: Method,
     settings: SVI,
     x: tf.Tensor,
     seed: tf.Tensor,
@@ -43,11 +44,11 @@ def score_images(
 
     Args:
         localize: the model.
-        row: of the method table.
+        method: svi or bsvi, around an explicit or a hierarchical proposal.
         settings: of the loop, its K and L among them.
         x: observations `[B, D]`.
         seed: int32 `[2]`; the scores are a pure function of it.
-        log_pi: `[k+1]`; uniform if None, as a learned pi is known for the k of training only.
+        log_pi: `[k+1]`; uniform if None, since a learned pi fits only the k of training.
         draws: of z at lambda_k, for `elbo`.
 
     Returns:
@@ -58,16 +59,17 @@ def score_images(
     def begin(point: Point) -> tuple:
         return Streamed.empty(point.log_likelihood), point.log_weight()
 
-    def see(state: tuple, i: tf.Tensor, point: Point) -> tuple:
+    def update(state: tuple, i: tf.Tensor, point: Point) -> tuple:
         buffer, start = state
         log_weight = point.log_weight()
         if log_pi is not None:
             log_weight += log_pi[i]
         return buffer.add(log_weight[tf.newaxis]), start
 
-    lam, (buffer, start) = svi.follow(localize, row, x, settings, seed, begin, see)
+    encoded = localize(x)
+    lam, (buffer, start) = svi.follow(encoded, method, x, settings, seed, begin, update)
     log_likelihood, log_ratio = _at_the_end(
-        localize(x), row, settings, x, lam, tf.random.fold_in(seed, -3), draws
+        encoded, method, settings, x, lam, tf.random.fold_in(seed, -3), draws
     )
     return RefinedScores(
         log_likelihood=buffer.log_mean(1 if log_pi is not None else settings.steps + 1),
@@ -80,20 +82,20 @@ def score_images(
 
 
 def _at_the_end(
-    local: LocalModel,
-    row: Method,
+    encoded: LocalModel,
+    method: Method,
     settings: SVI,
     x: tf.Tensor,
     lam: tf.Tensor,
     seed: tf.Tensor,
     draws: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Means of log p(x|z) and of log p(z) - log q(z|x) over draws of z from q_lambda, `[B]`."""
-    model = local.at(lam)
+    """Returns means `[B]` of log p(x|z) and log p(z) - log q(z|x) over draws from q_lambda."""
+    model = encoded.at(lam)
     zeros = tf.zeros_like(lam[:, 0])
     log_likelihood, log_ratio = zeros, zeros
     for i in tf.range(draws):
-        point = svi.draw_point(model, row, x, settings, tf.random.fold_in(seed, i))
+        point = svi.draw_point(model, method, x, settings, tf.random.fold_in(seed, i))
         log_likelihood += point.log_likelihood
         log_ratio += point.log_ratio
     return log_likelihood / draws, log_ratio / draws
@@ -101,16 +103,16 @@ def _at_the_end(
 
 def make_scorer(
     localize: Localize,
-    row: Method,
+    method: Method,
     settings: SVI,
     *,
     draws: int = 1,
     jit_compile: bool = False,
 ) -> Callable[..., RefinedScores]:
-    """`score_images` as a compiled function of (x, seed) or (x, seed, log_pi)."""
+    """Returns `score_images` as a compiled function of (x, seed) or (x, seed, log_pi)."""
 
     @tf.function(jit_compile=jit_compile)
     def score(x: tf.Tensor, seed: tf.Tensor, log_pi: tf.Tensor | None = None) -> RefinedScores:
-        return score_images(localize, row, settings, x, seed, log_pi=log_pi, draws=draws)
+        return score_images(localize, method, settings, x, seed, log_pi=log_pi, draws=draws)
 
     return score

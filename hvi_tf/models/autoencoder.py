@@ -14,11 +14,10 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf import arguments, seeds
 from hvi_tf.config.settings import MethodConfig, ModelConfig
-from hvi_tf.inference import hierarchy, methods, sampling
+from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.gradients import ParameterGroups
-from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.svi import LocalModel
+from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.model import Hierarchy, LocalModel, Model, ParameterGroups
 from hvi_tf.models import architecture, distributions, likelihoods, networks
 from hvi_tf.models.architecture import GROUPS
 from hvi_tf.runtime import startup
@@ -42,7 +41,7 @@ class Autoencoder(keras.Model):
     ) -> None:
         startup.check_keras_dtype()
         super().__init__(name="vae")
-        self.method = methods.row(
+        self.method = methods.look_up(
             method_config.bound, method_config.posterior, method_config.defensive
         )
         self.method_config, self.model_config = method_config, model_config
@@ -91,7 +90,7 @@ class Autoencoder(keras.Model):
             head(outputs[..., : 2 * latents]), outputs[..., 2 * latents :]
         )
 
-    def prepare(self, x: tf.Tensor) -> sampling.Model:
+    def prepare(self, x: tf.Tensor) -> Model:
         """The callables for these observations, whose codes are computed once."""
         code = self._code(x)
         inverse_code = None if self.inverse is None else self.inverse.code(x)
@@ -111,7 +110,7 @@ class Autoencoder(keras.Model):
         code = self._code(x)
         local_dim = architecture.local_dim(self.method_config, self.model_config)
 
-        def at(shift: tf.Tensor) -> sampling.Model:
+        def at(shift: tf.Tensor) -> Model:
             return self.callables._replace(
                 conditional=lambda psi, x: self._posterior(psi, code, shift),
                 tau=lambda z, x: self.tau(z - shift[..., : self.model_config.latent_dim], x),
@@ -157,9 +156,9 @@ class Autoencoder(keras.Model):
         )
 
     @property
-    def callables(self) -> sampling.Model:
+    def callables(self) -> Model:
         """The model as the functions of `sampling` take it."""
-        return sampling.Model(
+        return Model(
             prior=self.prior,
             likelihood=self.likelihood,
             conditional=self.conditional,
@@ -204,7 +203,7 @@ class Autoencoder(keras.Model):
     def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draws z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
         seed = arguments.stateless_seed(seed)
-        return sampling.draw(self.callables, self.method, x, K=0, M=1, seed=seed).z[0]
+        return sampling.draw(self.callables, self.method, x, Counts(), seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
         """The mean of p(x|z): `[..., Dz] -> [..., Dx]`; not of an autoregressive one."""
@@ -221,11 +220,7 @@ class Autoencoder(keras.Model):
         """Returns images of `n` draws from the prior, see `picture`: `[n, Dx]`."""
         n = arguments.count_or_tensor("n", n, lowest=1)
         z_seed, x_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
-        prior = self.prior
-        if isinstance(prior, Hierarchy):
-            z, _ = hierarchy.sample(prior, n, z_seed)
-        else:
-            z = prior.sample(n, seed=z_seed)
+        z = priors.adapt(self.prior).sample(n, z_seed)[0]
         return self.picture(z, x_seed, progress)
 
     def picture(

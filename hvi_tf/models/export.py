@@ -5,7 +5,9 @@ import pathlib
 import tensorflow as tf
 
 from hvi_tf import bounds
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.vae import VAE
 from hvi_tf.storage import files
 
@@ -47,8 +49,10 @@ class ExportedModel(tf.Module):
         def log_weights(
             x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            draw = sampling.draw(model.callables, model.method, x, K=K, M=M, L=model.L, seed=seed)
-            densities = sampling.log_densities(model.callables, model.method, x, draw)
+            draw = sampling.draw(
+                model.callables, model.method, x, Counts(K=K, M=M, L=model.L), seed
+            )
+            densities = densities_lib.log_densities(model.callables, model.method, x, draw)
             return {"log_weights": bounds.outer_log_weights(densities)}
 
         # Read by `saved_models.load`. SavedModels keep no Python values, and the chief of several

@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from hvi_tf import bounds
-from hvi_tf.inference.gradients import Objective, ParameterGroups
+from hvi_tf.inference.model import ParameterGroups
+from hvi_tf.inference.objective import Objective
 from hvi_tf.inference.svi import Refined
 
 Metrics = dict[str, tf.Tensor]
@@ -26,7 +27,7 @@ def of_objective(objective: Objective, K: int) -> Metrics:
         "ess_outer": bounds.effective_sample_size(log_weights),
         "ess_inner": bounds.effective_sample_size(log_ratios),
     }
-    if K > 0 and objective.method.inverse == "tau":
+    if K > 0 and objective.method.has_own_tau:
         terms["kl_tau_mixing"] = (densities.log_tau - densities.log_q_psi)[1:]
     metrics = {name: tf.reduce_mean(term) for name, term in terms.items()}
     metrics["kl_z"] = metrics["log_q_z_upper"] - metrics["log_prior"]

@@ -14,6 +14,7 @@ from hvi_tf import seeds
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MethodConfig, ModelConfig
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import (
     gradients,
     plans,
@@ -27,8 +28,10 @@ from hvi_tf.inference import (
     refined_scores as svi_scores,
 )
 from hvi_tf.inference.ascent import as_optimizer
-from hvi_tf.inference.gradients import FreeBits, ParameterGroups
 from hvi_tf.inference.image_scores import ImageScores
+from hvi_tf.inference.methods import Counts, Warmup
+from hvi_tf.inference.model import ParameterGroups
+from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits, Objective
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models import metrics, observations, optimizers
@@ -77,7 +80,7 @@ class VAE(Autoencoder):
         jit_compile: bool = False,
         kl_annealing_start: float = 1.0,
         kl_annealing_steps: int = 0,
-        free_bits: FreeBits = gradients.NO_FREE_BITS,
+        free_bits: FreeBits = NO_FREE_BITS,
         tau_steps: int = 0,
         tau_optimizer: keras.optimizers.Optimizer | type | str = "adam",
     ) -> None:
@@ -108,7 +111,7 @@ class VAE(Autoencoder):
                 f"kl_annealing_start={kl_annealing_start}, kl_annealing_steps="
                 f"{kl_annealing_steps}: give a start below 1 and steps above 0, or neither"
             )
-        if free_bits != gradients.NO_FREE_BITS and self.method.refines:
+        if free_bits != NO_FREE_BITS and self.method.refines:
             raise ValueError(f"{free_bits}: bound={self.method.name!r} has no free bits")
         if tau_steps and not self.method.trains_tau:
             raise ValueError(f"tau_steps={tau_steps}: bound={self.method.name!r} trains no tau")
@@ -321,8 +324,8 @@ class VAE(Autoencoder):
         else:
             local = self.localize(x)
             model, M, seed = local.at(local.start), 1, tf.random.fold_in(seed, 0)
-        sample = sampling.draw(model, self.method, x, K=K, M=M, L=self.L, seed=seed)
-        return sampling.log_densities(model, self.method, x, sample)
+        sample = sampling.draw(model, self.method, x, Counts(K=K, M=M, L=self.L), seed)
+        return densities_lib.log_densities(model, self.method, x, sample)
 
     def _kl_weight(self, step: tf.Tensor) -> tf.Tensor:
         start, steps = self._kl_annealing
@@ -333,13 +336,7 @@ class VAE(Autoencoder):
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> tuple[Metrics, ParameterGroups]:
         objective, ascent = self._value_and_gradients(
-            x,
-            self.parameter_groups,
-            K=K,
-            seed=seed,
-            inner=inner,
-            outer=outer,
-            free_bits=self.free_bits,
+            x, self.parameter_groups, K, seed, Warmup(inner, outer), self.free_bits
         )
         return {**metrics.of_objective(objective, K), **metrics.gradient_norms(ascent)}, ascent
 
@@ -347,22 +344,29 @@ class VAE(Autoencoder):
         self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int
     ) -> list[tf.Tensor]:
         eta = ParameterGroups(eta=self.parameter_groups.eta)
-        _, ascent = self._value_and_gradients(x, eta, K=K, seed=seed, inner=inner, outer=outer)
+        _, ascent = self._value_and_gradients(x, eta, K, seed, Warmup(inner, outer))
         return list(ascent.eta)
 
     def _value_and_gradients(
-        self, x: tf.Tensor, variables: ParameterGroups, **keywords: Any
-    ) -> tuple[gradients.Objective, ParameterGroups]:
+        self,
+        x: tf.Tensor,
+        variables: ParameterGroups,
+        K: int,
+        seed: tf.Tensor,
+        warmup: Warmup,
+        free_bits: FreeBits = NO_FREE_BITS,
+    ) -> tuple[Objective, ParameterGroups]:
         return gradients.value_and_gradients(
             self.prepare,
             self.method,
             x,
             variables,
-            M=self.M,
-            L=self.L,
+            Counts(K, self.M, self.L),
+            seed,
             estimator=self.estimator,
+            warmup=warmup,
             backward_samples=self.method_config.backward_samples,
-            **keywords,
+            free_bits=free_bits,
         )
 
     def _refine_and_differentiate(
@@ -379,7 +383,7 @@ class VAE(Autoencoder):
             seed=seed,
             log_pi=log_pi,
             # All of pi on one proposal leaves one to draw.
-            sir=self.method_config.sir or self.method.buffer == "last",
+            sir=self.method_config.sir or self.method.scores_last_proposal,
             encoder_objective=self.method_config.encoder_objective,
             estimator=self.estimator,
             kl_weight=outer,
@@ -404,7 +408,7 @@ class VAE(Autoencoder):
     def log_pi(self) -> tf.Tensor:
         """Log pi `[k+1]` of the inner loop's proposals."""
         count = self.method_config.svi_steps + 1
-        if self.method.buffer == "last":
+        if self.method.scores_last_proposal:
             return tf.math.log(tf.one_hot(count - 1, count))
         if self.buffer_weights is None:
             return tf.fill([count], -math.log(count))
@@ -420,7 +424,9 @@ class VAE(Autoencoder):
 
     def _make_scorer(self, jit_compile: bool) -> Callable[[tf.Tensor, tf.Tensor], Any]:
         if not self.method.refines:
-            plan = plans.make(self.method, self.M, self.K, self.L, rows=self.rows_per_call)
+            plan = plans.make(
+                self.method, Counts(K=self.K, M=self.M, L=self.L), rows=self.rows_per_call
+            )
             self.validation_images = plan.images
             return log_likelihood.make_scorer(self.prepare, self.method, plan, jit_compile)
         self.validation_images = self.refined_images

@@ -11,6 +11,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.peers import compare, weights
 from hvi_tf.benchmark.peers.weights import Noise, Weights
 from hvi_tf.inference import gradients
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.vae import make_vae
 
 K, B, D = 7, 6, 30
@@ -24,8 +25,12 @@ def ours():
     model = make_vae(CELL.config, D)
     x = (np.random.default_rng(1).random((B, D)) < 0.4).astype(np.float32)
     objective, ascent = gradients.value_and_gradients(
-        *(model.callables, model.method, tf.constant(x), model.parameter_groups),
-        **dict(K=K, M=1, seed=tf.constant([3, 4])),
+        model.callables,
+        model.method,
+        tf.constant(x),
+        model.parameter_groups,
+        Counts(K=K),
+        tf.constant([3, 4]),
     )
     sample = objective.sample
 

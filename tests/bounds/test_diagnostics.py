@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.bounds import diagnostics
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans, sampling
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from tests.oracles.analytic import LinearGaussian, gaussian_kl
 
 
@@ -64,7 +65,7 @@ def test_kl_of_the_mixing_is_the_exact_one(seed):
     """KL(q(psi|x) || q(psi|z,x)) in expectation over z, with the true tau: L_K is exact."""
     lg = LinearGaussian()
     x = tf.constant(lg.observations(1))
-    plan = plans.make(METHODS["diwhvi"], 20_000, 1)
+    plan = plans.make(METHODS["diwhvi"], Counts(K=1, M=20000))
     score = log_likelihood.make_scorer(lg.model, METHODS["diwhvi"], plan)
     found = score(x, tf.constant([seed, 3])).kl_mixing_posterior.numpy()[0]
     z_cov = lg.q_cov
@@ -92,8 +93,10 @@ def test_kl_of_tau_approaches_the_exact_one_from_below(seed):
     x = np.repeat(lg.observations(1), 3000, axis=0)
     method, means = METHODS["iwhvi"], []
     for K in (2, 10, 200):
-        sample = sampling.draw(lg.model, method, x, K=K, M=1, seed=tf.constant([seed, 9]))
-        beta = bounds.inner_log_ratios(sampling.log_densities(lg.model, method, x, sample))[1:, 0]
+        sample = sampling.draw(lg.model, method, x, Counts(K=K), tf.constant([seed, 9]))
+        beta = bounds.inner_log_ratios(densities_lib.log_densities(lg.model, method, x, sample))[
+            1:, 0
+        ]
         values = diagnostics.kl_tau_posterior(beta).numpy()
         means.append(values.mean())
         assert means[-1] < exact + 4 * values.std() / np.sqrt(len(values))

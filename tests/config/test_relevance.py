@@ -130,7 +130,7 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
     rate, sizes, before = config.schedule(1).learning_rate, shapes(config), step(config)
     values = [(setting, VALUES[setting]) for setting in OF_A_STEP]
     # Equation 9 is about psi_1:K: at K=0 dreg is the reparameterized estimator, by name.
-    same = {"dreg"} if config.row.inverse == "tau" and not config.row.K.free else set()
+    same = {"dreg"} if config.row.has_own_tau and not config.row.K.free else set()
     values += [("gradient", gradient) for gradient in config.row.gradients if gradient not in same]
     for setting, value in values:
         other = with_setting(base, setting, value)

@@ -7,7 +7,8 @@ import tensorflow as tf
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.iwhvi import gradient_snr_toy, signal_to_noise
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.objective import record
 
 DRAWS = 40
 
@@ -76,7 +77,5 @@ def test_the_toys_bounds_meet_at_the_true_inverse(toy):
 
 
 def _bound(model, variables, name, x, K, M):
-    _, objective = gradients.record(
-        model, METHODS[name], x, variables, K=K, M=M, seed=tf.constant([5, 6])
-    )
+    _, objective = record(model, METHODS[name], x, variables, Counts(K=K, M=M), tf.constant([5, 6]))
     return float(objective.value)

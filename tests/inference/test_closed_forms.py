@@ -13,13 +13,15 @@ import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
+from hvi_tf.inference.hierarchy import sample as sample_hierarchy
 
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, jackknife
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.hierarchy import Hierarchy, log_ratios
-from hvi_tf.inference.hierarchy import sample as sample_hierarchy
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.model import Hierarchy
+from hvi_tf.inference.sandwich import log_ratios
 from tests.inference.test_gradients import replicate_gradients
 from tests.oracles.analytic import Discrete, HierarchicalPrior, LinearGaussian, laplace
 
@@ -159,8 +161,8 @@ class GaussianOracle:
 def package_draw(lg, name, x, seed, K, M, L):
     """The package's draw and log-densities."""
     row = METHODS[name]
-    sample = sampling.draw(lg.model, row, x, K=K, M=M, L=L, seed=tf.constant(seed))
-    return sample, sampling.log_densities(lg.model, row, x, sample)
+    sample = sampling.draw(lg.model, row, x, Counts(K=K, M=M, L=L), tf.constant(seed))
+    return sample, densities_lib.log_densities(lg.model, row, x, sample)
 
 
 def on_the_same_draws(name, lg, seed):
@@ -287,7 +289,7 @@ def discrete_expectations(name, hierarchical_prior, K, M, L):
     """E exp(bound), E bound and the total probability, over every possible draw."""
     toy, row = TOYS[hierarchical_prior], METHODS[name]
     sample, probability = toy.outcomes(row, K, M, L)
-    value = bounds.bound(sampling.log_densities(toy.model, row, NO_X, sample)).numpy()
+    value = bounds.bound(densities_lib.log_densities(toy.model, row, NO_X, sample)).numpy()
     return probability @ np.exp(value), probability @ value, probability.sum()
 
 

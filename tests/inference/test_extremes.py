@@ -25,15 +25,14 @@ from hvi_tf.evaluation import ais
 from hvi_tf.inference import (
     gradients,
     plans,
-    sampling,
     subsampling,
     svi,
 )
 from hvi_tf.inference import (
     image_scores as log_likelihood,
 )
-from hvi_tf.inference.gradients import ParameterGroups
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts, Warmup
+from hvi_tf.inference.model import LocalModel, Model, ParameterGroups
 from hvi_tf.models import distributions, flows, likelihoods, networks, pixelcnn
 from hvi_tf.models.vae import make_vae
 
@@ -291,7 +290,7 @@ def test_kept_terms_are_those_that_weigh(kind, dtype):
         d = extreme_densities(kind, K, M=M, dtype=dtype)
         ascent = LogDensities(*(tf.constant(g, dtype) for g in Reference(d).gradient))
         for s in range(5):
-            kept = subsampling.keep(d, K, M, count, tf.constant([s, 7]))
+            kept = subsampling.keep(d, Counts(K, M), count, tf.constant([s, 7]))
             upstream = kept.upstream(ascent)
             assert all(np.all(np.isfinite(a)) for a in upstream)
             total, rtol = (
@@ -313,7 +312,7 @@ def test_a_term_that_rounding_draws(nats, monkeypatch):
     log_q_z = tf.concat([zeros[:-1], tf.fill([1, 1, 1], -nats)], axis=0)
     d = LogDensities(tf.zeros([1, 1]), tf.zeros([1, 1, 1]), log_q_z, zeros, zeros)
     v = bounds.normalized_weights(log_q_z)
-    kept = subsampling.keep(d, 1_000, 1, 3, SEED)
+    kept = subsampling.keep(d, Counts(1_000, 1), 3, SEED)
     assert kept.k[-1] == 999  # it is drawn
     upstream = kept.upstream(LogDensities(d.log_likelihood, d.log_prior, v, v, v))
     assert np.all(np.isfinite(kept.k_weight))
@@ -330,7 +329,7 @@ def gaussian_model(q_width, tau_width, variables):
     theta, phi, eta = variables
     normal = distributions.DiagonalNormal
     ones = tf.ones([2])
-    return sampling.Model(
+    return Model(
         prior=normal(tf.zeros([2]), ones),
         likelihood=lambda z: normal(z * theta, ones),
         conditional=lambda psi, x: normal(
@@ -350,12 +349,17 @@ def test_narrow_and_wide_proposals(q_width, tau_width):
         for estimator in row.gradients:
             variables = [tf.Variable(tf.fill([2], v)) for v in (1.0, 0.3, 0.2)]
             groups = ParameterGroups([variables[0]], [variables[1]], [variables[2]])
-            if row.inverse != "tau":
+            if not row.has_own_tau:
                 groups = groups._replace(eta=[])
             objective, ascent = gradients.value_and_gradients(
-                gaussian_model(q_width, tau_width, variables), row, x, groups,
-                K=K, M=M, seed=SEED, estimator=estimator,
-            )  # fmt: skip
+                gaussian_model(q_width, tau_width, variables),
+                row,
+                x,
+                groups,
+                Counts(K=K, M=M),
+                SEED,
+                estimator=estimator,
+            )
             assert np.isfinite(objective.value), (bound, estimator)
             assert all(np.all(np.isfinite(a)) for a in objective.densities)
             for group in ascent:
@@ -385,9 +389,15 @@ def test_doubly_reparameterized_gradients_of_warm_ups(inner):
     model = gaussian_model(1.0, 1e-3, variables)
     groups = ParameterGroups(*([v] for v in variables))
     objective, ascent = gradients.value_and_gradients(
-        model, METHODS["diwhvi"], tf.zeros([3, 2]), groups,
-        K=5, M=3, seed=SEED, estimator="gdreg", inner=inner,
-    )  # fmt: skip
+        model,
+        METHODS["diwhvi"],
+        tf.zeros([3, 2]),
+        groups,
+        Counts(K=5, M=3),
+        SEED,
+        warmup=Warmup(inner=inner),
+        estimator="gdreg",
+    )
     assert np.isfinite(objective.value)
     for group in ascent:
         assert all(np.all(np.isfinite(g)) for g in group)
@@ -529,13 +539,13 @@ def steep(slope):
         start = tf.zeros([tf.shape(x)[0], 4])
 
         def at(lam):
-            return sampling.Model(
+            return Model(
                 prior=distributions.standard_normal([], 2),
                 likelihood=lambda z: hvi.Callables(lambda x: slope * tf.reduce_sum(z, axis=-1)),
                 conditional=lambda psi, x: networks.gaussian_head(lam, "log_variance"),
             )
 
-        return svi.LocalModel(start, at)
+        return LocalModel(start, at)
 
     return localize
 
@@ -573,7 +583,7 @@ def constant_model(value):
     def drawn(shape, seed):
         return tf.random.stateless_normal([*shape, 2, 1], seed)
 
-    return sampling.Model(
+    return Model(
         prior=hvi.Callables(lambda z: at(tf.shape(z)[:-1])),
         likelihood=lambda z: hvi.Callables(lambda x: at(tf.shape(z)[:-1])),
         conditional=lambda psi, x: hvi.Callables(
@@ -592,7 +602,7 @@ def constant_model(value):
 @pytest.mark.parametrize("K", [1, 10_000])
 def test_streamed_scores(K, value):
     """alpha = 2 value - value for every draw; the gradient-free path of a score."""
-    plan = plans.make(METHODS["diwhvi"], 7, K, rows=8_000, max_images=2)
+    plan = plans.make(METHODS["diwhvi"], Counts(K=K, M=7), rows=8000, max_images=2)
     assert K == 1 or plan.k_chunks > 1
     score = log_likelihood.make_scorer(constant_model(value), METHODS["diwhvi"], plan)
     scores = score(tf.zeros([2, 1]), SEED)
@@ -605,7 +615,7 @@ def test_streamed_scores(K, value):
 @pytest.mark.parametrize("width", [1e-6, 1e6])
 def test_streamed_scores_of_narrow_and_wide_tau(width):
     variables = [tf.constant([v, v]) for v in (1.0, 0.3, 0.2)]
-    plan = plans.make(METHODS["diwhvi"], 30, 10_000, rows=60_000, max_images=2)
+    plan = plans.make(METHODS["diwhvi"], Counts(K=10000, M=30), rows=60000, max_images=2)
     score = log_likelihood.make_scorer(
         gaussian_model(1e-3, width, variables), METHODS["diwhvi"], plan
     )
@@ -618,7 +628,7 @@ def test_streamed_scores_of_narrow_and_wide_tau(width):
 def test_evidence_of_float16_range(magnitude):
     """log p(x) = log N(x; 0, 2) is exact with the true posterior."""
     x = tf.constant([[1.0, -1.0], [0.0, 0.5], [1.0, 1.0]]) * magnitude
-    model = sampling.Model(
+    model = Model(
         prior=tfd.Independent(tfd.Normal(tf.zeros([2]), 1.0), 1),
         likelihood=lambda z: tfd.Independent(tfd.Normal(z, 1.0), 1),
         conditional=lambda psi, x: tfd.Independent(tfd.Normal(x / 2, math.sqrt(0.5)), 1),

@@ -5,10 +5,11 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import bounds
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.gradients import Objective, ParameterGroups
-from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts, Warmup
+from hvi_tf.inference.model import Hierarchy, Model, ParameterGroups
+from hvi_tf.inference.objective import Objective
 from tests.oracles.analytic import HierarchicalPrior, normal, standard_normal
 
 # Fails by chance once in 5,000 runs of a test with 30 parameters.
@@ -66,7 +67,7 @@ class PerReplicateModel:
                     tf.linalg.matvec(self.rho_map, z) + self.rho_loc, tf.exp(self.rho_log_scale)
                 ),
             )
-        return sampling.Model(
+        return Model(
             prior,
             likelihood=lambda z: normal(tf.linalg.matvec(self.W, z), 0.8 * tf.ones_like(self.x)),
             conditional=self.conditional,
@@ -114,9 +115,14 @@ def replicate_gradients(
     def compute():
         return {
             estimator: gradients.value_and_gradients(
-                *(model.model, method, model.x, groups),
-                **dict(K=K, M=M, L=L, seed=tf.constant([seed, 1])),
-                **dict(estimator=estimator.split()[0], inner=inner, outer=outer),
+                model.model,
+                method,
+                model.x,
+                groups,
+                Counts(K=K, M=M, L=L),
+                tf.constant([seed, 1]),
+                warmup=Warmup(inner=inner, outer=outer),
+                estimator=estimator.split()[0],
                 backward_samples=int([*estimator.split(), "0"][1]),
             )[1]
             for estimator in estimators
@@ -174,8 +180,12 @@ def test_autodiff_of_a_mixture_is_the_slope_of_the_bound(defensive, seed):
 
     def value_and_gradients():
         objective, found = gradients.value_and_gradients(
-            *(model.model, method, model.x, model.groups(method)),
-            **dict(K=4, M=3, L=2, seed=tf.constant([seed, 1])),
+            model.model,
+            method,
+            model.x,
+            model.groups(method),
+            Counts(K=4, M=3, L=2),
+            tf.constant([seed, 1]),
         )
         return objective.value.numpy(), found
 
@@ -258,8 +268,8 @@ def test_iwae_dreg_weighs_the_path_by_w_squared():
     method, one = METHODS["iwae"], tf.constant(1.0, tf.float64)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(model.A)
-        sample = sampling.draw(model.model, method, model.x, K=0, M=4, seed=tf.constant([1, 2]))
-        d = sampling.log_densities(model.model, method, model.x, sample)
+        sample = sampling.draw(model.model, method, model.x, Counts(M=4), tf.constant([1, 2]))
+        d = densities_lib.log_densities(model.model, method, model.x, sample)
         log_weights = bounds.outer_log_weights(d)
         value = tf.reduce_mean(bounds.bound(d))
     objective = Objective(value, method, sample, d, one, one, recorded=d)
@@ -348,8 +358,8 @@ def test_the_path_carries_nothing_at_the_optimum(method):
     row, one = METHODS[method], tf.constant(1.0, tf.float64)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(phi)
-        sample = sampling.draw(model, row, lg.x, K=3, M=1, seed=tf.constant([3, 4]))
-        d = sampling.log_densities(model, row, lg.x, sample)
+        sample = sampling.draw(model, row, lg.x, Counts(K=3), tf.constant([3, 4]))
+        d = densities_lib.log_densities(model, row, lg.x, sample)
         value = tf.reduce_mean(bounds.bound(d))
     objective = Objective(value, row, sample, d, one, one, recorded=d)
     groups = ParameterGroups([], [phi])

@@ -18,8 +18,8 @@ from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
 from hvi_tf import bounds
-from hvi_tf.inference import hierarchy
-from hvi_tf.inference.hierarchy import Hierarchy
+from hvi_tf.inference import hmc, sandwich
+from hvi_tf.inference.model import Hierarchy
 from tests.inference.test_closed_forms import log_normal, mean_and_error, z_of_mean
 from tests.oracles.analytic import (
     Discrete,
@@ -216,9 +216,9 @@ RUNGS = ("L_1", "L_4", "L_16", "log q(z)", "U_16", "U_4", "U_1", "U_0")
 def marginal_ladder(name, seed, n=20_000):
     """Bounds on log q(z) `[n]` from nested subsets of one draw, in the order of `RUNGS`."""
     case = CASES[name]
-    z, psi_0 = hierarchy.sample(case.q, n, tf.constant([seed, 1]))
+    z, psi_0 = case.q.sample(n, tf.constant([seed, 1]))
     psi = case.q.inverse(z).sample(16, seed=tf.constant([seed, 2]))
-    beta = hierarchy.log_ratios(case.q, z, tf.concat([psi_0[None], psi], axis=0))
+    beta = sandwich.log_ratios(case.q, z, tf.concat([psi_0[None], psi], axis=0))
     lower = [bounds.log_marginal_lower(beta[1 : K + 1]) for K in (1, 4, 16)]
     upper = [bounds.log_marginal_upper(beta[: K + 1]) for K in (16, 4, 1, 0)]
     return np.stack([*lower, case.log_density(z.numpy()), *upper])
@@ -231,9 +231,9 @@ def marginal_means(name, K, seed, n=20_000):
     Less the exact log q(z), which has a noise of its own.
     """
     case, rng = CASES[name], np.random.default_rng([seed, 3])
-    z, psi_0 = hierarchy.sample(case.q, n, tf.constant([seed, 4]))
-    upper = hierarchy.log_density_upper(case.q, z, psi_0, K=K, seed=tf.constant([seed, 5]))
-    lower = hierarchy.log_density_lower(case.q, z, K=K, seed=tf.constant([seed, 6]))
+    z, psi_0 = case.q.sample(n, tf.constant([seed, 4]))
+    upper = sandwich.log_density_upper(case.q, z, psi_0, K=K, seed=tf.constant([seed, 5]))
+    lower = sandwich.log_density_lower(case.q, z, K=K, seed=tf.constant([seed, 6]))
     truth = case.log_density(z.numpy())
     z, psi_0 = case.oracle.draw(rng, n)
     own_truth = case.log_density(z)
@@ -258,7 +258,7 @@ def test_log_ratios_are_those_of_scipy(name, seed):
     case = CASES[name]
     z, psi_0 = case.oracle.draw(np.random.default_rng(seed), 30)
     psi = np.stack([psi_0, psi_0[::-1]])
-    found = hierarchy.log_ratios(case.q, tf.constant(z), tf.constant(psi))
+    found = sandwich.log_ratios(case.q, tf.constant(z), tf.constant(psi))
     np.testing.assert_allclose(found, case.oracle.beta(z, psi), rtol=1e-9, atol=1e-9)
 
 
@@ -274,10 +274,10 @@ def test_bounds_on_the_log_density_have_the_oracles_means(name, seed):
 def test_with_the_true_inverse_both_bounds_are_the_log_density(name, K, seed):
     """Zero variance given z, whatever was drawn."""
     case = CASES[name]
-    z, psi_0 = hierarchy.sample(case.exact, 2_000, tf.constant([seed, 1]))
+    z, psi_0 = case.exact.sample(2_000, tf.constant([seed, 1]))
     truth = case.log_density(z.numpy())
-    upper = hierarchy.log_density_upper(case.exact, z, psi_0, K=K, seed=tf.constant([seed, 2]))
-    lower = hierarchy.log_density_lower(case.exact, z, K=K, seed=tf.constant([seed, 3]))
+    upper = sandwich.log_density_upper(case.exact, z, psi_0, K=K, seed=tf.constant([seed, 2]))
+    lower = sandwich.log_density_lower(case.exact, z, K=K, seed=tf.constant([seed, 3]))
     np.testing.assert_allclose(upper, truth, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(lower, truth, rtol=1e-6, atol=1e-6)
 
@@ -307,14 +307,14 @@ def kl_ladder(name, seed, n=20_000):
     pair = PAIRS[name]
 
     def lower(K, L):
-        return hierarchy.kl_lower(
+        return sandwich.kl_lower(
             *(pair.q, pair.p),
             **dict(n=n, K=K, L=L, posterior=posterior_of(pair.exact_p)),
             seed=tf.constant([seed, 1]),
         )
 
     def upper(K, L):
-        return hierarchy.kl_upper(pair.q, pair.p, n=n, K=K, L=L, seed=tf.constant([seed, 2]))
+        return sandwich.kl_upper(pair.q, pair.p, n=n, K=K, L=L, seed=tf.constant([seed, 2]))
 
     return np.stack([lower(1, 0), lower(8, 8), upper(8, 8), upper(0, 1)])
 
@@ -366,9 +366,9 @@ def test_with_true_inverses_both_kl_bounds_are_exact(name, seed):
     """The log-ratio of each draw of z, whatever else was drawn."""
     pair, n = PAIRS[name], 20_000
     q, p, s = pair.exact_q, pair.exact_p, tf.constant([seed, 8])
-    above = [hierarchy.kl_upper(q, p, n=n, K=K, L=L, seed=s) for K, L in ((0, 1), (3, 4))]
+    above = [sandwich.kl_upper(q, p, n=n, K=K, L=L, seed=s) for K, L in ((0, 1), (3, 4))]
     below = [
-        hierarchy.kl_lower(q, p, n=n, K=K, L=L, posterior=posterior_of(p), seed=s)
+        sandwich.kl_lower(q, p, n=n, K=K, L=L, posterior=posterior_of(p), seed=s)
         for K, L in ((1, 0), (3, 4))
     ]
     for one, other in (above, below):
@@ -380,7 +380,7 @@ def test_with_true_inverses_both_kl_bounds_are_exact(name, seed):
 def test_kl_of_explicit_distributions_needs_no_inverse():
     q, p = explicit_normal(), normal(tf.ones(DIM, tf.float64), tf.ones(DIM, tf.float64))
     one, other = (
-        f(q, p, n=5, seed=tf.constant([1, 2])) for f in (hierarchy.kl_upper, hierarchy.kl_lower)
+        f(q, p, n=5, seed=tf.constant([1, 2])) for f in (sandwich.kl_upper, sandwich.kl_lower)
     )
     assert one.shape == other.shape == (5,)
 
@@ -459,10 +459,10 @@ def discrete_found(K, L, seed, n=100_000):
         return tfd.OneHotCategorical(probs=probs, dtype=tf.float64).sample(seed=seed)
 
     s = [tf.constant([seed, i]) for i in (11, 12, 13)]
-    information = hierarchy.mutual_information(q, n=n, K=K, seed=s[2])
+    information = sandwich.mutual_information(q, n=n, K=K, seed=s[2])
     return (
-        hierarchy.kl_lower(q, p, n=n, K=K, L=L, posterior=draw, seed=s[0]),
-        hierarchy.kl_upper(q, p, n=n, K=K, L=L, seed=s[1]),
+        sandwich.kl_lower(q, p, n=n, K=K, L=L, posterior=draw, seed=s[0]),
+        sandwich.kl_upper(q, p, n=n, K=K, L=L, seed=s[1]),
         information.lower,
         information.upper,
     )
@@ -498,7 +498,7 @@ def test_discrete_means_are_the_enumerated_ones(K, L, seed):
 def information_ladder(name, seed, n=20_000):
     """From below, ever tighter, to above, ever looser `[4, n]`, on the same draws of z."""
     found = [
-        hierarchy.mutual_information(CASES[name].q, n=n, K=K, seed=tf.constant([seed, 1]))
+        sandwich.mutual_information(CASES[name].q, n=n, K=K, seed=tf.constant([seed, 1]))
         for K in (1, 8)
     ]
     return np.stack([found[0].lower, found[1].lower, found[1].upper, found[0].upper])
@@ -518,7 +518,7 @@ def test_mutual_information_is_enclosed_ever_tighter(name, seed):
 
 @every_case
 def test_mutual_information_is_exact_with_the_true_inverse(name, seed):
-    found = hierarchy.mutual_information(
+    found = sandwich.mutual_information(
         CASES[name].exact, n=20_000, K=2, seed=tf.constant([seed, 9])
     )
     np.testing.assert_allclose(found.lower, found.upper, rtol=1e-5, atol=1e-5)
@@ -530,7 +530,7 @@ def test_mutual_information_is_exact_with_the_true_inverse(name, seed):
 
 
 def draw_hmc(q, z, seed, **options):
-    return tf.function(hierarchy.hmc_posterior(q, **options))(z, seed)
+    return tf.function(hmc.hmc_posterior(q, **options))(z, seed)
 
 
 @functools.cache
@@ -538,7 +538,7 @@ def hmc_ranks(name, seed, n=1_500, with_inverse=True):
     """What is uniform if the draws are exact: their distribution functions, each `[n D]`."""
     case = CASES[name]
     q = case.q if with_inverse else case.q._replace(inverse=None)
-    z, _ = hierarchy.sample(q, n, tf.constant([seed, 21]))
+    z, _ = q.sample(n, tf.constant([seed, 21]))
     psi = draw_hmc(q, z, tf.constant([seed, 22])).numpy()
     z = z.numpy()
     if name == "Laplace":
@@ -567,7 +567,7 @@ def kl_lower_by_hmc(name, seed, n=2_000):
     """(kl_lower with HMC, with exact draws) `[n]`, on the same draws of z."""
     pair = PAIRS[name]
     return tuple(
-        hierarchy.kl_lower(
+        sandwich.kl_lower(
             pair.q, pair.p, n=n, K=4, L=4, posterior=posterior, seed=tf.constant([seed, 31])
         ).numpy()
         for posterior in (
@@ -590,17 +590,17 @@ def test_kl_lower_by_hmc_is_that_of_exact_draws(name, seed):
 
 def test_a_hierarchical_p_needs_a_posterior():
     with pytest.raises(ValueError, match="posterior=None: a hierarchical p needs draws"):
-        hierarchy.kl_lower(LG.proposal(X), LG.prior, n=3, seed=tf.constant([1, 2]))
+        sandwich.kl_lower(LG.proposal(X), LG.prior, n=3, seed=tf.constant([1, 2]))
 
 
 @pytest.mark.parametrize(
     "compute",
     [
-        lambda q: hierarchy.kl_upper(q, explicit_normal(), n=3, seed=tf.constant([1, 2])),
-        lambda q: hierarchy.kl_lower(q, explicit_normal(), n=3, seed=tf.constant([1, 2])),
-        lambda q: hierarchy.kl_upper(explicit_normal(), q, n=3, seed=tf.constant([1, 2])),
-        lambda q: hierarchy.mutual_information(q, n=3, K=1, seed=tf.constant([1, 2])),
-        lambda q: hierarchy.log_density_lower(
+        lambda q: sandwich.kl_upper(q, explicit_normal(), n=3, seed=tf.constant([1, 2])),
+        lambda q: sandwich.kl_lower(q, explicit_normal(), n=3, seed=tf.constant([1, 2])),
+        lambda q: sandwich.kl_upper(explicit_normal(), q, n=3, seed=tf.constant([1, 2])),
+        lambda q: sandwich.mutual_information(q, n=3, K=1, seed=tf.constant([1, 2])),
+        lambda q: sandwich.log_density_lower(
             q, tf.zeros([3, DIM], tf.float64), K=1, seed=tf.constant([1, 2])
         ),
     ],
@@ -628,19 +628,19 @@ BAD_HIERARCHIES = {
 @pytest.mark.parametrize("case", BAD_HIERARCHIES)
 def test_wrong_shapes_are_named(case):
     parts, p, message = BAD_HIERARCHIES[case]
-    q = hierarchy.Hierarchy(
+    q = Hierarchy(
         mixing=standard_normal(2),
         conditional=lambda psi: normal(psi, tf.ones_like(psi)),
         inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
     )._replace(**parts)
     with pytest.raises(ValueError, match=message):
-        hierarchy.kl_upper(q, p, n=5, K=2, seed=tf.constant([0, 1]))
+        sandwich.kl_upper(q, p, n=5, K=2, seed=tf.constant([0, 1]))
 
 
 @pytest.mark.parametrize("K", [1, 4])
 def test_a_misplaced_axis_shows_where_n_is_the_number_of_psi(K):
     """psi[..., 0] - z is [K+1, n] minus [n, 1]: of the wanted shape where K + 1 = n."""
-    q = hierarchy.Hierarchy(
+    q = Hierarchy(
         mixing=standard_normal(1),
         conditional=lambda psi: hvi.Callables(
             lambda z: -0.5 * (psi[..., 0] - z) ** 2,
@@ -650,54 +650,54 @@ def test_a_misplaced_axis_shows_where_n_is_the_number_of_psi(K):
         ),
         inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
     )
-    for bound in (hierarchy.kl_upper, hierarchy.kl_lower):
-        counts = dict(n=5, K=K) if bound is hierarchy.kl_upper else dict(n=4, K=K)
+    for bound in (sandwich.kl_upper, sandwich.kl_lower):
+        counts = dict(n=5, K=K) if bound is sandwich.kl_upper else dict(n=4, K=K)
         with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
             bound(q, standard_normal(1), **counts, seed=tf.constant([0, 1]))
     with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
-        hierarchy.mutual_information(q, n=5, K=K, seed=tf.constant([0, 1]))
+        sandwich.mutual_information(q, n=5, K=K, seed=tf.constant([0, 1]))
 
 
 def test_counts_are_checked():
-    q = hierarchy.Hierarchy(
+    q = Hierarchy(
         mixing=standard_normal(2),
         conditional=lambda psi: normal(psi, tf.ones_like(psi)),
         inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
     )
     p, seed = standard_normal(2), tf.constant([0, 1])
     mistakes = [
-        (hierarchy.kl_upper, dict(K=-1), "K=-1: .* at least 0"),
-        (hierarchy.kl_upper, dict(n=0), "n=0: .* at least 1"),
-        (hierarchy.kl_upper, dict(n=True), "n=True: .* a whole number"),
-        (hierarchy.kl_upper, dict(seed=3), "seed=3: .* two whole numbers"),
-        (hierarchy.kl_upper, dict(seed=None), "seed=None: "),
-        (hierarchy.kl_lower, dict(K=np.int64(0)), r"K=np.int64\(0\): .* at least 1"),
-        (hierarchy.kl_lower, dict(L=1.5), "L=1.5: .* a whole number"),
-        (hierarchy.kl_lower, dict(n=tf.constant(0)), "n=.*: .* at least 1"),
+        (sandwich.kl_upper, dict(K=-1), "K=-1: .* at least 0"),
+        (sandwich.kl_upper, dict(n=0), "n=0: .* at least 1"),
+        (sandwich.kl_upper, dict(n=True), "n=True: .* a whole number"),
+        (sandwich.kl_upper, dict(seed=3), "seed=3: .* two whole numbers"),
+        (sandwich.kl_upper, dict(seed=None), "seed=None: "),
+        (sandwich.kl_lower, dict(K=np.int64(0)), r"K=np.int64\(0\): .* at least 1"),
+        (sandwich.kl_lower, dict(L=1.5), "L=1.5: .* a whole number"),
+        (sandwich.kl_lower, dict(n=tf.constant(0)), "n=.*: .* at least 1"),
     ]
     for bound, given, message in mistakes:
         with pytest.raises(ValueError, match=message):
             bound(q, p, **(dict(n=5, seed=seed) | given))
     with pytest.raises(TypeError, match="p=None: must be a distribution"):
-        hierarchy.kl_upper(q, None, n=5, seed=seed)
+        sandwich.kl_upper(q, None, n=5, seed=seed)
     with pytest.raises(ValueError, match="posterior=3"):
-        hierarchy.kl_lower(q, q, n=5, posterior=3, seed=seed)
+        sandwich.kl_lower(q, q, n=5, posterior=3, seed=seed)
     with pytest.raises(ValueError, match=r"K=0: .* at least 1"):
-        hierarchy.mutual_information(q, n=5, K=0, seed=seed)
+        sandwich.mutual_information(q, n=5, K=0, seed=seed)
     for given in (dict(num_steps=0), dict(leapfrog_steps=1.5), dict(step_size=0.0)):
         with pytest.raises(ValueError, match=f"{next(iter(given))}="):
-            hierarchy.hmc_posterior(q, **given)
+            hmc.hmc_posterior(q, **given)
 
 
 def test_a_seed_draws_alike_in_every_integer_type():
-    q = hierarchy.Hierarchy(
+    q = Hierarchy(
         mixing=standard_normal(2),
         conditional=lambda psi: normal(psi, tf.ones_like(psi)),
         inverse=lambda z: normal(0.5 * z, tf.ones_like(z)),
     )
     seeds = ([0, 1], np.array([0, 1]), tf.constant([0, 1], tf.int64), tf.constant([0, 1]))
     found = [
-        hierarchy.kl_upper(q, standard_normal(2), n=np.int64(5), K=tf.constant(2), seed=seed)
+        sandwich.kl_upper(q, standard_normal(2), n=np.int64(5), K=tf.constant(2), seed=seed)
         for seed in seeds
     ]
     for values in found[:-1]:

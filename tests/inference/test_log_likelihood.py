@@ -10,9 +10,11 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, diagnostics
 from hvi_tf.bounds.streaming import Streamed
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans, sampling
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import plans, priors, sampling
+from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.model import LatentSample
 from hvi_tf.inference.plans import Plan
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
@@ -22,24 +24,28 @@ def unchunked(lg, method, plan, x, seed):
     parts = []
     for i in range(plan.m_chunks):
         chunk_seed = tf.random.fold_in(seed, i)
-        psi_seed = chunk_seed if method.shared == "no" else tf.random.fold_in(seed, -1)
-        sample = sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=chunk_seed)
-        d = sampling.log_densities(lg.model, method, x, sample)
+        psi_seed = chunk_seed if not method.shares_psi else tf.random.fold_in(seed, -1)
+        sample = sampling.draw(lg.model, method, x, Counts(M=plan.chunk_m), chunk_seed)
+        d = densities_lib.log_densities(lg.model, method, x, sample)
         inner, prior = [(d.log_q_z, d.log_q_psi, d.log_tau)], [d.log_prior]
         for j in range(plan.k_chunks):
             psi = sampling.draw_psi(
                 lg.model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1)
             )
-            inner.append(sampling.inner_log_densities(lg.model, method, x, sample.z, psi))
+            inner.append(densities_lib.inner_log_densities(lg.model, method, x, sample.z, psi))
         stacked = [np.concatenate(arrays)[: plan.K + 1] for arrays in zip(*inner, strict=True)]
         if plan.L > 1:
             prior = []
             for j in range(plan.l_chunks):
-                zeta = sampling.draw_zeta(
-                    *(lg.model, method, sample.z, sample.psi_0, plan.chunk_l),
+                p = priors.adapt(lg.model.prior)
+                zeta = p.draw_zeta(
+                    method,
+                    sample.z,
+                    sample.psi_0,
+                    plan.chunk_l,
                     tf.random.fold_in(chunk_seed, -3 - j),
                 )
-                prior.append(sampling.log_prior(lg.model, method, sample.z, zeta))
+                prior.append(p.log_ratios(method, sample.z, zeta))
         log_prior = np.concatenate(prior)[: plan.L]
         parts.append(LogDensities(d.log_likelihood, log_prior, *stacked))
     arrays = [np.concatenate(a, axis=-2)[..., : plan.M, :] for a in zip(*parts, strict=True)]
@@ -57,7 +63,7 @@ def unchunked_of_shared(lg, method, plan, x, seed):
 
 def of_a_group(lg, method, plan, x, seed):
     seeds = [tf.random.fold_in(seed, i) for i in range(-(-plan.group // plan.chunk_m))]
-    drawn = [sampling.draw(lg.model, method, x, K=0, M=plan.chunk_m, seed=s) for s in seeds]
+    drawn = [sampling.draw(lg.model, method, x, Counts(M=plan.chunk_m), s) for s in seeds]
     z, psi_0 = (tf.concat(parts, 0)[: plan.group] for parts in list(zip(*drawn, strict=True))[:2])
     psi_seed = tf.random.fold_in(seed, -1)
     psi = [
@@ -66,15 +72,15 @@ def of_a_group(lg, method, plan, x, seed):
         )
         for j in range(plan.k_chunks)
     ]
-    sample = sampling.LatentSample(z, psi_0, tf.concat(psi, 0)[: plan.K])
+    sample = LatentSample(z, psi_0, tf.concat(psi, 0)[: plan.K])
     if plan.L > 1:
-        rho = sampling.rho(lg.model.prior, method, z)
+        rho = priors.hierarchical(lg.model.prior).rho(method, z)
         zeta = [
             rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
             for j in range(plan.l_chunks)
         ]
         sample = sample._replace(zeta=tf.concat(zeta, 0)[: plan.L])
-    return sampling.log_densities(lg.model, method, x, sample)
+    return densities_lib.log_densities(lg.model, method, x, sample)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +178,7 @@ def test_it_approaches_the_exact_evidence_from_below(method, seed):
         K = K if METHODS[method].hierarchical else 0
         if METHODS[method].shared == "K":
             K *= min(M, 10)  # for all M z together
-        plan = plans.make(METHODS[method], M, K, rows=40_000)
+        plan = plans.make(METHODS[method], Counts(K=K, M=M), rows=40000)
         score = log_likelihood.make_scorer(lg.model, METHODS[method], plan)
         values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(8)])
         gaps.append(np.mean(lg.log_evidence(x) - values))
@@ -182,7 +188,7 @@ def test_it_approaches_the_exact_evidence_from_below(method, seed):
 
 @pytest.mark.parametrize(("M", "K"), [(1, 0), (1, 50), (100, 20), (5000, 100), (7, 40_000)])
 def test_a_chunk_never_exceeds_its_rows(M, K):
-    plan = plans.make(METHODS["diwhvi"], M, K)
+    plan = plans.make(METHODS["diwhvi"], Counts(K=K, M=M))
     assert plan.images * plan.chunk_m * (plan.chunk_k + 1) <= 2 * plans.ROWS
     assert plan.m_chunks * plan.chunk_m >= M > (plan.m_chunks - 1) * plan.chunk_m
     assert plan.k_chunks * plan.chunk_k >= K
@@ -193,13 +199,13 @@ def test_a_chunk_never_exceeds_its_rows(M, K):
 @pytest.mark.parametrize("limits", [{}, dict(rows=163, pairs=10_485, max_images=1)])
 def test_a_tile_never_exceeds_its_pairs(name, M, K, limits):
     row = METHODS[name]
-    plan = plans.make(row, M, K, **limits)
+    plan = plans.make(row, Counts(K=K, M=M), **limits)
     most = limits.get("pairs", plans.PAIRS)
     assert plan.images * plan.group * max(plan.chunk_k, plan.tile) <= most
     assert plan.groups * plan.group >= M > (plan.groups - 1) * plan.group
     assert plan.k_chunks * plan.chunk_k >= plan.K
     at_once = plans.most_at_once(row, K)
-    assert at_once * sampling.psi_per_z(row, K, at_once) <= plans.PAIRS
+    assert at_once * row.psi_per_z(Counts(K=K, M=at_once)) <= plans.PAIRS
 
 
 def test_a_mixture_with_xla_is_the_mixture_without(seed):
@@ -207,7 +213,7 @@ def test_a_mixture_with_xla_is_the_mixture_without(seed):
     lg = LinearGaussian(tau_shift=0.5)
     x = tf.repeat(tf.constant(lg.observations(1)), 2_000, axis=0)
     row = METHODS["diwhvi-mixture"]._replace(mixture_size=4)
-    plan = plans.make(row, 10, 6, rows=8)
+    plan = plans.make(row, Counts(K=6, M=10), rows=8)
     scores = [
         log_likelihood.make_scorer(lg.model, row, plan, jit)(x, tf.constant([seed, 1]))
         for jit in (False, True)

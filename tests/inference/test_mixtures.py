@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.bounds import jackknife
-from hvi_tf.inference import draw_scores, plans, sampling
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import densities as densities_lib
+from hvi_tf.inference import group_scores, plans, sampling
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.inference.mixtures import mixture
+from hvi_tf.inference.model import Model
 from tests.oracles.analytic import LinearGaussian, normal, standard_normal
 
 Z = tf.constant([[[-3.0]], [[0.0]], [[4.0]]], tf.float64)  # [M, B, 1]
@@ -56,7 +58,7 @@ X = tf.constant(LG.observations(4))
 
 def densities(name, K, M, seed, **of_row):
     row = METHODS[name]._replace(**of_row)
-    sample = sampling.draw(LG.model, row, X, K=K, M=M, seed=tf.constant([seed, 1]))
+    sample = sampling.draw(LG.model, row, X, Counts(K=K, M=M), tf.constant([seed, 1]))
     return sample, row
 
 
@@ -64,22 +66,26 @@ def test_the_order_of_the_z_does_not_matter(seed):
     sample, row = densities("diwhvi-mixture", 6, 5, seed)
     order = np.random.default_rng(0).permutation(5)
     other = sample._replace(z=tf.gather(sample.z, order), psi_0=tf.gather(sample.psi_0, order))
-    one, two = (bounds.bound(sampling.log_densities(LG.model, row, X, s)) for s in (sample, other))
+    one, two = (
+        bounds.bound(densities_lib.log_densities(LG.model, row, X, s)) for s in (sample, other)
+    )
     np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
 def test_with_one_z_it_is_iwhvi(seed):
     sample, row = densities("diwhvi-mixture", 6, 1, seed)
-    found = bounds.bound(sampling.log_densities(LG.model, row, X, sample))
-    expected = bounds.bound(sampling.log_densities(LG.model, METHODS["iwhvi"], X, sample))
+    found = bounds.bound(densities_lib.log_densities(LG.model, row, X, sample))
+    expected = bounds.bound(densities_lib.log_densities(LG.model, METHODS["iwhvi"], X, sample))
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_where_tau_is_the_mixing_it_is_equicomp(seed):
     model = LG.model._replace(tau=lambda z, x: normal(0.0 * z, tf.ones_like(z)))
     sample, row = densities("diwhvi-mixture", 6, 5, seed)
-    found = bounds.bound(sampling.log_densities(model, row, X, sample))
-    expected = bounds.bound(sampling.log_densities(LG.model, METHODS["sivi-equicomp"], X, sample))
+    found = bounds.bound(densities_lib.log_densities(model, row, X, sample))
+    expected = bounds.bound(
+        densities_lib.log_densities(LG.model, METHODS["sivi-equicomp"], X, sample)
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -88,8 +94,8 @@ def test_exp_of_minus_u_is_unbiased_for_the_reciprocal_of_q(share, seed):
     """Theorem A.1 for each z by itself; seen to fail for stratified draws."""
     x = tf.repeat(X[:1], 20_000, axis=0)
     row = METHODS["diwhvi-mixture"]._replace(defensive=share)
-    sample = sampling.draw(LG.model, row, x, K=3, M=4, seed=tf.constant([seed, 2]))
-    beta = bounds.inner_log_ratios(sampling.log_densities(LG.model, row, x, sample))
+    sample = sampling.draw(LG.model, row, x, Counts(K=3, M=4), tf.constant([seed, 2]))
+    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, row, x, sample))
     ratio = LG.log_q_z(sample.z.numpy(), x.numpy()) - bounds.log_marginal_upper(beta).numpy()
     product = np.exp(ratio)  # [M, B]; the M of an observation are dependent
     error = product.mean(axis=0).std() / np.sqrt(product.shape[1])
@@ -101,8 +107,8 @@ def test_the_jackknife_takes_psi_that_all_z_share(seed):
     """Its first order is closer to log q(z|x) than U is."""
     x = tf.repeat(X[:1], 4_000, axis=0)
     row = METHODS["diwhvi-mixture"]
-    sample = sampling.draw(LG.model, row, x, K=8, M=4, seed=tf.constant([seed, 3]))
-    beta = bounds.inner_log_ratios(sampling.log_densities(LG.model, row, x, sample))
+    sample = sampling.draw(LG.model, row, x, Counts(K=8, M=4), tf.constant([seed, 3]))
+    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, row, x, sample))
     exact = LG.log_q_z(sample.z.numpy(), x.numpy())
     gap, corrected = (
         np.mean(u.numpy() - exact)
@@ -137,7 +143,7 @@ def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
         draws["z"].append(z.numpy())
         return Zero(z)
 
-    model = sampling.Model(
+    model = Model(
         prior=Zero(),
         likelihood=likelihood,
         conditional=conditional,
@@ -145,9 +151,11 @@ def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
         tau=lambda z, x: normal(z, tf.fill(tf.shape(z), np.float32(1.5 * scale))),
     )
     row = METHODS["diwhvi-mixture"]._replace(mixture_size=0)
-    plan = plans.make(row, M, K)
+    plan = plans.make(row, Counts(K=K, M=M))
     first = tf.constant(0)
-    scores = draw_scores.of_group(model, row, plan, tf.zeros([1, 1]), tf.constant([seed, 1]), first)
+    scores = group_scores.score_group(
+        model, row, plan, tf.zeros([1, 1]), tf.constant([seed, 1]), first
+    )
     z = np.concatenate(draws["z"])[:M, 0].astype(np.float64)
     calls = [psi.reshape(-1, dims).astype(np.float64) for psi in draws["psi"]]
     psi_0 = calls[0]  # of the first chunk of z

@@ -8,14 +8,15 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 from hvi_tf import bounds
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 
 def draw_and_score(lg, method, x, K, M, seed):
-    sample = sampling.draw(lg.model, METHODS[method], x, K=K, M=M, seed=tf.constant(seed))
-    return sample, sampling.log_densities(lg.model, METHODS[method], x, sample)
+    sample = sampling.draw(lg.model, METHODS[method], x, Counts(K=K, M=M), tf.constant(seed))
+    return sample, densities_lib.log_densities(lg.model, METHODS[method], x, sample)
 
 
 @pytest.mark.parametrize("K", [0, 1, 5])
@@ -127,17 +128,17 @@ X = EXPLICIT.observations(4)
 
 
 def bound_of(method, K, M, L=1, lg=EXPLICIT):
-    sample = sampling.draw(lg.model, METHODS[method], X, K=K, M=M, L=L, seed=tf.constant([7, 8]))
-    d = sampling.log_densities(lg.model, METHODS[method], X, sample)
+    sample = sampling.draw(lg.model, METHODS[method], X, Counts(K=K, M=M, L=L), tf.constant([7, 8]))
+    d = densities_lib.log_densities(lg.model, METHODS[method], X, sample)
     return bounds.bound(d).numpy()
 
 
 def rescored(method, parent, K, M, L=1, lg=EXPLICIT, **callables):
     """A row's bound, and its parent's with other callables on the very draw of the row."""
-    sample = sampling.draw(lg.model, METHODS[method], X, K=K, M=M, L=L, seed=tf.constant([7, 8]))
+    sample = sampling.draw(lg.model, METHODS[method], X, Counts(K=K, M=M, L=L), tf.constant([7, 8]))
     model = lg.model._replace(**callables)
     return tuple(
-        bounds.bound(sampling.log_densities(m, METHODS[name], X, sample)).numpy()
+        bounds.bound(densities_lib.log_densities(m, METHODS[name], X, sample)).numpy()
         for m, name in ((lg.model, method), (model, parent))
     )
 
@@ -153,7 +154,7 @@ def mixing_as_rho(z):
 def joint_by_hand():
     """Log p(x|z) + log p(z,psi_0) - log q(z,psi_0|x)."""
     lg = HIERARCHICAL
-    sample = sampling.draw(lg.model, METHODS["joint"], X, K=0, M=1, seed=tf.constant([7, 8]))
+    sample = sampling.draw(lg.model, METHODS["joint"], X, Counts(), tf.constant([7, 8]))
     z, psi_0 = sample.z, sample.psi_0
     log_p = lg.likelihood(z).log_prob(X) + lg.prior.conditional(psi_0).log_prob(z)
     log_p += lg.prior.mixing.log_prob(psi_0)
@@ -170,10 +171,10 @@ def prior_in_two_ways(L):
         )
     )
     sample = sampling.draw(
-        hierarchical.model, METHODS["diwhvi"], X, K=3, M=2, L=L, seed=tf.constant([7, 8])
+        hierarchical.model, METHODS["diwhvi"], X, Counts(K=3, M=2, L=L), tf.constant([7, 8])
     )
     return tuple(
-        bounds.bound(sampling.log_densities(m, METHODS["diwhvi"], X, s)).numpy()
+        bounds.bound(densities_lib.log_densities(m, METHODS["diwhvi"], X, s)).numpy()
         for m, s in ((explicit, sample._replace(zeta=None)), (hierarchical.model, sample))
     )
 
@@ -182,8 +183,8 @@ def elbo_of_an_ignored_psi():
     lg = LinearGaussian(**SAME)
     lg.C = np.zeros_like(lg.C)
     model = lg.model._replace(tau=mixing_as_tau)
-    sample = sampling.draw(model, METHODS["iwhvi"], X, K=5, M=1, seed=tf.constant([7, 8]))
-    d = sampling.log_densities(model, METHODS["iwhvi"], X, sample)
+    sample = sampling.draw(model, METHODS["iwhvi"], X, Counts(K=5), tf.constant([7, 8]))
+    d = densities_lib.log_densities(model, METHODS["iwhvi"], X, sample)
     explicit = lg.conditional(None, X).log_prob(sample.z)
     elbo = lg.likelihood(sample.z).log_prob(X) + lg.prior.log_prob(sample.z) - explicit
     return bounds.bound(d).numpy(), elbo[0].numpy()

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.inference import subsampling
+from hvi_tf.inference.methods import Counts
 from tests.inference.test_gradients import assert_unbiased, replicate_gradients
 
 CASES = [
@@ -40,11 +41,11 @@ def test_the_mean_of_every_gradient_stays(method, estimator, case, count, seed):
 
 def test_where_there_are_no_more_all_are_kept_once():
     d = bounds.LogDensities(tf.zeros([5, 2]), *[tf.zeros([n, 5, 2]) for n in (1, 4, 4, 4)])
-    kept = subsampling.keep(d, 3, 5, 3, tf.constant([0, 1]))  # all 3 of K, and 3 of 5 of M
+    kept = subsampling.keep(d, Counts(3, 5), 3, tf.constant([0, 1]))  # all 3 of K, and 3 of 5 of M
     np.testing.assert_array_equal(kept.k[:, 0, 0], [0, 1, 2])
     assert (kept.k.shape, kept.k_weight) == ((3, 3, 2), 1.0)
     np.testing.assert_allclose(kept.m_weight, 5 / 3)
-    kept = subsampling.keep(d, 3, 5, 5, tf.constant([0, 1]))
+    kept = subsampling.keep(d, Counts(3, 5), 5, tf.constant([0, 1]))
     assert (kept.m, kept.m_weight, kept.k_weight) == (None, 1.0, 1.0)
 
 
@@ -66,7 +67,7 @@ def test_terms_of_no_weight_are_no_danger():
     log_q_z = tf.constant([[[0.0]], [[-1e4]], [[3.0]], [[-1e4]]])
     zeros = tf.zeros_like(log_q_z)
     d = bounds.LogDensities(tf.zeros([1, 1]), tf.zeros([1, 1, 1]), log_q_z, zeros, zeros)
-    kept = subsampling.keep(d, 3, 1, 2, tf.constant([0, 1]))
+    kept = subsampling.keep(d, Counts(3, 1), 2, tf.constant([0, 1]))
     np.testing.assert_array_equal(kept.k[:, 0, 0], [1, 1])
     gradient = bounds.LogDensities(*(tf.ones_like(value) for value in d))
     np.testing.assert_allclose(kept.upstream(gradient).log_q_z[:, 0, 0], [1.0, 0.5, 0.5])

@@ -12,7 +12,7 @@ import hvi_tf as hvi
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, jackknife
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from tests.oracles.analytic import normal
 
 X = tf.constant([[0.8, 0.7], [0.3, -0.2]], tf.float64)
@@ -93,9 +93,14 @@ class Case:
 def value_and_gradients(case, model, name, estimator, backward_samples=0, **warmups):
     row = METHODS[name]
     objective, found = gradients.value_and_gradients(
-        *(model, row, X, case.groups),
-        **dict(K=3 if row.hierarchical else 0, M=6, L=2 if case.hierarchical_prior else 1),
-        **dict(seed=tf.constant([1, 2]), estimator=estimator, backward_samples=backward_samples),
+        model,
+        row,
+        X,
+        case.groups,
+        Counts(K=3 if row.hierarchical else 0, M=6, L=2 if case.hierarchical_prior else 1),
+        tf.constant([1, 2]),
+        estimator=estimator,
+        backward_samples=backward_samples,
         **warmups,
     )
     ascents = [g for group in found for g in group if g is not None]

@@ -14,14 +14,14 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.inference import gradients, methods, svi, svi_gradients
 from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.gradients import ParameterGroups
-from hvi_tf.inference.hierarchy import Hierarchy
+from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.model import Hierarchy, LocalModel, ParameterGroups
 from hvi_tf.inference.subsampling import systematic_resampling
-from hvi_tf.inference.svi import SVI, LocalModel
+from hvi_tf.inference.svi import SVI
 from tests.oracles.analytic import Refinable, normal, standard_normal
 
-EXPLICIT = methods.row("bsvi")
-HIERARCHICAL = methods.row("bsvi", "hierarchical")
+EXPLICIT = methods.look_up("bsvi")
+HIERARCHICAL = methods.look_up("bsvi", "hierarchical")
 X = Refinable().observations(3)
 REPLICATES = 2_000
 
@@ -389,7 +389,7 @@ def test_phi_and_rho_have_the_gradient_of_the_elbo_at_lambda_0(hierarchical_prio
 
     built = first(model.x)._replace(conditional=lambda psi, x: first(x).conditional(psi, x))
     _, elbo = gradients.value_and_gradients(
-        built, EXPLICIT, model.x, model.variables, K=0, M=1, L=2, seed=tf.random.fold_in(seed, 0)
+        built, EXPLICIT, model.x, model.variables, Counts(L=2), tf.random.fold_in(seed, 0)
     )
     for group in ("phi", "rho"):
         for mine, theirs in zip(getattr(ascent, group), getattr(elbo, group), strict=True):

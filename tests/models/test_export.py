@@ -12,7 +12,9 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.export import SIGNATURES, export
 from hvi_tf.models.vae import make_vae
 
@@ -56,8 +58,8 @@ def test_round_trip_in_a_fresh_process(bound, tmp_path):
     np.testing.assert_allclose(loaded["z"], z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loaded["mean"], model.decode(z), rtol=1e-5, atol=1e-6)
     assert loaded["sample"] == [2, 12]
-    draw = sampling.draw(model.callables, model.method, X, K=3, M=7, seed=seed)
-    densities = sampling.log_densities(model.callables, model.method, X, draw)
+    draw = sampling.draw(model.callables, model.method, X, Counts(K=3, M=7), seed)
+    densities = densities_lib.log_densities(model.callables, model.method, X, draw)
     expected = bounds.outer_log_weights(densities)
     assert np.shape(loaded["log_weights"]) == (7, 5)
     np.testing.assert_allclose(loaded["log_weights"], expected, rtol=1e-4)

@@ -9,7 +9,7 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods, sampling, svi
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.models import likelihoods, observations
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.steps import StepRunner
@@ -60,7 +60,7 @@ CASES += [dict(bound="diwhvi", tau_gate_bias=-2.0, gradient=g) for g in ("dreg",
 @pytest.mark.parametrize("values", CASES, ids=lambda v: "-".join(map(str, v.values())))
 def test_every_variable_gets_a_finite_nonzero_gradient(values):
     sizes = {}
-    if methods.row(values["bound"], values.get("posterior", "gaussian")).K.free:
+    if methods.look_up(values["bound"], values.get("posterior", "gaussian")).K.free:
         sizes["K"] = 4
     if METHODS[values["bound"]].refines:
         sizes["svi_steps"] = 2
@@ -340,13 +340,13 @@ def test_every_posterior_starts_at_the_encoders_own():
         model, seed = small_vae("bsvi", **values), tf.constant([1, 2])
         local = model.localize(X)
         draws = [
-            sampling.draw(m, model.method, X, K=2, M=1, seed=seed)
+            sampling.draw(m, model.method, X, Counts(K=2), seed)
             for m in (model.callables, local.at(local.start))
         ]
         np.testing.assert_array_equal(draws[0].z, draws[1].z)
         if "posterior" not in values or values["posterior"] == "hierarchical":
             shift = tf.concat([tf.fill([6, 3], 0.5), tf.zeros([6, 3])], axis=-1)
-            moved = sampling.draw(local.at(shift), model.method, X, K=2, M=1, seed=seed)
+            moved = sampling.draw(local.at(shift), model.method, X, Counts(K=2), seed)
             np.testing.assert_allclose(moved.z, draws[0].z + 0.5, rtol=1e-5, atol=1e-6)
             if moved.psi is not None:  # tau is asked about the z that would have been
                 np.testing.assert_allclose(moved.psi, draws[0].psi, rtol=1e-4, atol=1e-5)

@@ -17,10 +17,7 @@ import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf.inference import sampling
-from hvi_tf.inference.hierarchy import Hierarchy
-from hvi_tf.inference.sampling import LatentSample
-from hvi_tf.inference.svi import LocalModel
+from hvi_tf.inference.model import Hierarchy, LatentSample, LocalModel, Model
 
 
 def normal(loc, scale):
@@ -100,7 +97,7 @@ class LinearGaussian:
 
     @property
     def model(self):
-        return sampling.Model(self.prior, self.likelihood, self.conditional, self.mixing, self.tau)
+        return Model(self.prior, self.likelihood, self.conditional, self.mixing, self.tau)
 
     def log_evidence(self, x):
         """Log p(x), exactly."""
@@ -265,7 +262,7 @@ class Discrete:
             )
         else:
             prior = one_hot(self.p_z)
-        return sampling.Model(
+        return Model(
             prior,
             likelihood=lambda z: _Constant(tf.linalg.matvec(z, tf.math.log(self.likelihood_of))),
             conditional=lambda psi, x: (
@@ -296,11 +293,11 @@ class Discrete:
     def outcomes(self, method, K, M, L=1):
         """Every possible draw of a row as one batch `[B]`, and its probability `[B]`."""
         psi, z, zeta = len(self.q_psi), self.q_z.shape[1], len(self.p_zeta)
-        L = L if self.hierarchical_prior and method.zeta != "psi_0" else 0
+        L = L if self.hierarchical_prior and not method.zeta_is_psi_0 else 0
         own_psi, shared_psi = (
-            (K, 0) if method.shared == "no" else (0, M * K if method.shared == "MK" else K)
+            (K, 0) if not method.shares_psi else (0, M * K if method.shared == "MK" else K)
         )
-        own_zeta, shared_zeta = (0, L) if method.zeta == "rho mixture" else (L, 0)
+        own_zeta, shared_zeta = (0, L) if method.shares_zeta else (L, 0)
         one_z = list(
             itertools.product(
                 *(range(psi), range(z), *[range(psi)] * own_psi, *[range(zeta)] * own_zeta)
@@ -341,7 +338,7 @@ class Discrete:
             psi=tf.constant(psi_k),
             zeta=tf.constant(zetas) if L else None,
         )
-        if method.zeta == "psi_0":
+        if method.zeta_is_psi_0:
             sample = sample._replace(zeta=sample.psi_0[tf.newaxis])
         if not method.hierarchical:  # the outcomes of psi_0 add up to those of q(z)
             sample = sample._replace(psi_0=None, psi=None)
@@ -350,13 +347,13 @@ class Discrete:
     def _mixtures(self, method, z):
         """The probabilities of a shared psi and of a shared zeta, given all z."""
         of_psi = self.q_psi
-        if method.inverse == "tau mixture":
+        if method.mixes:
             own = np.mean(self.tau_table[z], axis=0)
             of_psi = (1.0 - method.defensive) * own + method.defensive * self.q_psi
         return of_psi, np.mean(self.rho_table[z], axis=0)
 
     def _probability(self, method, K, psi_0, z, *rest):
-        inverse = self.tau_table[z] if method.inverse == "tau" else self.q_psi
+        inverse = self.tau_table[z] if method.has_own_tau else self.q_psi
         outer = self.rho_table[z] if method.zeta == "rho" else self.p_zeta
         result = self.q_psi[psi_0] * self.q_z[psi_0, z]
         result *= np.prod([inverse[k] for k in rest[:K]])

@@ -13,8 +13,10 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.gradients import FreeBits
+from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.objective import FreeBits
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
 from hvi_tf.runtime.startup import StartUp
@@ -91,8 +93,8 @@ def test_averages_are_validated_scored_and_exported(tmp_path):
     loaded = tf.saved_model.load(str(workdir.saved_model))
     counts = dict(M=tf.constant(7), K=tf.constant(3), seed=tf.constant([3, 4]))
     weights = loaded.signatures["log_weights"](x=X, **counts)["log_weights"]
-    draw = sampling.draw(run.model.callables, run.model.method, X, K=3, M=7, seed=counts["seed"])
-    densities = sampling.log_densities(run.model.callables, run.model.method, X, draw)
+    draw = sampling.draw(run.model.callables, run.model.method, X, Counts(K=3, M=7), counts["seed"])
+    densities = densities_lib.log_densities(run.model.callables, run.model.method, X, draw)
     expected = bounds.outer_log_weights(densities)
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-4)
 
@@ -166,8 +168,14 @@ def test_a_term_is_free_below_the_free_bits_and_whole_above(kind):
 
     def step(free, **weights):
         objective, ascent = gradients.value_and_gradients(
-            *(model.prepare, model.method, X, model.parameter_groups),
-            **dict(K=2, M=1, seed=tf.constant([1, 2]), free_bits=free, **weights),
+            model.prepare,
+            model.method,
+            X,
+            model.parameter_groups,
+            Counts(K=2),
+            tf.constant([1, 2]),
+            free_bits=free,
+            **weights,
         )
         return objective, [g.numpy() for group in ascent for g in group]
 

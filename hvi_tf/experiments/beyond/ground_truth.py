@@ -30,7 +30,7 @@ from hvi_tf.experiments.iwhvi import explicit_encoder, reference_model
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans
 from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.runs import Run
@@ -141,7 +141,7 @@ def _scorer(run: Run, context: Context, s: Settings) -> Score:
 
     def by_row(model: VAE, name: str, K: int) -> Score:
         rows = max(1, plans.ROWS // images)
-        plan = plans.make(METHODS[name], budget, K, rows=rows, max_images=1)
+        plan = plans.make(METHODS[name], Counts(K=K, M=budget), rows=rows, max_images=1)
         score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
         return lambda x, seed: score(x, seed).log_likelihood
 

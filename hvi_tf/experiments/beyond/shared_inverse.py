@@ -27,7 +27,7 @@ from hvi_tf.experiments.harness.rows import (
 from hvi_tf.experiments.iwhvi import likelihood_table
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.training.runs import Run
 
 MODELS = ("IWHVI", "HVM", "SIVI")
@@ -151,7 +151,7 @@ def _scores(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[_S
         if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
             continue  # then it is the same as the mixture
         for K in s[counts]:
-            plan = plans.make(method, s["M"], K)
+            plan = plans.make(method, Counts(K=K, M=s["M"]))
             score = log_likelihood.make_scorer(run.model.callables, method, plan)
             job = Job(
                 title=f"{label} M={s['M']} K={K}",

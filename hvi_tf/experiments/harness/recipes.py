@@ -46,7 +46,7 @@ def long(flagfile: str, *, epochs: int, **changes: Any) -> Settings:
 def fitting(settings: Settings) -> Settings:
     """The settings that their own method has a use for, with its own form of DReG."""
     posterior = settings.get("posterior", "gaussian")
-    row = methods.row(settings["bound"], posterior)
+    row = methods.look_up(settings["bound"], posterior)
     found = {n: v for n, v in settings.items() if n != "K" or row.K.free}
     if not row.K.free:
         found.pop("K_schedule", None)

@@ -24,7 +24,7 @@ from hvi_tf.experiments.harness.rows import (
 from hvi_tf.experiments.iwhvi import reference_model
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference import plans
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.training.runs import Run
 
 # Label -> row of the table.
@@ -94,7 +94,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job:
     """The scoring of images by a row of the table, whose scores are kept as they come."""
     M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
-    plan = plans.make(method, M, K)
+    plan = plans.make(method, Counts(K=K, M=M))
     score = log_likelihood.make_scorer(run.model.callables, method, plan)
     return Job(
         title=f"{name} M={M} K={K}",

@@ -23,9 +23,8 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import signal_to_noise
-from hvi_tf.inference.gradients import ParameterGroups
 from hvi_tf.inference.methods import METHODS
-from hvi_tf.inference.sampling import Model
+from hvi_tf.inference.model import Model, ParameterGroups
 
 # Label in the figure -> (what is bounded, the estimator).
 ESTIMATORS = {

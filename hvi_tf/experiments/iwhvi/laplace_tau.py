@@ -11,8 +11,9 @@ import tensorflow as tf
 from hvi_tf import bounds, seeds
 from hvi_tf.examples.laplace import entropy_model
 from hvi_tf.experiments.harness.experiment import Settings
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.storage import files
 
 # tau is trained with this K and estimator; the paper names neither.
@@ -60,9 +61,8 @@ class Trainer:
                 METHODS["iwhvi"],
                 tf.zeros([BATCH_SIZE, 1]),
                 self._variables,
-                K=TRAINING_K,
-                M=1,
-                seed=tf.random.fold_in(seed, step),
+                Counts(K=TRAINING_K),
+                tf.random.fold_in(seed, step),
                 estimator=ESTIMATOR,
             )
             self._optimizer.apply([-g for g in ascent.eta], list(self._variables.eta))
@@ -73,8 +73,8 @@ class Trainer:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """(beta `[K+1, draws]`, the exact log q(z) `[draws]`) for fresh draws of z."""
         x = tf.zeros([draws, 1])
-        sample = sampling.draw(self._model, METHODS[method], x, K=K, M=1, seed=seed)
-        densities = sampling.log_densities(self._model, METHODS[method], x, sample)
+        sample = sampling.draw(self._model, METHODS[method], x, Counts(K=K), seed)
+        densities = densities_lib.log_densities(self._model, METHODS[method], x, sample)
         log_q = -tf.reduce_sum(tf.abs(sample.z[0]), axis=-1) - self._dim * math.log(2.0)
         return bounds.inner_log_ratios(densities)[:, 0], log_q
 

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from hvi_tf.errors import UserError
 from hvi_tf.inference import gradients
-from hvi_tf.inference.gradients import ParameterGroups
-from hvi_tf.inference.methods import Method
-from hvi_tf.inference.sampling import Model
+from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.model import Model, ParameterGroups
+from hvi_tf.inference.objective import record
 
 
 class Ratios(NamedTuple):
@@ -103,9 +103,15 @@ def make_moments(
     def flat_gradients(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         found = []
         for count in backward_samples:
-            tape, objective = gradients.record(
-                *(model, method, x, variables),
-                **dict(K=K, M=M, seed=seed, backward_samples=count, estimators=estimators),
+            tape, objective = record(
+                model,
+                method,
+                x,
+                variables,
+                Counts(K=K, M=M),
+                seed,
+                backward_samples=count,
+                estimators=estimators,
             )
             for name in estimators:
                 ascent = getattr(gradients.ESTIMATORS[name](tape, objective, variables), group)

@@ -1,39 +1,18 @@
-"""Hierarchical distributions of z and the bounds that sandwich what they cannot tell.
+"""Bounds from both sides on log-densities, KL divergences and mutual information.
 
-q(z) = int q(z|psi) q(psi) dpsi has no closed-form density; an inverse model tau(psi|z)
+q(z) = int q(z|psi) q(psi) dpsi has no closed-form density. An inverse model tau(psi|z)
 bounds its logarithm from both sides, and with it KL divergences and the mutual
-information of z and psi. Every function returns one value per draw of z; a bound is
-their mean, whose standard error the draws tell.
+information of z and psi. Every function returns one value per draw of z. The bound is
+the mean of these values; their spread gives its standard error.
 """
 
-import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
-import tensorflow_probability as tfp
-from tensorflow_probability import distributions as tfd
 
 from hvi_tf import arguments, bounds
-
-Posterior = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-class Hierarchy(NamedTuple):
-    """q(z) = int q(z|psi) q(psi) dpsi with an inverse model tau(psi|z).
-
-    As a prior p(z), psi is called zeta and the inverse rho.
-
-    Attributes:
-        mixing: q(psi), batch shape `[]` or `[B]`.
-        conditional: psi `[..., Dpsi]` -> q(z|psi), batch shape `[...]`.
-        inverse: z `[..., Dz]` -> tau(psi|z), batch shape `[...]`. The bounds hold for any;
-            they are exact for the true q(psi|z). None where no bound needs it.
-    """
-
-    mixing: tfd.Distribution
-    conditional: Callable[[tf.Tensor], tfd.Distribution]
-    inverse: Callable[[tf.Tensor], tfd.Distribution] | None = None
+from hvi_tf.inference.hmc import Posterior
+from hvi_tf.inference.model import DistributionLike, Hierarchy
 
 
 class Sandwich(NamedTuple):
@@ -43,33 +22,7 @@ class Sandwich(NamedTuple):
     upper: tf.Tensor
 
 
-def sample(q: Hierarchy, n: int | tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Draws (z, psi_0) ~ q(z,psi), each `[n, ...]`: psi_0 is an exact draw from q(psi|z)."""
-    psi_seed, z_seed = tf.unstack(tf.random.split(seed, 2))
-    psi_0 = q.mixing.sample(n, seed=psi_seed)
-    return q.conditional(psi_0).sample(seed=z_seed), psi_0
-
-
-def inverse(q: Hierarchy, z: tf.Tensor) -> tfd.Distribution:
-    """tau(psi|z).
-
-    Raises:
-        ValueError: if the hierarchy has none.
-    """
-    if q.inverse is None:
-        raise ValueError("inverse=None: this bound needs an inverse model tau(psi|z)")
-    return q.inverse(z)
-
-
-def _check_distributions(**distributions: Any) -> None:
-    for name, given in distributions.items():
-        if not (isinstance(given, Hierarchy) or hasattr(given, "log_prob")):
-            raise TypeError(
-                f"{name}={arguments.shown(given)}: must be a distribution or an hvi.Hierarchy"
-            )
-
-
-def _score(name: str, distribution: tfd.Distribution, z: tf.Tensor, lead: tf.Tensor) -> tf.Tensor:
+def _score(name: str, distribution: DistributionLike, z: tf.Tensor, lead: tf.Tensor) -> tf.Tensor:
     """log_prob(z), which must have the shape of `lead` without its event axis.
 
     Raises:
@@ -95,7 +48,7 @@ def log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
     """Log q(z,psi) - log tau(psi|z) for psi `[K, ..., Dpsi]` and z `[..., Dz]`: `[K, ...]`."""
     joint = _score("conditional(psi)", q.conditional(psi), z, psi)
     joint += _score("mixing", q.mixing, psi, psi)
-    return joint - _score("inverse(z)", inverse(q, z), psi, psi)
+    return joint - _score("inverse(z)", q.inverse_at(z), psi, psi)
 
 
 def _checked_log_ratios(q: Hierarchy, z: tf.Tensor, psi: tf.Tensor) -> tf.Tensor:
@@ -140,7 +93,7 @@ def _propose(
     q: Hierarchy, z: tf.Tensor, psi_0: tf.Tensor, K: int | tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
     """K draws from tau, of the shape of psi_0 each."""
-    psi = inverse(q, z).sample(K, seed=seed)
+    psi = q.inverse_at(z).sample(K, seed=seed)
     if psi.shape[1:].rank != psi_0.shape.rank or not psi.shape[1:].is_compatible_with(psi_0.shape):
         raise ValueError(
             f"inverse(z): draws of shape {tuple(psi.shape[1:])} for each of K, but mixing drew psi "
@@ -168,13 +121,69 @@ def log_density_lower(
     """
     K = arguments.count_or_tensor("K", K, lowest=1)
     seed = arguments.stateless_seed(seed)
-    psi = inverse(q, z).sample(K, seed=seed)
+    psi = q.inverse_at(z).sample(K, seed=seed)
     return bounds.log_marginal_lower(_checked_log_ratios(q, z, psi))
 
 
+class _Explicit(NamedTuple):
+    """A distribution whose log-density is known: both bounds are the density."""
+
+    name: str
+    distribution: DistributionLike
+
+    def draw(self, n: int | tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, None]:
+        return self.distribution.sample(n, seed=seed), None
+
+    def draw_psi_0(self, z: tf.Tensor, posterior: Posterior | None, seed: tf.Tensor) -> None:
+        del z, posterior, seed
+
+    def log_upper(
+        self, z: tf.Tensor, psi_0: tf.Tensor | None, K: int | tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        del psi_0, K, seed
+        return _score(self.name, self.distribution, z, z)
+
+    def log_lower(self, z: tf.Tensor, K: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        del K, seed
+        return _score(self.name, self.distribution, z, z)
+
+
+class _Hierarchical(NamedTuple):
+    """A hierarchy, whose log-density is bounded from both sides."""
+
+    hierarchy: Hierarchy
+
+    def draw(self, n: int | tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.hierarchy.sample(n, seed)
+
+    def draw_psi_0(self, z: tf.Tensor, posterior: Posterior | None, seed: tf.Tensor) -> tf.Tensor:
+        if not callable(posterior):
+            raise ValueError(
+                f"posterior={arguments.shown(posterior)}: a hierarchical p needs draws from "
+                "p(zeta|z); pass a function (z, seed) -> zeta, such as hmc_posterior(p)"
+            )
+        return posterior(z, seed)
+
+    def log_upper(
+        self, z: tf.Tensor, psi_0: tf.Tensor | None, K: int | tf.Tensor, seed: tf.Tensor
+    ) -> tf.Tensor:
+        return log_density_upper(self.hierarchy, z, psi_0, K=K, seed=seed)
+
+    def log_lower(self, z: tf.Tensor, K: int | tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        return log_density_lower(self.hierarchy, z, K=K, seed=seed)
+
+
+def _adapt(name: str, given: Hierarchy | DistributionLike) -> _Explicit | _Hierarchical:
+    if isinstance(given, Hierarchy):
+        return _Hierarchical(given)
+    if hasattr(given, "log_prob"):
+        return _Explicit(name, given)
+    raise TypeError(f"{name}={arguments.shown(given)}: must be a distribution or an hvi.Hierarchy")
+
+
 def kl_upper(
-    q: Hierarchy | tfd.Distribution,
-    p: Hierarchy | tfd.Distribution,
+    q: Hierarchy | DistributionLike,
+    p: Hierarchy | DistributionLike,
     *,
     n: int | tf.Tensor,
     K: int | tf.Tensor = 0,
@@ -197,26 +206,19 @@ def kl_upper(
     Raises:
         ValueError: if a count is too small, a shape is wrong or an inverse is missing.
     """
-    _check_distributions(q=q, p=p)
+    of_q, of_p = _adapt("q", q), _adapt("p", p)
     n = arguments.count_or_tensor("n", n, lowest=1)
     K = arguments.count_or_tensor("K", K, lowest=0)
     L = arguments.count_or_tensor("L", L, lowest=1)
     seed = arguments.stateless_seed(seed)
     z_seed, psi_seed, zeta_seed = tf.unstack(tf.random.split(seed, 3))
-    if isinstance(q, Hierarchy):
-        z, psi_0 = sample(q, n, z_seed)
-        log_q = log_density_upper(q, z, psi_0, K=K, seed=psi_seed)
-    else:
-        z = q.sample(n, seed=z_seed)
-        log_q = _score("q", q, z, z)
-    if isinstance(p, Hierarchy):
-        return log_q - log_density_lower(p, z, K=L, seed=zeta_seed)
-    return log_q - _score("p", p, z, z)
+    z, psi_0 = of_q.draw(n, z_seed)
+    return of_q.log_upper(z, psi_0, K, psi_seed) - of_p.log_lower(z, L, zeta_seed)
 
 
 def kl_lower(
-    q: Hierarchy | tfd.Distribution,
-    p: Hierarchy | tfd.Distribution,
+    q: Hierarchy | DistributionLike,
+    p: Hierarchy | DistributionLike,
     *,
     n: int | tf.Tensor,
     K: int | tf.Tensor = 1,
@@ -243,27 +245,16 @@ def kl_lower(
         ValueError: if p is a hierarchy and `posterior` is None, a count is too small, a
             shape is wrong or an inverse is missing.
     """
-    _check_distributions(q=q, p=p)
+    of_q, of_p = _adapt("q", q), _adapt("p", p)
     n = arguments.count_or_tensor("n", n, lowest=1)
     K = arguments.count_or_tensor("K", K, lowest=1)
     L = arguments.count_or_tensor("L", L, lowest=0)
     seed = arguments.stateless_seed(seed)
     z_seed, psi_seed, zeta_0_seed, zeta_seed = tf.unstack(tf.random.split(seed, 4))
-    if isinstance(q, Hierarchy):
-        z, _ = sample(q, n, z_seed)
-        log_q = log_density_lower(q, z, K=K, seed=psi_seed)
-    else:
-        z = q.sample(n, seed=z_seed)
-        log_q = _score("q", q, z, z)
-    if not isinstance(p, Hierarchy):
-        return log_q - _score("p", p, z, z)
-    if not callable(posterior):
-        raise ValueError(
-            f"posterior={arguments.shown(posterior)}: a hierarchical p needs draws from "
-            "p(zeta|z); pass a function (z, seed) -> zeta, such as hmc_posterior(p)"
-        )
-    zeta_0 = posterior(z, zeta_0_seed)
-    return log_q - log_density_upper(p, z, zeta_0, K=L, seed=zeta_seed)
+    z, _ = of_q.draw(n, z_seed)
+    log_q = of_q.log_lower(z, K, psi_seed)
+    zeta_0 = of_p.draw_psi_0(z, posterior, zeta_0_seed)
+    return log_q - of_p.log_upper(z, zeta_0, L, zeta_seed)
 
 
 def mutual_information(
@@ -287,7 +278,7 @@ def mutual_information(
     K = arguments.count_or_tensor("K", K, lowest=1)
     seed = arguments.stateless_seed(seed)
     draw_seed, psi_seed = tf.unstack(tf.random.split(seed, 2))
-    z, psi_0 = sample(q, n, draw_seed)
+    z, psi_0 = q.sample(n, draw_seed)
     log_q_z = _score("conditional(psi)", q.conditional(psi_0), z, z)
     psi = _propose(q, z, psi_0, K, psi_seed)
     beta = _checked_log_ratios(q, z, tf.concat([psi_0[tf.newaxis], psi], axis=0))
@@ -295,55 +286,3 @@ def mutual_information(
         lower=log_q_z - bounds.log_marginal_upper(beta),
         upper=log_q_z - bounds.log_marginal_lower(beta[1:]),
     )
-
-
-def hmc_posterior(
-    q: Hierarchy, *, num_steps: int = 300, step_size: float = 0.1, leapfrog_steps: int = 8
-) -> Posterior:
-    """Draws from q(psi|z) by Hamiltonian Monte Carlo: `posterior(z, seed) -> psi [..., Dpsi]`.
-
-    One chain per z starts at a draw from the inverse model, or from q(psi) if there is
-    none, and runs in the unconstrained space of psi; the first four fifths of the steps
-    adapt each chain's step size to the acceptance rate 0.75. The draw is exact only as
-    `num_steps` grows: double it and see whether the result moves.
-
-    Args:
-        q: the hierarchy; its mixing distribution must be continuous.
-        num_steps: steps of each chain.
-        step_size: first step size in the unconstrained space.
-        leapfrog_steps: gradient evaluations per step.
-
-    Raises:
-        ValueError: if a count is not positive, or the step size is not.
-    """
-    num_steps = arguments.count("num_steps", num_steps, lowest=1)
-    leapfrog_steps = arguments.count("leapfrog_steps", leapfrog_steps, lowest=1)
-    step_size = arguments.number(
-        "step_size", step_size, "finite and above 0", lambda size: 0 < size < math.inf
-    )
-
-    def posterior(z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        start_seed, chain_seed = tf.unstack(tf.random.split(arguments.stateless_seed(seed), 2))
-        chains = tf.shape(z)[:-1]
-        start = tfd.BatchBroadcast(q.mixing, to_shape=chains) if q.inverse is None else q.inverse(z)
-        bijector = q.mixing.experimental_default_event_space_bijector()
-        kernel: Any = tfp.mcmc.HamiltonianMonteCarlo(
-            lambda psi: q.conditional(psi).log_prob(z) + q.mixing.log_prob(psi),
-            # One step size per chain: posteriors of different z differ in scale.
-            step_size=tf.fill(tf.concat([chains, [1]], axis=0), tf.cast(step_size, z.dtype)),
-            num_leapfrog_steps=leapfrog_steps,
-        )
-        kernel = tfp.mcmc.TransformedTransitionKernel(kernel, bijector)
-        kernel = tfp.mcmc.SimpleStepSizeAdaptation(
-            kernel, num_adaptation_steps=num_steps * 4 // 5, target_accept_prob=0.75
-        )
-        return tfp.mcmc.sample_chain(
-            1,
-            start.sample(seed=start_seed),
-            kernel=kernel,
-            num_burnin_steps=num_steps - 1,
-            trace_fn=None,
-            seed=chain_seed,
-        )[0]
-
-    return posterior

@@ -1,0 +1,155 @@
+"""The objective of one step: a draw, its densities and the value, recorded on a tape."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from hvi_tf import bounds
+from hvi_tf.bounds import LogDensities
+from hvi_tf.inference import densities as densities_lib
+from hvi_tf.inference import sampling, subsampling
+from hvi_tf.inference.methods import NO_WARMUP, Counts, Method, Warmup
+from hvi_tf.inference.model import LatentSample, Model, ParameterGroups, Prepare, prepared
+from hvi_tf.inference.subsampling import Kept
+
+# Folded into the seed of a step, to draw the terms whose gradient is taken.
+_RESAMPLING = 1
+# These estimators follow the derivative of an explicit log q(z|x) at z. A distribution may
+# compute the density of its own draws from their noise, which has no such derivative.
+AT_Z = ("stl", "iwae-dreg")
+
+
+class FreeBits(NamedTuple):
+    """Nats of a batch's mean KL divergence that cost nothing (Kingma et al. 2016, eq 15).
+
+    max(KL, free) has the gradient of KL above `free` and none below. So a term is either
+    whole or left out, as decided by the mean over the batch.
+    """
+
+    inner: float = 0.0  # of KL(tau||q(psi)), by psi_1:K (psi_0 at K=0), for log q(psi|x) - log tau
+    outer: float = 0.0  # of KL(q(z|x)||p(z)), for log p(z) - U
+
+    def weights(self, densities: LogDensities, warmup: Warmup) -> Warmup:
+        """Returns the warm-up weights, each 0 where its term is free."""
+        inner, outer = (tf.convert_to_tensor(weight) for weight in warmup)
+        if self.inner:
+            log_ratios = densities.log_tau - densities.log_q_psi
+            of_tau = log_ratios[1:] if log_ratios.shape[0] > 1 else log_ratios
+            inner = inner * tf.cast(tf.reduce_mean(of_tau) > self.inner, inner.dtype)
+        if self.outer:
+            log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
+            kl_outer = tf.reduce_mean(log_q - bounds.log_mean_exp(densities.log_prior))
+            outer = outer * tf.cast(kl_outer > self.outer, outer.dtype)
+        return Warmup(inner, outer)
+
+
+NO_FREE_BITS = FreeBits()
+
+
+class Objective(NamedTuple):
+    """A scalar to be maximized and the arrays that it was computed from.
+
+    Attributes:
+        value: mean of the (possibly warmed-up) bound over the batch, nats.
+        method: the row of the table.
+        sample: the draw.
+        densities: the log-densities of the draw.
+        warmup: c_in and c_out; 0 where free bits leave a term out.
+        recorded: the log-densities on the tape: all, or those of the terms kept.
+        ascent: the gradient of `value` at `recorded`.
+        kept: which terms are on the tape; None if all.
+    """
+
+    value: tf.Tensor
+    method: Method
+    sample: LatentSample
+    densities: LogDensities
+    warmup: Warmup
+    recorded: LogDensities
+    ascent: LogDensities
+    kept: Kept | None = None
+
+    def upstream(self, gradient: LogDensities) -> LogDensities:
+        """Returns the gradient at `recorded` for a gradient at `densities`."""
+        return gradient if self.kept is None else self.kept.upstream(gradient)
+
+
+def record(
+    model: Model | Prepare,
+    method: Method,
+    x: tf.Tensor,
+    variables: ParameterGroups,
+    counts: Counts,
+    seed: tf.Tensor,
+    **options: Any,
+) -> tuple[tf.GradientTape, Objective]:
+    """Draws once on a persistent tape, from which each estimator's gradients can be read.
+
+    Args:
+        model: the callables, or a function that makes them of x.
+        method: the row of the table.
+        x: observations `[B, ...]`.
+        variables: the tape watches those that are tensors.
+        counts: numbers of draws.
+        seed: int32 `[2]`.
+        **options: as of `observe`.
+    """
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
+        return tape, observe(tape, prepared(model, x), method, x, counts, seed, **options)
+
+
+def observe(
+    tape: tf.GradientTape,
+    model: Model,
+    method: Method,
+    x: tf.Tensor,
+    counts: Counts,
+    seed: tf.Tensor,
+    *,
+    estimators: Sequence[str] = ("reparameterized",),
+    warmup: Warmup = NO_WARMUP,
+    backward_samples: int = 0,
+    free_bits: FreeBits = NO_FREE_BITS,
+) -> Objective:
+    """Draws once while `tape` records; `checked.value_and_gradients` has the arguments."""
+    sample = sampling.draw(model, method, x, counts, seed)
+    if any(name in AT_Z for name in estimators):
+        sample = sample._replace(log_q_z=None)
+    kept = None
+    if 0 < backward_samples < number_of_terms(method, counts):
+        with tape.stop_recording():
+            densities = densities_lib.log_densities(model, method, x, sample)
+            warmup = _as_weights(densities, warmup, free_bits)
+            kept = subsampling.keep(
+                densities,
+                counts._replace(K=method.psi_per_z(counts) if method.hierarchical else 0),
+                backward_samples,
+                tf.random.fold_in(seed, _RESAMPLING),
+                warmup,
+            )
+        unshared = method._replace(shared="no")
+        recorded = densities_lib.log_densities(model, unshared, x, kept.sample(sample))
+    else:
+        densities = recorded = densities_lib.log_densities(model, method, x, sample)
+        warmup = _as_weights(densities, warmup, free_bits)
+    with tape.stop_recording():
+        with tf.GradientTape() as arrays:
+            arrays.watch(densities)
+            value = tf.reduce_mean(bounds.bound(densities, *warmup))
+        ascent = arrays.gradient(value, densities)
+        ascent = ascent if kept is None else kept.upstream(ascent)
+    return Objective(value, method, sample, densities, warmup, recorded, ascent, kept)
+
+
+def number_of_terms(method: Method, counts: Counts) -> int:
+    """Returns the number of terms in the longer of the sums over k and m."""
+    per_z = method.psi_per_z(counts) if method.hierarchical else 0
+    return max(per_z, counts.M)
+
+
+def _as_weights(densities: LogDensities, warmup: Warmup, free_bits: FreeBits) -> Warmup:
+    dtype = densities.log_q_z.dtype
+    weights = Warmup(*(bounds.as_weight(weight, dtype) for weight in warmup))
+    return free_bits.weights(densities, weights)
