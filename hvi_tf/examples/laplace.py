@@ -15,7 +15,6 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf.cli import exits as command_line
 from hvi_tf.models import networks
 
 
@@ -75,11 +74,7 @@ def main(dim: int = 50, K: int = 20, steps: int = 1_000) -> None:
         print(f"{bound} upper bound, K={K}: {values.mean():.3f} +- {error:.3f} nats")
 
 
-def run(argv: list[str]) -> None:
-    """Runs `main` as a command."""
-    del argv
-    command_line.run(main, lambda: command_line.again("hvi_tf.examples.laplace"))
-
-
 if __name__ == "__main__":
-    command_line.start(run, __doc__)
+    from hvi_tf.cli import exits
+
+    exits.start(lambda _: exits.run(main, lambda: exits.again("hvi_tf.examples.laplace")), __doc__)

@@ -16,7 +16,6 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf.cli import exits as command_line
 from hvi_tf.models import networks
 
 
@@ -95,11 +94,10 @@ def main(steps: int = 2_000, M: int = 2_000) -> None:
     print(f"  {M} draws:", hvi.evidence(model, data.labels, bound="diwhvi", K=10, M=M))
 
 
-def run(argv: list[str]) -> None:
-    """Runs `main` as a command."""
-    del argv
-    command_line.run(main, lambda: command_line.again("hvi_tf.examples.logistic_regression"))
-
-
 if __name__ == "__main__":
-    command_line.start(run, __doc__)
+    from hvi_tf.cli import exits
+
+    exits.start(
+        lambda _: exits.run(main, lambda: exits.again("hvi_tf.examples.logistic_regression")),
+        __doc__,
+    )
