@@ -53,7 +53,8 @@ toc_object_entries_show_parents = "hide"
 # Pages and notebooks. Formulas are written in Unicode, so no page loads MathJax.
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
-nb_execution_mode = os.environ.get("HVI_DOCS_EXECUTION", "cache")
+# Not "cache": its key is the code of a notebook and not that of the package.
+nb_execution_mode = os.environ.get("HVI_DOCS_EXECUTION", "force")
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
