@@ -46,6 +46,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # `Attributes:` documents the fields of a record, which have no docstring
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # the signature has the types of the fields
 add_module_names = False
 python_use_unqualified_type_names = True
 toc_object_entries_show_parents = "hide"
@@ -55,6 +56,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 # Not "cache": its key is the code of a notebook and not that of the package.
 nb_execution_mode = os.environ.get("HVI_DOCS_EXECUTION", "force")
+suppress_warnings = ["myst-nb.lexer"] if nb_execution_mode == "off" else []
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
@@ -123,6 +125,11 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
+def _skip_field(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out the fields of a NamedTuple, which `Attributes:` or the signature has."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def _public(module: str) -> list[str]:
     """Returns the names of a module that the page has documented as names of the package."""
     package, members = importlib.import_module("hvi_tf"), vars(importlib.import_module(module))
@@ -151,4 +158,5 @@ class PackageModules(SphinxDirective):
 def setup(app: Any) -> None:
     """Connects the handler behind napoleon, which runs at priority 500."""
     app.add_directive("package-modules", PackageModules)
+    app.connect("autodoc-skip-member", _skip_field)
     app.connect("autodoc-process-docstring", _as_restructured_text, priority=600)
