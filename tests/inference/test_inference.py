@@ -1,7 +1,5 @@
 """The library on models of one's own: both examples, and errors that name argument and shapes."""
 
-import pathlib
-import re
 import subprocess
 import sys
 
@@ -19,17 +17,6 @@ from hvi_tf.inference import model_checks as checks
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model_checks import check_model
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian, Refinable, normal
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
-
-def test_the_readme_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (code,) = [block for block in blocks if "import hvi_tf as hvi" in block]
-    assert len([line for line in code.splitlines() if line.strip()]) < 20
-    (sandwich,) = [block for block in blocks if "hvi.Hierarchy(" in block]
-    (refinement,) = [block for block in blocks if "hvi.LocalModel(" in block]
-    exec(compile(code + refinement + sandwich, "README.md", "exec"), {})
 
 
 def test_everything_public_is_there_and_import_is_cheap():

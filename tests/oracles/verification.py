@@ -1,7 +1,7 @@
-"""Prints docs/verification.md: every estimator beside the closed form it is held against.
+"""Prints docs/verification.md, which compares every estimator with a closed form.
 
 `python -m tests.oracles.verification > docs/verification.md`, a few minutes on two cores. The
-numbers come from the functions that the tests assert on.
+numbers come from the functions whose results the tests check.
 """
 
 import itertools
@@ -56,7 +56,7 @@ def prior_of(lg):
 
 
 def parameters_of(test):
-    """What a test is parametrized with."""
+    """Returns the parameters of a parametrized test."""
     (mark,) = [m for m in test.pytestmark if m.name == "parametrize"]
     return mark.args[1]
 
@@ -67,10 +67,11 @@ def header():
     ).stdout.strip()
     print("# Verification\n")
     print(
-        "Printed by `python -m tests.oracles.verification`; the tests assert the same\n"
-        "numbers. All in nats and float64. `±` is one standard error, `z` a difference in\n"
-        "standard errors; of\n"
-        "paired differences (the same draws) where one says so. Every oracle is NumPy and\n"
+        "Printed by `python -m tests.oracles.verification`. The tests call the same functions\n"
+        "with the same seed. They assert identities to rounding, and that a difference which\n"
+        "theory puts at 0 is within 5 standard errors. All values are in nats and float64.\n"
+        "`±` is one standard error, and `z` a difference in standard errors (of paired\n"
+        "differences, by the same draws, if a text states it). Every oracle uses NumPy and\n"
         "SciPy only.\n"
     )
     print(
@@ -81,11 +82,12 @@ def header():
 
 
 def rows_of_methods():
-    print("## 1. Every row of the table on linear-Gaussian models\n")
+    print("## 1. Every method on linear-Gaussian models\n")
     print(
-        "log p(x) is exact. `same draws` is the largest difference from the naive formula with\n"
-        "SciPy's densities on the package's draws; `oracle` draws for itself (20,000 each).\n"
-        "K=4, M=3, L=3 where the row leaves them free; tau and rho are off.\n"
+        "log p(x) is exact. `same draws` is the largest difference from the naive formula\n"
+        "with SciPy's densities, on the draws of the package. `oracle` has draws of its own\n"
+        "(20,000 each). K=4, M=3 and L=3, unless the method fixes them. tau and rho are not\n"
+        "the true inverses.\n"
     )
     rows = []
     for name, lg in test_closed_forms.CASES:
@@ -99,7 +101,7 @@ def rows_of_methods():
                 *(f"{truth:.4f}", z(z_of_mean(truth - bound))),
             ]
         )
-    columns = ["row", "prior", "same draws", "bound", "oracle", "z", "log p(x)", "z below it"]
+    columns = ["method", "prior", "same draws", "bound", "oracle", "z", "log p(x)", "z below it"]
     table(columns, rows)
     print("### Monotone in K, L and M\n")
     print("Bounds on nested subsets of the same 4,000 draws, and the z of each paired step.\n")
@@ -114,7 +116,7 @@ def rows_of_methods():
                 ", ".join(z(z_of_mean(b - a)) for a, b in itertools.pairwise(values)),
             ]
         )
-    table(["row", "prior", "axis", "bounds", "z of steps"], rows)
+    table(["method", "prior", "axis", "bounds", "z of steps"], rows)
 
 
 def discrete():
@@ -134,9 +136,16 @@ def discrete():
                 *(f"{log_evidence:.6f}", f"{worst:.0e}"),
             ]
         )
-    columns = ["row", "prior", "axis", "E bound", "log p(x)", "largest |E exp(bound) / p(x) - 1|"]
+    columns = [
+        "method",
+        "prior",
+        "axis",
+        "E bound",
+        "log p(x)",
+        "largest |E exp(bound) / p(x) - 1|",
+    ]
     table(columns, rows)
-    print("log q(z) from both sides, KL and mutual information, likewise enumerated:\n")
+    print("log q(z) from both sides, KL and mutual information, also enumerated:\n")
     rungs = ["L_1", "L_2", "L_4", "log q(z)", "U_4", "U_2", "U_1", "U_0"]
     table(rungs, [[f"{v:.6f}" for v in test_hierarchy.discrete_marginal_ladder()]])
     rows = []
@@ -156,7 +165,7 @@ def discrete():
 
 def sandwiches():
     print("## 3. log q(z), KL and mutual information from both sides\n")
-    print("Means less the exact log q(z), nested subsets of the same 20,000 draws:\n")
+    print("Means minus the exact log q(z), on nested subsets of the same 20,000 draws:\n")
     rows = []
     for name in test_hierarchy.CASES:
         ladder = test_hierarchy.marginal_ladder(name, SEED)
@@ -164,7 +173,7 @@ def sandwiches():
         smallest = min(z_of_mean(b - a) for a, b in itertools.pairwise(ladder))
         rows.append([name, *(f"{np.mean(v - truth):+.4f}" for v in ladder), z(smallest)])
     table(["model", *test_hierarchy.RUNGS, "smallest z of a step"], rows)
-    print("The same at K=3 against the oracle's own draws (less the exact log q(z)):\n")
+    print("The same at K=3, compared with the oracle's own draws (minus the exact log q(z)):\n")
     rows = []
     for name in test_hierarchy.CASES:
         upper, own_upper, lower, own_lower = test_hierarchy.marginal_means(name, 3, SEED)
@@ -202,9 +211,8 @@ def sandwiches():
     columns = ["model", "lower, K=1", "lower, K=8", "exact", "upper, K=8", "upper, K=1"]
     table(columns, rows)
     print(
-        "With the true tau and rho every one of these is exact for each draw of z, to 1e-5 or\n"
-        "better (asserted in `tests/inference/test_hierarchy.py` and\n"
-        "`tests/inference/test_closed_forms.py`).\n"
+        "With the true tau and rho every bound of this section is exact for each draw of z:\n"
+        "`tests/inference/test_hierarchy.py` asserts it to 1e-5 or better.\n"
     )
 
 
@@ -239,8 +247,10 @@ def gradient_rows(estimator, method, case, group):
 def gradients():
     print("## 5. Gradient estimators\n")
     print(
-        "z-scores of paired differences from autodiff, 4,000 replicates or those named, with the\n"
-        "same draws: unbiased ones have an rms of about 1 (parameters are correlated).\n"
+        "z-scores of paired differences from autodiff, by the same draws, with 4,000\n"
+        "replicates unless the settings name another number. Unbiased estimators have an rms\n"
+        "of about 1 (parameters are correlated). `equal` means that the two agree draw by\n"
+        "draw.\n"
     )
     rows = []
     for method, case in test_gradients.DREG_CASES:
@@ -255,9 +265,9 @@ def gradients():
         test_gradients.test_stl_is_unbiased_for_one_z_without_inner_warmup
     ):
         rows += gradient_rows("stl", method, case, "phi")
-    columns = ["estimator", "of", "row", "settings", "parameters", "largest abs z", "rms z"]
+    columns = ["estimator", "of", "method", "settings", "parameters", "largest abs z", "rms z"]
     table(columns, rows)
-    print("Biased ones, seen to be biased:\n")
+    print("Estimators with a known bias, which the differences show:\n")
     rows = []
     for arguments in parameters_of(test_gradients.test_a_biased_estimator_is_seen_to_be_biased):
         rows += gradient_rows(*arguments)
@@ -267,10 +277,11 @@ def gradients():
 def signal_to_noise():
     print("### Signal-to-noise ratios\n")
     print(
-        "Mean over parameters of |mean| / standard deviation of one gradient, 4,000 replicates.\n"
-        "A larger ratio of a biased estimator (`dreg-biased`; `stl` for M > 1) is that of\n"
-        "another mean. For `iwae` the weights have a variance here but no fourth moment, so\n"
-        "`iwae-dreg`, whose coefficients are w^2, gains on autodiff with M but does not improve.\n"
+        "Mean over parameters of |mean| / standard deviation of one gradient, 4,000\n"
+        "replicates. A biased estimator (`dreg-biased`; `stl` for M > 1) has the ratio of\n"
+        "another mean. The weights of `iwae` have a variance here but no fourth moment. So\n"
+        "`iwae-dreg`, whose coefficients are w^2, gains on autodiff as M grows, but its own\n"
+        "ratio does not improve.\n"
     )
     for method, symbol, group, estimators in (
         ("iwhvi", "K", "eta", ("reparameterized", "dreg", "dreg-biased", "gdreg")),
@@ -315,7 +326,7 @@ def jackknife():
         for J in range(3)
     ]
     table(["J", *(f"K={K}" for K in (*counts, 12)), "slopes in K + 1"], rows)
-    print("On draws: a 2-dimensional Laplace with a Gamma tau that is off, 40,000 draws:\n")
+    print("A 2-dimensional Laplace with a Gamma tau that is not the true inverse, 40,000 draws:\n")
     errors = {K: test_closed_forms.jackknife_errors(K, SEED) for K in counts}
     rows = [[J, *(plus_minus(errors[K][J]) for K in counts)] for J in range(3)]
     table(["J", *(f"K={K}" for K in counts)], rows)
@@ -338,9 +349,10 @@ def annealing_gaps(num_steps):
 def annealing():
     print("## 7. Annealed importance sampling\n")
     print(
-        "A linear-Gaussian decoder. Forward: 3 observations, 4,000 chains, a bound from every 4;\n"
-        "reverse: 4 chains for each of 2,000 simulated observations. Gaps to the exact log p(x);\n"
-        "acceptance averaged over chains and temperatures.\n"
+        "A linear-Gaussian decoder. Forward: 3 observations and 4,000 chains, a bound from\n"
+        "every 4. Reverse: 4 chains for each of 2,000 simulated observations. The table has\n"
+        "gaps to the exact log p(x), and acceptance rates averaged over chains and\n"
+        "temperatures.\n"
     )
     rows = []
     for num_steps in (5, 15, 50):
@@ -359,9 +371,10 @@ def annealing():
 def buffered():
     print("## 8. Buffered stochastic variational inference\n")
     print(
-        "A linear-Gaussian model, 3 observations, 2,000 draws of each, rate 0.1; around a\n"
-        "hierarchical q with K=2 and a tau that is off. Gaps to the exact log p(x), nats; z of\n"
-        "E exp(bound) / p(x) - 1, the largest of the 3.\n"
+        "A linear-Gaussian model, 3 observations, 2,000 draws of each, rate 0.1. The\n"
+        "hierarchical q has K=2 and a tau that is not the true inverse. The table has gaps to\n"
+        "the exact log p(x), nats, and the largest of the 3 z-scores of E exp(bound) / p(x) -\n"
+        "1.\n"
     )
     rows = []
     for hierarchical, k in itertools.product((False, True), (1, 3, 9, 27)):
@@ -396,7 +409,7 @@ GAPS = ("log_likelihood", "elbo", "elbo_start")
 
 def main():
     header()
-    print(f"Rows: {', '.join(f'`{name}`' for name in METHODS)}.\n")
+    print(f"Methods: {', '.join(f'`{name}`' for name in METHODS)}.\n")
     rows_of_methods()
     discrete()
     sandwiches()
