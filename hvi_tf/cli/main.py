@@ -18,7 +18,7 @@ from absl import flags
 from hvi_tf.cli import exits as command_line
 from hvi_tf.cli.task import Task
 from hvi_tf.config import config as config_lib
-from hvi_tf.config import relevance
+from hvi_tf.config import identity, relevance
 from hvi_tf.config import rules as validation
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DeviceConfig, SavedModelConfig
@@ -128,7 +128,7 @@ def _config_of_run(workdir: Workdir) -> Config:
         del given["jit_compile"]
     build = config_lib.for_saved_model if FLAGS.saved_model else config_lib.derive
     asked = build(stored, **given)
-    changes = config_lib.differences(workdir.config, asked)
+    changes = identity.differences(workdir.config, asked)
     if changes:
         raise UserError(
             f"--workdir={workdir.path} holds another run: {'; '.join(changes)}; "
