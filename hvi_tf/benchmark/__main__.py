@@ -31,6 +31,7 @@ from hvi_tf.benchmark.cells import (
 from hvi_tf.cli import exits as command_line
 from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
 from hvi_tf.storage.provenance import provenance, record
@@ -96,9 +97,9 @@ def measure(keep: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
     scores = cells_lib.parse_evaluations("5x2" if preset else FLAGS.evaluations, reference)
     families = chosen_families()
     # For this process and the processes of peers, which share a GPU.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    startup.quiet_tensorflow(FLAGS.debug)
     results: dict[str, Any] = {"cells": [], "families": [], "evaluations": [], "comparison": []}
     if FLAGS.compare:
         results["comparison"], results["frameworks"] = compare(reference, count, seconds)

@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from hvi_tf.cli.task import Task
-from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
@@ -70,8 +70,8 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
     trained = None
     if task.run is not None:  # whose model is kept
         trained, step = fit_tau.load_trained(task.run, x_dim)
-        path /= config_lib.fit_name(config, step)
-        config = config_lib.with_frozen(config, step)
+        path /= identity.fit_name(config, step)
+        config = identity.with_frozen(config, step)
     model = make_vae(config, x_dim)
     if trained is not None:
         fit_tau.adopt(model, trained)

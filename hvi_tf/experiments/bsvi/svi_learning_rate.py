@@ -16,6 +16,7 @@ from absl import flags
 from hvi_tf.cli import exits as command_line
 from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 from hvi_tf.storage import workdir as workdirs
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def main(argv: list[str]) -> None:
     del argv
 
     def command() -> None:
+        startup.quiet_tensorflow(flags.FLAGS.debug)
         model, x = trained(validation.local_path("--workdir", _WORKDIR.value))
         print(table(model, x[: _IMAGES.value]))
         print(f"\nMean over {_IMAGES.value} validation images, nats; with the momentum of the run.")

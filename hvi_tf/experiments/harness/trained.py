@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import EvaluationConfig, field_names
 from hvi_tf.data import pipeline
@@ -85,10 +86,10 @@ def _with_data(context: Context, settings: Settings, path: pathlib.Path) -> tupl
 def fit_tau(run: Run, epochs: int, K: int, **settings: Any) -> Run:
     """Returns the same model with a new tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
     config = fit.fit_config(run.config, {"tau_epochs": epochs, "K": K, **settings})
-    config = config_lib.with_frozen(config, run.step)
+    config = identity.with_frozen(config, run.step)
     model = make_vae(config, run.data.train.shape[1])
     fit.adopt(model, run.model)
-    path = run.workdir.path / config_lib.fit_name(config, run.step)
+    path = run.workdir.path / identity.fit_name(config, run.step)
     return _train(config, model, run.data, path)
 
 
