@@ -20,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.training import Step
 from hvi_tf.inference import densities as densities_lib
@@ -131,7 +131,7 @@ class _Parts:
         def loop(count: tf.Tensor) -> tf.Tensor:
             total = tf.zeros([])
             for i in tf.range(count):
-                seed = seeds.fold(0, seeds.Purpose.TRAIN, i)
+                seed = randomness.fold(0, randomness.Purpose.TRAIN, i)
                 total += tf.add_n([tf.reshape(r, [-1])[0] for r in tf.nest.flatten(compute(seed))])
             return total
 

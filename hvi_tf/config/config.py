@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from hvi_tf.config import relevance, schedules
+from hvi_tf.config import relevance, schedules, strict_json
 from hvi_tf.config import rules as validation
 from hvi_tf.config.settings import (
     DataConfig,
@@ -20,7 +20,6 @@ from hvi_tf.config.settings import (
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods
 from hvi_tf.inference.methods import Method
-from hvi_tf.storage import files
 
 _SECTIONS: dict[str, type] = {
     "data": DataConfig,
@@ -125,7 +124,7 @@ class Config:
             UserError: if a section or field is unknown or invalid.
             ValueError: if the text is no JSON.
         """
-        sections = files.parse_json(text)
+        sections = strict_json.parse(text)
         if not isinstance(sections, dict):
             raise UserError("the configuration has no sections")
         values: dict[str, Any] = dict(_LATER)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.errors import UserError
 
 
@@ -102,7 +102,7 @@ def training_batch(
 
 def observe_step(images: tf.Tensor, likelihood: str, seed: int, step: tf.Tensor) -> tf.Tensor:
     """The images of a step `[batch_size, D]` as it observes them."""
-    return observe(images, likelihood, seeds.fold(seed, seeds.Purpose.BINARIZE, step))
+    return observe(images, likelihood, randomness.fold(seed, randomness.Purpose.BINARIZE, step))
 
 
 def training_rows(num_images: int, batch_size: int, seed: int, step: tf.Tensor) -> tf.Tensor:
@@ -111,7 +111,7 @@ def training_rows(num_images: int, batch_size: int, seed: int, step: tf.Tensor) 
     epoch, position = step // per_epoch, step % per_epoch
     return tf.random.experimental.index_shuffle(
         position * batch_size + tf.range(batch_size, dtype=step.dtype),
-        seed=seeds.fold(seed, seeds.Purpose.SHUFFLE, epoch),
+        seed=randomness.fold(seed, randomness.Purpose.SHUFFLE, epoch),
         max_index=num_images - 1,
     )
 
@@ -144,8 +144,10 @@ def training_batches(
 
 
 def fixed_observation(
-    images: np.ndarray, likelihood: str, seed: int, purpose: seeds.Purpose
+    images: np.ndarray, likelihood: str, seed: int, purpose: randomness.Purpose
 ) -> tf.Tensor:
     """One observation `[N, D]` of a whole split, the same at every call."""
-    folded = seeds.fold(seed, seeds.Purpose.BINARIZE, -1, purpose)
+    folded = randomness.fold(
+        seed, randomness.Purpose.BINARIZE, randomness.ObservationStream.FIXED, purpose
+    )
     return observe(tf.constant(images), likelihood, folded)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.config.estimators import counts, estimator, estimator_row
 from hvi_tf.config.settings import MAX_COUNT, EvaluationConfig
@@ -121,7 +121,7 @@ def _observed(config: Config, data: Dataset) -> tuple[tf.Tensor, int]:
     """The split as every estimator observes it, and how many of its images to score."""
     images = getattr(data, config.evaluation.eval_split)
     x = pipeline.fixed_observation(
-        images, config.model.likelihood, config.training.seed, seeds.Purpose.EVALUATE
+        images, config.model.likelihood, config.training.seed, randomness.Purpose.EVALUATE
     )
     return x, min(config.evaluation.eval_images, len(images))
 
@@ -150,7 +150,7 @@ def _job(
         check=workdir.check,
         identity=_identity(config, step) | {"estimator": name} | found.identity,
         names=found.names,
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
         images=found.images,
         available=len(x),
         score=lambda rows, seed: found.score(tf.gather(x, rows), seed),
@@ -172,7 +172,7 @@ def _adaptive_job(
     pilot = pilot._replace(
         title=f"pilot {pilot.title}",
         path=pilot.path.with_name(f"{pilot.path.stem}_pilot.npz"),
-        purpose=seeds.Purpose.PILOT,
+        purpose=randomness.Purpose.PILOT,
     )
     found, seconds = resumable.score_all(pilot, num_images, config.training.seed)
     draws = tolerance.choose(found["ess_outer"], e.eval_tolerance, e.eval_M)
@@ -262,7 +262,7 @@ def _evaluate_by_annealing(
         check=workdir.check,
         identity=identity,
         names=AnnealedScores._fields,
-        purpose=seeds.Purpose.ANNEAL,
+        purpose=randomness.Purpose.ANNEAL,
         images=images,
         available=len(x),
         score=lambda rows, seed: anneal(tf.gather(x, rows), seed),
@@ -270,7 +270,9 @@ def _evaluate_by_annealing(
     scores, seconds = resumable.score_all(real_job, num_images, config.training.seed)
 
     simulated = annealing.simulate(
-        model.callables, MAX_SIMULATED, seeds.fold(config.training.seed, seeds.Purpose.SIMULATE)
+        model.callables,
+        MAX_SIMULATED,
+        randomness.fold(config.training.seed, randomness.Purpose.SIMULATE),
     )
     num_simulated = min(num_images, MAX_SIMULATED)
     bracket = annealing.make_bracketer(model.callables, settings, _jit(config))
@@ -278,7 +280,7 @@ def _evaluate_by_annealing(
         title="annealing, simulated",
         path=workdir.evaluation / f"simulated_{name}.npz",
         names=BracketScores._fields,
-        purpose=seeds.Purpose.BRACKET,
+        purpose=randomness.Purpose.BRACKET,
         available=MAX_SIMULATED,
         score=lambda rows, seed: bracket(simulated.take(rows), seed),
     )
@@ -337,7 +339,7 @@ def evaluate_saved_model(
         check=workdir.check,
         identity={"saved_model": digest, "plan": plan.identity(), "K": K, "seed": seed},
         names=saved_models.SCORES,
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
         images=plan.images,
         available=len(x),
         score=lambda rows, seed: score(tf.gather(x, rows), seed),

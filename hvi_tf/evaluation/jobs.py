@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
+from hvi_tf.config import strict_json
 from hvi_tf.config.settings import MAX_EVAL_COUNT
 from hvi_tf.errors import UserError
 from hvi_tf.runtime import replicas as distribution
@@ -43,7 +44,7 @@ class Job(NamedTuple):
     check: Callable[[], None]
     identity: dict[str, Any]
     names: tuple[str, ...]
-    purpose: seeds.Purpose
+    purpose: randomness.Purpose
     images: int
     available: int
     score: Callable[[tf.Tensor, tf.Tensor], tuple]
@@ -76,7 +77,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
         # Batches begin at multiples of job.images and are always full, so an image's score
         # does not depend on how many images are scored, nor on who else scores some.
         rows = tf.range(first, first + job.images) % job.available
-        return job.score(rows, seeds.fold(seed, job.purpose, first))
+        return job.score(rows, randomness.fold(seed, job.purpose, first))
 
     started, saved = time.monotonic(), time.monotonic()
     with StopRequest() as stop:
@@ -129,7 +130,7 @@ def _load(job: Job) -> tuple[Scores, float]:
     try:
         most = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
         stored = str(files.read_arrays(job.path, ["identity"], most)["identity"])
-        if files.parse_json(stored) != identity:
+        if strict_json.parse(stored) != identity:
             print(f"warning: {job.path} holds scores of other settings; they are replaced")
             return empty, 0.0
         found = files.read_arrays(job.path, [*job.names, "seconds"], most)

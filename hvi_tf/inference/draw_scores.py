@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.inference import densities as densities_lib
@@ -15,6 +15,7 @@ from hvi_tf.inference import priors, sampling
 from hvi_tf.inference.methods import Counts, Method
 from hvi_tf.inference.model import LatentSample, Model
 from hvi_tf.inference.plans import Plan
+from hvi_tf.randomness import ChunkStream
 
 
 class DrawScores(NamedTuple):
@@ -53,7 +54,12 @@ def score_chunk(
     if plan.K > 0:  # an explicit proposal has no inverse
         for j in tf.range(plan.k_chunks):
             psi = sampling.draw_psi(
-                model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(chunk_seed, j + 1)
+                model,
+                method,
+                sample.z,
+                x,
+                plan.chunk_k,
+                randomness.substream(chunk_seed, ChunkStream.PSI, j),
             )
             log_q_z, log_q_psi, log_tau = densities_lib.inner_log_densities(
                 model, method, x, sample.z, psi
@@ -79,7 +85,7 @@ def score_chunk(
         return scores
     lower = inner.log_mean(plan.K)
     log_q_z_given_other = densities_lib.log_conditional_of_other(
-        model, x, sample.z, tf.random.fold_in(chunk_seed, -2)
+        model, x, sample.z, randomness.substream(chunk_seed, ChunkStream.OTHER_POSTERIOR_DRAW)
     )
     return scores._replace(
         kl_tau_mixing=kl_sum / plan.K,
@@ -102,7 +108,11 @@ def log_prior(
     total = Streamed.empty(sample.z[..., 0])
     for j in tf.range(plan.l_chunks):
         zeta = prior.draw_zeta(
-            method, sample.z, sample.psi_0, plan.chunk_l, tf.random.fold_in(seed, -3 - j)
+            method,
+            sample.z,
+            sample.psi_0,
+            plan.chunk_l,
+            randomness.substream(seed, ChunkStream.ZETA, j),
         )
         drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis, tf.newaxis]
         ratios = prior.log_ratios(method, sample.z, zeta)

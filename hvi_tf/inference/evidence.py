@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import arguments, seeds
+from hvi_tf import arguments, randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.inference import (
     image_scores,
@@ -122,7 +122,7 @@ def evidence(
     plan = plans.make(method, counts, rows=rows, pairs=pairs, max_images=1)
     score = image_scores.make_scorer(model, method, plan, jit_compile)
     scores = [
-        score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
+        score(x, randomness.fold(seed, randomness.Purpose.EVALUATE, replicate))
         for replicate in range(replicates)
     ]
     return _as_evidence(scores, plan.M)
@@ -199,7 +199,7 @@ def refined_evidence(
         localize, method, settings, draws=draws, jit_compile=jit_compile
     )
     scores = [
-        score(x, seeds.fold(seed, seeds.Purpose.EVALUATE, replicate))
+        score(x, randomness.fold(seed, randomness.Purpose.EVALUATE, replicate))
         for replicate in range(replicates)
     ]
     if method.scores_last_proposal:

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import arguments, seeds
+from hvi_tf import arguments, randomness
 from hvi_tf.inference import gradients, model_checks, validation
 from hvi_tf.inference.ascent import Ascent, as_optimizer
 from hvi_tf.inference.model import Model, ParameterGroups
@@ -102,7 +102,7 @@ def fit(
             batch,
             variables,
             counts,
-            seeds.fold(seed, seeds.Purpose.TRAIN, step),
+            randomness.fold(seed, randomness.Purpose.TRAIN, step),
             estimator=gradient,
             backward_samples=backward_samples,
         )

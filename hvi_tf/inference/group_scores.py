@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hvi_tf import randomness
 from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import LogSum, Streamed, add_to_largest, no_largest
 from hvi_tf.inference import densities as densities_lib
@@ -17,6 +18,7 @@ from hvi_tf.inference.draw_scores import DrawScores, log_prior, nothing
 from hvi_tf.inference.methods import Counts, Method
 from hvi_tf.inference.model import Density, Model
 from hvi_tf.inference.plans import Plan
+from hvi_tf.randomness import ChunkStream, GroupStream
 
 # Number of z per group whose inner weights are diagnosed. The bound needs no such diagnostics.
 DIAGNOSED = 64
@@ -58,7 +60,9 @@ def score_group(
     tau, beta_0, kl = None, log_q_z, tf.zeros_like(log_q_z[:diagnosed])
     if method.has_tau:
         tau = sampling.inverse(model, method, x, z)
-        kl = _kl_tau_mixing(model, x, z[:diagnosed], tf.random.fold_in(seed, -2))
+        kl = _kl_tau_mixing(
+            model, x, z[:diagnosed], randomness.substream(seed, GroupStream.TAU_DIAGNOSTIC)
+        )
         beta_0 += log_q_psi - _in_tiles(plan, tau.log_prob, psi_0)
     total, inner = _stream_shared_psi(model, method, plan, x, z, tau, beta_0, seed)
     none = nothing(beta_0)
@@ -75,7 +79,7 @@ def score_group(
         return scores
     lower = inner.others.log_mean(plan.K)
     log_q_z_of_other = densities_lib.log_conditional_of_other(
-        model, x, z[:diagnosed], tf.random.fold_in(seed, -3)
+        model, x, z[:diagnosed], randomness.substream(seed, GroupStream.OTHER_POSTERIOR_DRAW)
     )
     gain = diagnostics.gain_over_one_draw(lower, inner.beta_sum / plan.K)
     return scores._replace(
@@ -117,10 +121,16 @@ def _stream_shared_psi(
     tail = diagnostics.tail_length(plan.K + 1)
     largest = no_largest(tail + 1 if tail else 0, beta_0[:diagnosed])
     beta_sum = tf.zeros_like(beta_0[:diagnosed])
-    psi_seed = tf.random.fold_in(seed, -1)
+    psi_seed = randomness.substream(seed, GroupStream.PSI)
     for j in tf.range(plan.k_chunks):
         psi = sampling.draw_psi(
-            model, method, z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1), tau
+            model,
+            method,
+            z,
+            x,
+            plan.chunk_k,
+            randomness.substream(psi_seed, ChunkStream.PSI, j),
+            tau,
         )
         log_ratio = tf.zeros_like(psi[:, 0, :, 0])  # log q(psi|x) - log tau_bar(psi), [chunk_k, B]
         if tau is not None:
@@ -169,7 +179,7 @@ def _log_prior_of_shared_zeta(
     rho, prior = adapted.rho(method, z), adapted.hierarchy
     total = LogSum.empty(tf.transpose(z[..., 0]))
     for j in tf.range(plan.l_chunks):
-        zeta = rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
+        zeta = rho.sample(plan.chunk_l, seed=randomness.substream(seed, GroupStream.ZETA, j))
         log_ratio = (prior.mixing.log_prob(zeta) - rho.log_prob(zeta))[:, 0]
         drawn = (j * plan.chunk_l + tf.range(plan.chunk_l) < plan.L)[:, tf.newaxis]
         log_ratio = tf.transpose(tf.where(drawn, log_ratio, -float("inf")))

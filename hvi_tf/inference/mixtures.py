@@ -17,7 +17,7 @@ from typing import NamedTuple
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds, noise
+from hvi_tf import bounds, randomness
 from hvi_tf.inference import pairs
 
 
@@ -46,7 +46,7 @@ class Mixture(NamedTuple):
         """
         which_seed, psi_seed, share_seed, mixing_seed = tf.unstack(tf.random.split(seed, 4))
         M, B = tf.unstack(tf.shape(self.z)[:2])
-        uniform = noise.uniform([n, B], which_seed, self.z.dtype)
+        uniform = randomness.uniform([n, B], which_seed, self.z.dtype)
         # Rounding may make the product M.
         which = tf.minimum(tf.cast(uniform * tf.cast(M, self.z.dtype), tf.int32), M - 1)
         which = tf.stack([which, tf.range(B) + 0 * which], axis=-1)
@@ -54,9 +54,9 @@ class Mixture(NamedTuple):
             psi = self.component(tf.gather_nd(self.z, which)).sample(seed=psi_seed)
         else:  # without another pass through the network
             loc, scale = (tf.gather_nd(v, which) for v in self.table.gaussian)
-            psi = loc + scale * noise.normal(tf.shape(loc), psi_seed, loc.dtype)
+            psi = loc + scale * randomness.normal(tf.shape(loc), psi_seed, loc.dtype)
         if self.mixing is not None:
-            defensive = noise.uniform([n, B], share_seed, self.z.dtype) < self.defensive
+            defensive = randomness.uniform([n, B], share_seed, self.z.dtype) < self.defensive
             other = self.mixing.sample(n, seed=mixing_seed)
             psi = tf.where(defensive[..., tf.newaxis], other, psi)
         return psi[:, tf.newaxis]

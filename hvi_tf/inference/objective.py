@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling, subsampling
@@ -13,8 +13,6 @@ from hvi_tf.inference.methods import NO_WARMUP, Counts, Method, Warmup
 from hvi_tf.inference.model import LatentSample, Model, ParameterGroups, Prepare, prepared
 from hvi_tf.inference.subsampling import Kept
 
-# Folded into the seed of a step, to draw the terms whose gradient is taken.
-_RESAMPLING = 1
 # These estimators follow the derivative of an explicit log q(z|x) at z. A distribution may
 # compute the density of its own draws from their noise, which has no such derivative.
 AT_Z = ("stl", "iwae-dreg")
@@ -126,7 +124,7 @@ def observe(
                 densities,
                 counts._replace(K=method.psi_per_z(counts) if method.hierarchical else 0),
                 backward_samples,
-                tf.random.fold_in(seed, _RESAMPLING),
+                randomness.substream(seed, randomness.StepStream.RESAMPLE),
                 warmup,
             )
         unshared = method._replace(shared="no")

@@ -4,7 +4,7 @@ from typing import NamedTuple, cast
 
 import tensorflow as tf
 
-from hvi_tf import noise
+from hvi_tf import randomness
 from hvi_tf.inference import pairs
 from hvi_tf.inference.methods import Method
 from hvi_tf.inference.mixtures import mixture
@@ -115,7 +115,9 @@ class HierarchicalPrior(NamedTuple):
         has_batch = len(getattr(mixing, "batch_shape", ())) > 0
         if has_batch:
             return mixing.sample([L, counts[0]], seed=seed)
-        return noise.draw(lambda shape: mixing.sample(shape, seed=seed), [L, counts[0], counts[1]])
+        return randomness.draw(
+            lambda shape: mixing.sample(shape, seed=seed), [L, counts[0], counts[1]]
+        )
 
     def log_ratios(self, method: Method, z: tf.Tensor, zeta: tf.Tensor) -> tf.Tensor:
         """Returns log p(z,zeta) - log rho(zeta|z) `[L, M, B]`.

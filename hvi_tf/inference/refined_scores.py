@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from hvi_tf import randomness
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import svi
 from hvi_tf.inference.methods import Method
@@ -69,7 +70,13 @@ def score_images(
     encoded = localize(x)
     lam, (buffer, start) = svi.follow(encoded, method, x, settings, seed, begin, update)
     log_likelihood, log_ratio = _at_the_end(
-        encoded, method, settings, x, lam, tf.random.fold_in(seed, -3), draws
+        encoded,
+        method,
+        settings,
+        x,
+        lam,
+        randomness.substream(seed, randomness.RefinementStream.FINAL_POINT),
+        draws,
     )
     return RefinedScores(
         log_likelihood=buffer.log_mean(1 if log_pi is not None else settings.steps + 1),

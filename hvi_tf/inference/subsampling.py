@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import bounds, noise
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference.methods import NO_WARMUP, Counts, Warmup
 from hvi_tf.inference.model import LatentSample
@@ -122,7 +122,7 @@ def systematic_resampling(weights: tf.Tensor, count: int, seed: tf.Tensor) -> tf
     Returns:
         int32 `[count, ...]`.
     """
-    start = noise.uniform(tf.shape(weights)[1:], seed, weights.dtype)
+    start = randomness.uniform(tf.shape(weights)[1:], seed, weights.dtype)
     cumulated = tf.cumsum(weights, axis=0)
     below = [cumulated <= (start + i) / count for i in range(count)]
     indices = tf.stack([tf.reduce_sum(tf.cast(b, tf.int32), axis=0) for b in below])

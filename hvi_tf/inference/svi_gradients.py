@@ -6,7 +6,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.inference import priors, svi
 from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Localize, Model, ParameterGroups
@@ -60,7 +60,9 @@ def value_and_gradients(
     r = bounds.buffer_responsibilities(refined.points.log_weight(kl_weight), log_pi)
     points = refined.points
     if sir:
-        index = systematic_resampling(r, 1, tf.random.fold_in(seed, -2))[0]
+        index = systematic_resampling(
+            r, 1, randomness.substream(seed, randomness.RefinementStream.RESAMPLE_POINT)
+        )[0]
         points, r = _take(points, index), tf.ones_like(r[:1])
     model = refined.encoded.at(refined.local)  # only its p(x,z) is used
     theta = _joint_gradient(model, method, x, points, r, kl_weight, variables.theta)

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import arguments, seeds
+from hvi_tf import arguments, randomness
 from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
@@ -47,7 +47,7 @@ class Autoencoder(keras.Model):
         self.method_config, self.model_config = method_config, model_config
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
-        self._build_networks(seeds.initializer_seeds(self.seed))
+        self._build_networks(randomness.initializer_seeds(self.seed))
         self.built = True
 
     def _build_networks(self, rng: np.random.Generator) -> None:

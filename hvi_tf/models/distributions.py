@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import noise
+from hvi_tf import randomness
 
 _LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 
@@ -20,7 +20,7 @@ class Normal(tfd.Normal):
         loc = tf.convert_to_tensor(self.loc)
         scale = tf.convert_to_tensor(self.scale)
         shape = tf.concat([[n], tf.broadcast_dynamic_shape(tf.shape(loc), tf.shape(scale))], axis=0)
-        return loc + scale * noise.normal(shape, seed, self.dtype)
+        return loc + scale * randomness.normal(shape, seed, self.dtype)
 
 
 class DiagonalNormal(tfd.Independent):

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.runtime.progress import Progress
 from hvi_tf.storage import files
@@ -36,7 +36,7 @@ def sample(
     Raises:
         UserError: if the file cannot be written.
     """
-    seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
+    seed = randomness.fold(model.seed, randomness.Purpose.SAMPLE_IMAGES)
     chunks = [min(model.rows_per_call, n - i) for i in range(0, n, model.rows_per_call)]
     rows = image_shape[0] if model.autoregressive else 1
     progress = Progress("sampling", "rows" if rows > 1 else "batches", rows * len(chunks))

@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from hvi_tf import noise
+from hvi_tf import randomness
 
 
 def mean(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
@@ -36,7 +36,7 @@ def sharing(compute: Callable) -> Callable:
         index: int | tf.Tensor = 0,
         count: int = 1,
     ) -> Any:
-        with noise.share(index, count):
+        with randomness.share(index, count):
             return compute(x, seed, inner, outer, K)
 
     return shared

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MethodConfig, ModelConfig
@@ -257,7 +257,7 @@ class VAE(Autoencoder):
         both are those of the whole batch: the same draws, and means over the replicas.
         """
         step = self.optimizer.iterations
-        seed = seeds.fold(self.seed, seeds.Purpose.TRAIN, step)
+        seed = randomness.fold(self.seed, randomness.Purpose.TRAIN, step)
         kl_weight = self._kl_weight(step)
         weights = self.inner, self.outer * kl_weight
         reported, ascent = replicas.mean(self._ascend, data, seed, *weights, self.training_K)
@@ -281,7 +281,9 @@ class VAE(Autoencoder):
         Returns:
             The norm of the gradient, and the gradient.
         """
-        seed = seeds.fold(self.seed, seeds.Purpose.TRAIN_TAU, self.optimizer.iterations, i)
+        seed = randomness.fold(
+            self.seed, randomness.Purpose.TRAIN_TAU, self.optimizer.iterations, i
+        )
         ascent = replicas.mean(self._ascend_tau, data, seed, 1.0, 1.0, self.training_K)
         return {"gradient_norm_tau_step": tf.linalg.global_norm(ascent)}, ascent
 
@@ -418,7 +420,7 @@ class VAE(Autoencoder):
 
     def test_step(self, data: tf.Tensor) -> Metrics:
         """The bound without warm-ups at the full K, of a batch `[B, Dx]`."""
-        seed = seeds.fold(self.seed, seeds.Purpose.VALIDATE)
+        seed = randomness.fold(self.seed, randomness.Purpose.VALIDATE)
         x = observations.images(data, self.x_dim)
         return {"bound": tf.reduce_mean(self.validation_scores(x, seed).log_likelihood)}
 

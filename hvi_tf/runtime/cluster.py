@@ -3,8 +3,8 @@
 import dataclasses
 import os
 
+from hvi_tf.config import strict_json
 from hvi_tf.errors import UserError
-from hvi_tf.storage import files
 
 STRATEGIES = ("one", "mirrored", "multiworker")
 
@@ -68,7 +68,7 @@ def member() -> Member:
 
 def _of_tf_config(text: str) -> Member:
     try:
-        config = files.parse_json(text)
+        config = strict_json.parse(text)
         cluster, task = config["cluster"], config["task"]
         order = [
             (kind, i) for kind in ("chief", "worker") for i in range(len(cluster.get(kind, [])))

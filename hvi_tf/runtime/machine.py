@@ -4,15 +4,13 @@ import os
 import pathlib
 import platform
 
-from hvi_tf.storage import files
-
 
 def processor() -> str:
     """The model of the processor."""
     try:
-        lines = files.read_text(pathlib.Path("/proc/cpuinfo")).splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration, IndexError):
+    except (OSError, UnicodeDecodeError, StopIteration, IndexError):
         return platform.machine()
 
 

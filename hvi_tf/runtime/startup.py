@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 
 from hvi_tf.errors import KerasError, first_line
-from hvi_tf.storage import files
 
 
 class StartUp:
@@ -40,7 +39,7 @@ def process_began() -> float:
     """
     now = time.monotonic()
     try:
-        fields = files.read_text(pathlib.Path("/proc/self/stat")).rpartition(")")[2].split()
+        fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[19])  # `starttime` of proc(5), since the machine's start
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError, AttributeError):

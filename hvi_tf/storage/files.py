@@ -16,6 +16,7 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
+from hvi_tf.config import strict_json
 from hvi_tf.errors import UserError, first_line
 
 # Bytes that a file of each kind may have, far above what this package writes.
@@ -225,18 +226,6 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
-def parse_json(text: str) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: if it is no JSON, or nests deeper than anything that is written here.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def read_json(path: pathlib.Path) -> Any:
     """Returns what `write_json` has written.
 
@@ -244,7 +233,7 @@ def read_json(path: pathlib.Path) -> Any:
         OSError: if it cannot be read or is no regular file.
         ValueError: if it is no JSON, or larger than any that is written here.
     """
-    return parse_json(read_text(path, MAX_JSON))
+    return strict_json.parse(read_text(path, MAX_JSON))
 
 
 def write_arrays(path: pathlib.Path, arrays: dict[str, Any]) -> None:

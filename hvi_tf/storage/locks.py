@@ -14,6 +14,7 @@ import platform
 import stat
 from typing import IO
 
+from hvi_tf.config import strict_json
 from hvi_tf.errors import UserError
 from hvi_tf.storage import files
 
@@ -94,7 +95,7 @@ class Lock:
 
     def _in_use(self, owner: str, hint: str = "") -> InUseError:
         try:
-            who = "process {pid} on {host}".format(**files.parse_json(owner))
+            who = "process {pid} on {host}".format(**strict_json.parse(owner))
         except (ValueError, KeyError, TypeError):
             who = "another process"
         return InUseError(
@@ -150,7 +151,7 @@ def _began(pid: int) -> str:
 def _is_alive(owner: str) -> bool:
     """Whether the process that wrote this may still run; another machine's may."""
     try:
-        found = files.parse_json(owner)
+        found = strict_json.parse(owner)
         host, pid, began = found["host"], int(found["pid"]), str(found["began"])
     except (ValueError, KeyError, TypeError):
         return False  # nobody's

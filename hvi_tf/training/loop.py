@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.data import pipeline, pixels
 from hvi_tf.data.datasets import Dataset
@@ -115,7 +115,7 @@ class Trainer:
             self._end = min(self._end, t.max_steps)
         self._likelihood = config.model.likelihood
         self._validation = pipeline.fixed_observation(
-            data.validation, self._likelihood, t.seed, seeds.Purpose.VALIDATE
+            data.validation, self._likelihood, t.seed, randomness.Purpose.VALIDATE
         )
         self._checkpoints = Checkpoints(
             model, workdir, keep=self._is_kept, regular=self._is_regular
@@ -295,7 +295,7 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedS
     kind = RefinedScores if model.method.refines else ImageScores
 
     def score(i: int) -> ImageScores | RefinedScores:
-        folded = seeds.fold(seed, seeds.Purpose.VALIDATE, i)
+        folded = randomness.fold(seed, randomness.Purpose.VALIDATE, i)
         return model.validation_scores(images[i : i + batch], folded)
 
     starts = range(0, len(images), batch)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.errors import UserError
@@ -100,7 +100,7 @@ def of_weights(model: VAE) -> Finding:
 
 def densities(model: VAE, step: Step) -> LogDensities:
     """What a step drew, drawn again."""
-    seed = seeds.fold(model.seed, seeds.Purpose.TRAIN, step.number - 1)
+    seed = randomness.fold(model.seed, randomness.Purpose.TRAIN, step.number - 1)
     return model.first_densities(step.x, seed, step.schedule.K)
 
 

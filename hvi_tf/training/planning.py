@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_EPOCHS
 from hvi_tf.data import pipeline
@@ -86,7 +86,7 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
         model.set_run_length(1)
         start += _seconds_of(functools.partial(StepRunner(model), batches, 1))  # a second trace
     images = pipeline.fixed_observation(
-        data.validation, config.model.likelihood, t.seed, seeds.Purpose.VALIDATE
+        data.validation, config.model.likelihood, t.seed, randomness.Purpose.VALIDATE
     )
     loop.validate(model, images[: model.validation_images], t.seed)  # compiles
     validation = _seconds_of(lambda: loop.validate(model, images, t.seed))

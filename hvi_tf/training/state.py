@@ -4,7 +4,7 @@ import json
 
 import tensorflow as tf
 
-from hvi_tf.storage import files
+from hvi_tf.config import strict_json
 
 
 class TrainingState(tf.train.experimental.PythonState):
@@ -55,7 +55,7 @@ class TrainingState(tf.train.experimental.PythonState):
         Raises:
             ValueError: if it is something else.
         """
-        found = files.parse_json(text)
+        found = strict_json.parse(text)
         try:
             self.best_step, self.not_finite = int(found["best_step"]), int(found["not_finite"])
             self.sums = {str(name): float(total) for name, total in found["sums"].items()}

@@ -11,8 +11,9 @@ from typing import BinaryIO
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.bounds import diagnostics
+from hvi_tf.config import strict_json
 from hvi_tf.config.config import Config
 from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.inference.image_scores import ImageScores
@@ -107,7 +108,7 @@ class Summaries:
             return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
         side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for there to be pairs
-        seed = seeds.fold(model.seed, seeds.Purpose.SAMPLE_IMAGES)
+        seed = randomness.fold(model.seed, randomness.Purpose.SAMPLE_IMAGES)
         half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
         grids = {
@@ -181,7 +182,7 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 def _step_of(line: bytes) -> int:
     """Raises `ValueError`, `KeyError` or `TypeError` if it is no line of an epoch."""
-    found = files.parse_json(line.decode())["step"]
+    found = strict_json.parse(line.decode())["step"]
     if type(found) is not int:
         raise TypeError(f"step {found}")
     return found

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
 from hvi_tf.models import networks
 from hvi_tf.models.vae import make_vae
@@ -93,7 +93,7 @@ def test_nothing_but_products_is_rounded_and_no_product_is_left_out(name):
 def test_weights_are_those_of_float32_and_biases_are_not_rounded():
     """A run of one precision begins where a run of the other does."""
     layers = [
-        networks.dense(networks.uniform(5, 3, seeds.initializer_seeds(0)), precision=precision)
+        networks.dense(networks.uniform(5, 3, randomness.initializer_seeds(0)), precision=precision)
         for precision in ("float32", "bfloat16")
     ]
     for layer in layers:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 
@@ -71,9 +71,9 @@ def test_every_intensity_counts_not_only_256_of_them(seed):
 
 def test_a_fixed_binarization_is_fixed_and_per_purpose():
     images = np.full((20, 30), 128, np.uint8)
-    first = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
-    again = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.VALIDATE)
-    other = pipeline.fixed_observation(images, "bernoulli", 0, seeds.Purpose.EVALUATE)
+    first = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
+    again = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
+    other = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.EVALUATE)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
     assert first.dtype == tf.float32
@@ -98,7 +98,9 @@ def test_levels_are_observed_as_they_are_at_every_visit():
 
 
 def test_a_level_is_found_again_in_its_observation():
-    seen = pipeline.fixed_observation(LEVELS, "discretized_logistic", 0, seeds.Purpose.VALIDATE)
+    seen = pipeline.fixed_observation(
+        LEVELS, "discretized_logistic", 0, randomness.Purpose.VALIDATE
+    )
     assert (float(seen[0, 0]), float(seen[0, -1])) == (0.0, 1.0)
     np.testing.assert_array_equal(np.rint(255 * seen.numpy()), LEVELS)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
@@ -205,10 +205,12 @@ def test_a_pilot_is_never_scored(seed):
         plan = Plan(M, 0, 1, len(x), M, 0, 1)
         return log_likelihood.make_scorer(lg.model, row, plan)(x, seed)
 
-    pilot = score(4, seeds.fold(seed, seeds.Purpose.PILOT))
+    pilot = score(4, randomness.fold(seed, randomness.Purpose.PILOT))
     # As `tolerance.choose`, with a pilot so short that what it sees is mostly luck.
     more = 4 / pilot.ess_outer.numpy() - 1.0 > 0.6
-    few, many = (score(M, seeds.fold(seed, seeds.Purpose.EVALUATE)).log_likelihood for M in (4, 40))
+    few, many = (
+        score(M, randomness.fold(seed, randomness.Purpose.EVALUATE)).log_likelihood for M in (4, 40)
+    )
     ratios = np.exp(np.where(more, many, few) - exact)
     assert 0.2 < more.mean() < 0.8
     assert abs(ratios.mean() - 1.0) < 4.8 * ratios.std() / np.sqrt(len(ratios))

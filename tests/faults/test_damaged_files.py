@@ -20,7 +20,7 @@ import scipy.io
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.data import preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
@@ -153,7 +153,7 @@ def job(path):
         check=lambda: None,
         identity={"step": 1},
         names=("log_likelihood", "ess"),
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
         images=5,
         available=20,
         score=None,

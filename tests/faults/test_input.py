@@ -20,7 +20,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hvi_tf as hvi
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.cli import flagfiles, main
 from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
@@ -441,7 +441,7 @@ def test_one_image_is_enough_to_train_on_and_to_score():
     model = make_vae(config, 16)
     batches = iter(pipeline.training_batches(data.train, 1, 0, 0, 2))
     assert np.isfinite(loop.StepRunner(model)(batches, 2).values).all()
-    observed = pipeline.fixed_observation(one, "bernoulli", 0, seeds.Purpose.VALIDATE)
+    observed = pipeline.fixed_observation(one, "bernoulli", 0, randomness.Purpose.VALIDATE)
     assert np.isfinite(loop.validate(model, observed, 0).log_likelihood)
 
 

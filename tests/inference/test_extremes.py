@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf import bounds, noise
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities, diagnostics, jackknife
 from hvi_tf.bounds.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.config import config as config_lib
@@ -307,7 +307,7 @@ def test_a_term_that_rounding_draws(nats, monkeypatch):
     Its own weight may be anything: 90 nats below the others its inverse is beyond float32.
     """
     almost_one = np.nextafter(np.float32(1), np.float32(0))
-    monkeypatch.setattr(noise, "uniform", lambda shape, *_: tf.fill(shape, almost_one))
+    monkeypatch.setattr(randomness, "uniform", lambda shape, *_: tf.fill(shape, almost_one))
     zeros = tf.zeros([1_001, 1, 1])
     log_q_z = tf.concat([zeros[:-1], tf.fill([1, 1, 1], -nats)], axis=0)
     d = LogDensities(tf.zeros([1, 1]), tf.zeros([1, 1, 1]), log_q_z, zeros, zeros)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds
+from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities, diagnostics
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import densities as densities_lib
@@ -16,6 +16,7 @@ from hvi_tf.inference import plans, priors, sampling
 from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.inference.model import LatentSample
 from hvi_tf.inference.plans import Plan
+from hvi_tf.randomness import ChunkStream, GroupStream
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 
@@ -24,13 +25,20 @@ def unchunked(lg, method, plan, x, seed):
     parts = []
     for i in range(plan.m_chunks):
         chunk_seed = tf.random.fold_in(seed, i)
-        psi_seed = chunk_seed if not method.shares_psi else tf.random.fold_in(seed, -1)
+        psi_seed = (
+            chunk_seed if not method.shares_psi else randomness.substream(seed, GroupStream.PSI)
+        )
         sample = sampling.draw(lg.model, method, x, Counts(M=plan.chunk_m), chunk_seed)
         d = densities_lib.log_densities(lg.model, method, x, sample)
         inner, prior = [(d.log_q_z, d.log_q_psi, d.log_tau)], [d.log_prior]
         for j in range(plan.k_chunks):
             psi = sampling.draw_psi(
-                lg.model, method, sample.z, x, plan.chunk_k, tf.random.fold_in(psi_seed, j + 1)
+                lg.model,
+                method,
+                sample.z,
+                x,
+                plan.chunk_k,
+                randomness.substream(psi_seed, ChunkStream.PSI, j),
             )
             inner.append(densities_lib.inner_log_densities(lg.model, method, x, sample.z, psi))
         stacked = [np.concatenate(arrays)[: plan.K + 1] for arrays in zip(*inner, strict=True)]
@@ -43,7 +51,7 @@ def unchunked(lg, method, plan, x, seed):
                     sample.z,
                     sample.psi_0,
                     plan.chunk_l,
-                    tf.random.fold_in(chunk_seed, -3 - j),
+                    randomness.substream(chunk_seed, ChunkStream.ZETA, j),
                 )
                 prior.append(p.log_ratios(method, sample.z, zeta))
         log_prior = np.concatenate(prior)[: plan.L]
@@ -65,10 +73,11 @@ def of_a_group(lg, method, plan, x, seed):
     seeds = [tf.random.fold_in(seed, i) for i in range(-(-plan.group // plan.chunk_m))]
     drawn = [sampling.draw(lg.model, method, x, Counts(M=plan.chunk_m), s) for s in seeds]
     z, psi_0 = (tf.concat(parts, 0)[: plan.group] for parts in list(zip(*drawn, strict=True))[:2])
-    psi_seed = tf.random.fold_in(seed, -1)
+    psi_seed = randomness.substream(seed, GroupStream.PSI)
     psi = [
         sampling.draw_psi(
-            *(lg.model, method, z, x, plan.chunk_k), tf.random.fold_in(psi_seed, j + 1)
+            *(lg.model, method, z, x, plan.chunk_k),
+            randomness.substream(psi_seed, ChunkStream.PSI, j),
         )
         for j in range(plan.k_chunks)
     ]
@@ -76,7 +85,7 @@ def of_a_group(lg, method, plan, x, seed):
     if plan.L > 1:
         rho = priors.hierarchical(lg.model.prior).rho(method, z)
         zeta = [
-            rho.sample(plan.chunk_l, seed=tf.random.fold_in(seed, -4 - j))
+            rho.sample(plan.chunk_l, seed=randomness.substream(seed, GroupStream.ZETA, j))
             for j in range(plan.l_chunks)
         ]
         sample = sample._replace(zeta=tf.concat(zeta, 0)[: plan.L])

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability import bijectors as tfb
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.models import distributions, flows
 
 SEED = tf.constant([3, 1])
@@ -16,7 +16,7 @@ both_kinds = pytest.mark.parametrize("kind", flows.KINDS)
 
 
 def make_flow(kind, dim=3, context_dim=4, num_flows=2, hidden=(12, 10)):
-    rng = seeds.initializer_seeds(0)
+    rng = randomness.initializer_seeds(0)
     return flows.Flow(dim, context_dim, kind, num_flows, hidden, rng)
 
 
@@ -61,7 +61,7 @@ def passes(monkeypatch):
 
 @pytest.mark.parametrize("hidden", [(40, 40), (3,), (2, 30, 4)])
 def test_masked_mlp_is_autoregressive_and_sees_the_context(hidden):
-    mlp = train(flows.MaskedMLP(5, 4, hidden, seeds.initializer_seeds(0)))
+    mlp = train(flows.MaskedMLP(5, 4, hidden, randomness.initializer_seeds(0)))
     h, z = normal(2, 4), normal(2, 5, stream=1)
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([h, z])
@@ -113,7 +113,7 @@ def test_log_determinant_is_that_of_the_jacobian_and_the_inverse_inverts(
 
 @pytest.mark.parametrize("dim", [2, 5])
 def test_coupling_is_the_real_nvp_of_tfp(dim):
-    mlp = train(flows.coupling_mlp(dim, 4, (8,), seeds.initializer_seeds(0)))
+    mlp = train(flows.coupling_mlp(dim, 4, (8,), randomness.initializer_seeds(0)))
     h, x = normal(6, 4), normal(3, 6, dim, stream=1)
     ours = flows.Coupling(lambda kept: flows.affine_head(mlp(h, kept)))
     theirs = tfb.RealNVP(

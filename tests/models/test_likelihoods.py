@@ -6,7 +6,7 @@ import scipy.special
 import scipy.stats
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.models import likelihoods, pixelcnn
 
 LEVELS = (np.arange(256) / 255.0).astype(np.float32)
@@ -159,7 +159,7 @@ def test_draws_are_a_function_of_the_seed(jit_compile):
 
 @pytest.mark.parametrize("kind", ["bernoulli", "discretized_logistic"])
 def test_autoregressive_is_the_product_of_its_conditionals(kind):
-    network = pixelcnn.PixelCNN(3, 2, seeds.initializer_seeds(0), channels=3, kernels=(3, 3))
+    network = pixelcnn.PixelCNN(3, 2, randomness.initializer_seeds(0), channels=3, kernels=(3, 3))
     z = tf.random.stateless_normal([4, 2, 2], [0, 1])
     x = np.array(tf.random.stateless_uniform([2, 9], [0, 2]) < 0.5, np.float32)
     layer = likelihoods.Bernoulli()

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.models import distributions, networks
 
 
@@ -24,7 +24,12 @@ def matmul_flops(function, *arguments):
 @pytest.fixture
 def network():
     return networks.ConditionedMLP(
-        x_dim=50, u_dim=4, hidden=(16, 16), outputs=6, rng=seeds.initializer_seeds(0), reinject=True
+        x_dim=50,
+        u_dim=4,
+        hidden=(16, 16),
+        outputs=6,
+        rng=randomness.initializer_seeds(0),
+        reinject=True,
     )
 
 
@@ -72,7 +77,7 @@ def test_gate_starts_at_the_prior_and_stays_differentiable():
 
 def test_initial_units_are_centred():
     """The biases cancel the mean of softplus units, so no layer starts far from zero."""
-    network = networks.MLP(100, (200, 200), 50, seeds.initializer_seeds(1))
+    network = networks.MLP(100, (200, 200), 50, randomness.initializer_seeds(1))
     x = tf.cast(tf.random.stateless_uniform([500, 100], [0, 1]) < 0.1, tf.float32)
     outputs = network(x).numpy()
     assert np.abs(outputs.mean(axis=0)).max() < 1.0
@@ -81,7 +86,7 @@ def test_initial_units_are_centred():
 
 
 def test_no_two_layers_begin_with_the_same_weights():
-    network = networks.MLP(16, (16, 16, 16), 16, seeds.initializer_seeds(0))
+    network = networks.MLP(16, (16, 16, 16), 16, randomness.initializer_seeds(0))
     kernels = [layer.kernel.numpy() for layer in [network.first_layer, *network.later_layers]]
     assert len({k.tobytes() for k in kernels}) == len(kernels)
 

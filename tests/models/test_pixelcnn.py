@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.models import likelihoods, pixelcnn
 
 Z_DIM = 3
@@ -16,7 +16,7 @@ SEED = tf.constant([3, 4])
 
 def make(side, kernels, channels=4, sharpen=1.0):
     """A small network; `sharpen` scales its outputs up, which start near 0."""
-    rng = seeds.initializer_seeds(0)
+    rng = randomness.initializer_seeds(0)
     network = pixelcnn.PixelCNN(side, Z_DIM, rng, channels=channels, kernels=kernels, z_maps=2)
     kernel = network.output_layer.kernel
     kernel.assign(sharpen * kernel)
@@ -78,7 +78,7 @@ def test_every_pixel_depends_on_z_and_so_does_the_first():
 
 
 def test_default_sizes_cost_what_the_docstring_says():
-    network = pixelcnn.PixelCNN(4, Z_DIM, seeds.initializer_seeds(0))
+    network = pixelcnn.PixelCNN(4, Z_DIM, randomness.initializer_seeds(0))
     products = sum(int(np.prod(v.shape)) for v in network.variables if len(v.shape) == 4)
     assert round(products / 1e6, 2) == 0.64
     assert round(products * 784 / 1e9, 2) == 0.50
@@ -146,7 +146,7 @@ def test_ascent_of_z_in_a_while_loop_equals_ascent_in_python():
 
 @pytest.mark.parametrize("kernels", [pixelcnn.KERNELS, (7, 5, 3)])
 def test_units_start_of_order_one_and_outputs_near_zero(kernels):
-    network = pixelcnn.PixelCNN(28, 32, seeds.initializer_seeds(0), kernels=kernels)
+    network = pixelcnn.PixelCNN(28, 32, randomness.initializer_seeds(0), kernels=kernels)
     outputs = network(binary(4, 784), normal(4, 32)).numpy()
     rms = np.sqrt(np.mean(outputs**2))
     assert rms < 0.2

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.errors import UserError
 from hvi_tf.models import resnet
 
 
 def make(side, channels=(4, 6, 6), outputs=5):
-    return resnet.ResNet(side, channels, outputs, rng=seeds.initializer_seeds(0))
+    return resnet.ResNet(side, channels, outputs, rng=randomness.initializer_seeds(0))
 
 
 def images(*shape, ones=0.2):

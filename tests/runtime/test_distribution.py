@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import noise
+from hvi_tf import randomness
 from hvi_tf.errors import UserError
 from hvi_tf.runtime import cluster
 from hvi_tf.runtime import replicas as distribution
@@ -176,16 +176,16 @@ def test_one_bad_replica_stops_all_before_the_weights_change(folder, strategy):
         assert found[name].dtype.kind == "U" or np.isfinite(found[name]).all(), name
 
 
-@pytest.mark.parametrize("make", [noise.normal, noise.uniform])
+@pytest.mark.parametrize("make", [randomness.normal, randomness.uniform])
 def test_shares_of_noise_are_rows_of_the_whole(make):
-    axis = -2 if make is noise.normal else -1
+    axis = -2 if make is randomness.normal else -1
     whole = [3, 2, 12, 5] if axis == -2 else [3, 12]
     own = [3, 2, 4, 5] if axis == -2 else [3, 4]
     seed = tf.constant([1, 2])
     expected = make(whole, seed, tf.float32)
     shares = []
     for i in range(3):
-        with noise.share(tf.constant(i), 3):
+        with randomness.share(tf.constant(i), 3):
             shares.append(make(own, seed, tf.float32))
     np.testing.assert_array_equal(tf.concat(shares, axis), expected)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from hvi_tf import bounds, seeds
+from hvi_tf import bounds, randomness
 from hvi_tf.cli import modes as commands
 from hvi_tf.cli.task import Task
 from hvi_tf.config import config as config_lib
@@ -84,7 +84,9 @@ def test_averages_are_validated_scored_and_exported(tmp_path):
         np.testing.assert_array_equal(variable, value)
 
     run = runs.at_best(workdir.config, DATA, make_vae(workdir.config, 16), workdir)
-    images = pipeline.fixed_observation(DATA.validation, "bernoulli", 0, seeds.Purpose.VALIDATE)
+    images = pipeline.fixed_observation(
+        DATA.validation, "bernoulli", 0, randomness.Purpose.VALIDATE
+    )
     scored = loop.validate(run.model, images, 0).log_likelihood
     best = max(line["validation/bound"] for line in told(tmp_path))
     assert scored == pytest.approx(best, abs=1e-5)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config.settings import EvaluationConfig
 from hvi_tf.evaluation import annealing, evaluate
 from hvi_tf.evaluation.annealing import Annealing, Simulated
@@ -82,7 +82,7 @@ class Images(NamedTuple):
 
 
 def _images(run: Run, count: int) -> Images:
-    seed = seeds.fold(run.config.training.seed, seeds.Purpose.SIMULATE)
+    seed = randomness.fold(run.config.training.seed, randomness.Purpose.SIMULATE)
     simulated = annealing.simulate(run.model.callables, count, seed)
     return Images(simulated, trained.test_images(run, count))
 
@@ -96,7 +96,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         return _measure_truth(run, images, s)
     score = _scorer(run, context, s)
     rows = []
-    seed = seeds.fold(s["budget"], seeds.Purpose.EVALUATE)
+    seed = randomness.fold(s["budget"], randomness.Purpose.EVALUATE)
     score(images.test, seed)  # traced before it is timed
     for name, x in zip(SETS, (images.simulated.x, images.test), strict=True):
         started = time.monotonic()
@@ -118,7 +118,7 @@ def _rows(
 def _measure_truth(run: Run, images: Images, s: Settings) -> list[Row]:
     """Long annealing: a bracket of simulated images, a lower bound of test images."""
     settings = Annealing(s["truth_chains"], s["truth_steps"], LEAPFROG_STEPS)
-    seed = seeds.fold(0, seeds.Purpose.BRACKET)
+    seed = randomness.fold(0, randomness.Purpose.BRACKET)
     model, count, started = run.model.callables, s["images"], time.monotonic()
     bracket = annealing.make_bracketer(model, settings)(images.simulated, seed)
     middle = time.monotonic()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.benchmark import cells as steps
 from hvi_tf.benchmark import rounds
 from hvi_tf.benchmark.training import Step
@@ -120,7 +120,7 @@ def _moments(s: Settings, context: Context) -> list[Row]:
             )  # fmt: skip
             for i in range(s["minibatches"]):
                 x = reference_model.minibatch(run, s["batch_size"], i)
-                seed = seeds.fold(run.config.training.seed, seeds.Purpose.EVALUATE, i)
+                seed = randomness.fold(run.config.training.seed, randomness.Purpose.EVALUATE, i)
                 moments = moments_of(x, seed)
                 variance = float(np.sum(moments.deviation**2))
                 own.setdefault(i, variance)

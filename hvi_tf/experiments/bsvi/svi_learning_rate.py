@@ -34,7 +34,7 @@ _DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.", 1
 def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
     """The model of a run at its best checkpoint, and its validation images as observed."""
     run = workdirs.open_existing(path, writes=False)
-    from hvi_tf import seeds
+    from hvi_tf import randomness
     from hvi_tf.data import datasets, pipeline
     from hvi_tf.models.vae import make_vae
     from hvi_tf.training.checkpoints import Checkpoints
@@ -43,7 +43,7 @@ def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
     model = make_vae(run.config, data.test.shape[1])
     Checkpoints(model, run).restore_best()
     seed, likelihood = run.config.training.seed, run.config.model.likelihood
-    x = pipeline.fixed_observation(data.validation, likelihood, seed, seeds.Purpose.VALIDATE)
+    x = pipeline.fixed_observation(data.validation, likelihood, seed, randomness.Purpose.VALIDATE)
     return model, x
 
 
@@ -67,12 +67,12 @@ def _numbers(flag: flags.FlagHolder, kind: type) -> list:
 
 
 def _cell(model: "VAE", x: "tf.Tensor", steps: int, rate: float, clip: float) -> str:
-    from hvi_tf import seeds
+    from hvi_tf import randomness
     from hvi_tf.inference import refined_scores as svi_scores
 
     settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
     score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
-    found = score(x, seeds.fold(model.seed, seeds.Purpose.VALIDATE))
+    found = score(x, randomness.fold(model.seed, randomness.Purpose.VALIDATE))
     return f"{np.mean(found.log_likelihood):.2f} | {np.mean(found.elbo):.2f}"
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from hvi_tf.config import strict_json
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.harness import plots
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings
@@ -158,7 +159,7 @@ def _finished(folder: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
     """What was measured of a cell, if it was with these settings."""
     try:
         found = files.read_json(folder / "rows.json")
-        stored, asked = found["settings"], files.parse_json(json.dumps(cell.settings))
+        stored, asked = found["settings"], strict_json.parse(json.dumps(cell.settings))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:

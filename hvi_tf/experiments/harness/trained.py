@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import EvaluationConfig, field_names
@@ -192,7 +192,7 @@ def gain_row(
 def test_images(run: Run, count: int) -> tf.Tensor:
     """The first test images `[count, D]` as every run with this seed observes them."""
     likelihood, seed = run.config.model.likelihood, run.config.training.seed
-    purpose = seeds.Purpose.EVALUATE
+    purpose = randomness.Purpose.EVALUATE
     return pipeline.fixed_observation(run.data.test, likelihood, seed, purpose)[:count]
 
 
@@ -213,7 +213,7 @@ def learning_curve(run: Run, method: str, **where: Any) -> list[Row]:
 def draw_pictures(run: Run, context: Context, name: str) -> None:
     """Writes grids of samples and of test images beside their reconstructions."""
     side = GRID // 2 if run.model.autoregressive else GRID
-    seed = seeds.fold(run.model.seed, seeds.Purpose.SAMPLE_IMAGES)
+    seed = randomness.fold(run.model.seed, randomness.Purpose.SAMPLE_IMAGES)
     x = test_images(run, side * side // 2)
     pairs = tf.stack([x, run.model.reconstruct(x, seed)], axis=1)
     grids = {

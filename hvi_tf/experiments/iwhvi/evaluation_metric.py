@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness import plots, trained
@@ -102,7 +102,7 @@ def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job
         check=lambda: None,
         identity=dict(cell.settings, bound=name, plan=plan.identity(), step=run.step),
         names=("log_likelihood",),
-        purpose=seeds.Purpose.EVALUATE,
+        purpose=randomness.Purpose.EVALUATE,
         images=plan.images,
         available=len(x),
         score=lambda images, seed: (score(tf.gather(x, images), seed).log_likelihood,),

@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 
 import hvi_tf as hvi
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
 from hvi_tf.data import pipeline
 from hvi_tf.experiments.harness import trained
@@ -55,7 +55,7 @@ def _ascend(model: VAE, batches: Any, steps: int) -> None:
                 variables,
                 K=0,
                 M=5,
-                seed=seeds.fold(model.seed, seeds.Purpose.TRAIN, step),
+                seed=randomness.fold(model.seed, randomness.Purpose.TRAIN, step),
                 estimator="iwae-dreg",
             )
             optimizer.apply([-g for g in ascent.phi], list(variables.phi))

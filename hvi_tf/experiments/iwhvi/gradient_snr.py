@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -55,7 +55,7 @@ def measure_group(
     rows = []
     for i in range(s["minibatches"]):
         x = reference_model.minibatch(run, s["batch_size"], i)
-        seed = seeds.fold(run.config.training.seed, seeds.Purpose.EVALUATE, i)
+        seed = randomness.fold(run.config.training.seed, randomness.Purpose.EVALUATE, i)
         for label, ratios in zip(estimators, ratios_of(x, seed), strict=True):
             found = signal_to_noise.summarize(ratios)
             where = dict(dataset="mnist", K=s["K"], M=s["M"], seed=0, group=group, minibatch=i)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.examples.laplace import silent_model
 from hvi_tf.experiments.harness import plots
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
@@ -118,7 +118,7 @@ def _measure(
 
     hvi.fit(
         model,
-        lambda step: minibatch(seeds.fold(seed, seeds.Purpose.SHUFFLE, step)),
+        lambda step: minibatch(randomness.fold(seed, randomness.Purpose.SHUFFLE, step)),
         variables,
         bound=ROWS[bound].name,
         **counts,
@@ -133,7 +133,7 @@ def _measure(
         K=counts.get("K", 0), M=counts.get("M", 1), draws=draws,
         minibatch=lambda x, own: minibatch(own),
     )  # fmt: skip
-    ratios = ratios_of(tf.zeros([]), seeds.fold(seed, seeds.Purpose.EVALUATE))
+    ratios = ratios_of(tf.zeros([]), randomness.fold(seed, randomness.Purpose.EVALUATE))
     rows = []
     for label, own in zip(chosen, ratios, strict=True):
         found = signal_to_noise.summarize(own)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.experiments.harness import plots
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -55,7 +55,10 @@ def measure(cell: Cell, context: Context) -> list[Row]:
             own.adopt(weights[steps])
         method = "iwhvi" if steps else "sivi"
         beta, log_q = own.log_ratios(
-            method, max(s["K"]), s["draws"], seeds.fold(repetition, seeds.Purpose.EVALUATE)
+            method,
+            max(s["K"]),
+            s["draws"],
+            randomness.fold(repetition, randomness.Purpose.EVALUATE),
         )
         upper = tf.math.cumulative_logsumexp(beta, axis=0).numpy()
         seconds = time.monotonic() - started

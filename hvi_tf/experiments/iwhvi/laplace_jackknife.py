@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.bounds import jackknife
 from hvi_tf.experiments.harness import plots
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
@@ -46,7 +46,10 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     exact, rows = laplace_tau.truth(s["dim"]), []
     for method, label in (("sivi", "SIVI"), ("iwhvi", "IWHVI")):
         beta, log_q = own.log_ratios(
-            method, max(s["K"]), s["draws"], seeds.fold(repetition, seeds.Purpose.EVALUATE)
+            method,
+            max(s["K"]),
+            s["draws"],
+            randomness.fold(repetition, randomness.Purpose.EVALUATE),
         )
         for K in s["K"]:
             started = time.monotonic()

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import bounds, seeds
+from hvi_tf import bounds, randomness
 from hvi_tf.examples.laplace import entropy_model
 from hvi_tf.experiments.harness.experiment import Settings
 from hvi_tf.inference import densities as densities_lib
@@ -97,7 +97,7 @@ def trained_weights(
         return {n: [stored[f"{n}_{i}"] for i in range(len(stored) // len(steps))] for n in steps}
     own = trainer(dim, hidden)
     own.begin(repetition)
-    seed = seeds.fold(repetition, seeds.Purpose.TRAIN)
+    seed = randomness.fold(repetition, randomness.Purpose.TRAIN)
     done, found = 0, {}
     for n in steps:
         own.train(seed, tf.constant(done), tf.constant(n))

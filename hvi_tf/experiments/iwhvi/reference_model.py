@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.data import pipeline
 from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context, Settings
@@ -42,5 +42,5 @@ def run(preset: str, context: Context) -> Run:
 def minibatch(run: Run, size: int, index: int) -> tf.Tensor:
     """Training images `[size, D]`, binarized, the `index`-th of them."""
     images = run.data.train[index * size : (index + 1) * size]
-    seed = seeds.fold(run.config.training.seed, seeds.Purpose.BINARIZE, index)
+    seed = randomness.fold(run.config.training.seed, randomness.Purpose.BINARIZE, index)
     return pipeline.observe(tf.constant(images), run.config.model.likelihood, seed)
