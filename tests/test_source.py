@@ -165,8 +165,8 @@ def test_checker_accepts(source):
             r"write_text|write_bytes|fdopen|open\([^)]*[\"'][rb]*[wax+]|savefig\((?!buffer)",
             {"hvi_tf/storage/", "hvi_tf/cli/"},
         ),
-        # A FIFO or /dev/zero would never end, so `storage` checks what it opens. `runtime` reads the
-        # kernel's files in /proc.
+        # A FIFO or /dev/zero would never end, so `storage` checks what it opens. `runtime` reads
+        # files of the kernel in /proc.
         (
             r"(?<!files)\.read_(text|bytes)\(|(?<!\w)open\(",
             {"hvi_tf/storage/", "hvi_tf/runtime/", "hvi_tf/cli/", "launch/sweep.py"},
