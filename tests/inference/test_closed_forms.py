@@ -13,7 +13,6 @@ import pytest
 import scipy.special
 import scipy.stats
 import tensorflow as tf
-from hvi_tf.inference.hierarchy import sample as sample_hierarchy
 
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, jackknife
@@ -377,7 +376,7 @@ def test_signal_to_noise_where_theory_foretells_it(seed):
 def jackknife_errors(K, seed, n=40_000):
     """Estimates minus log q(z) `[3, n]` for J = 0, 1, 2 on a Laplace scale mixture."""
     q: Hierarchy = laplace(2, "gamma", rate=1.5)
-    z, psi_0 = sample_hierarchy(q, n, tf.constant([seed, 6]))
+    z, psi_0 = q.sample(n, tf.constant([seed, 6]))
     psi = q.inverse(z).sample(K, seed=tf.constant([seed, 7]))
     beta = log_ratios(q, z, tf.concat([psi_0[None], psi], axis=0))
     exact = np.sum(-np.abs(z) - np.log(2.0), axis=-1)

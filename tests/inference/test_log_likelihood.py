@@ -242,7 +242,7 @@ import numpy as np
 import tensorflow as tf
 from hvi_tf.config import config as config_lib
 from hvi_tf.inference import image_scores as log_likelihood, plans
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.models.vae import make_vae
 
 def peak():
@@ -254,7 +254,7 @@ config = config_lib.make(K=50, jit_compile="off")
 model = make_vae(config, 784)
 for bound, M, K in (("iwhvi", 5000, 1), ("iwhvi", 5000, 100), ("diwhvi-mixture", 5000, 5000)):
     row = METHODS[bound]
-    plan = plans.make(row, M, K)
+    plan = plans.make(row, Counts(K=K, M=M))
     score = log_likelihood.make_scorer(model.callables, row, plan)
     values = score(tf.zeros([plan.images, 784]), tf.constant([0, 1])).log_likelihood
     assert np.all(np.isfinite(values))
