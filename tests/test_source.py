@@ -31,8 +31,6 @@ ALLOWED = {
     ("tests/cli/", "exec_module"): "launch/sweep.py, which is not a module",
     ("tests/docs/", "exec"): "the code of the documentation",
     ("tests/docs/", "compile"): "the code of the documentation",
-    ("tests/inference/", "exec"): "the README's code",
-    ("tests/inference/", "compile"): "the README's code",
     ("tests/models/", "tensorflow.saved_model.load"): "exports that the test wrote",
     ("tests/training/", "tensorflow.saved_model.load"): "an export that the test wrote",
     ("tests/faults/", "tarfile"): "writes hostile archives",

@@ -250,14 +250,12 @@ class Method(NamedTuple):
 
         Raises:
             FixedCountError: a ValueError, if a count differs from the one that is fixed.
-            ValueError: if a count is not a whole number or is too small.
         """
         allowed = self._replace(L=self.L if hierarchical_prior else _fixed(1))
         chosen = {}
         for name, requested in (("K", K), ("M", M), ("L", L)):
             count = getattr(allowed, name)
             value = count.default if requested is None else requested
-            value = arguments.count(name, value, lowest=0 if name == "K" else 1)
             if not count.free and value != count.default:
                 raise FixedCountError(self, name, value, count.default)
             chosen[name] = value

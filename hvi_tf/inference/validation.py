@@ -139,11 +139,15 @@ def counts(method: Method, model: object, **requested: int | None) -> Counts:
 
     Raises:
         TypeError: if `model` is not a Model.
-        ValueError: for the reasons of `Method.counts`.
+        ValueError: if a count is not a whole number, is too small, or the method fixes another.
     """
     if not isinstance(model, Model):
         raise TypeError(f"model={shown(model)}: must be an hvi.Model")
-    return method.counts(priors.adapt(model.prior).hierarchical, **requested)
+    checked = {
+        name: None if value is None else arguments.count(name, value, lowest=int(name != "K"))
+        for name, value in requested.items()
+    }
+    return method.counts(priors.adapt(model.prior).hierarchical, **checked)
 
 
 def warmup(inner: float | tf.Tensor, outer: float | tf.Tensor) -> Warmup:

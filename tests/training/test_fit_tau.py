@@ -31,7 +31,7 @@ def test_a_hierarchical_prior_is_kept_and_gets_a_rho():
     config = fit_tau.fit_config(trained, {})
     assert config.method.prior == "hierarchical"
     assert config.method.L == 50
-    assert config.row.zeta == "rho"
+    assert config.chosen_method.zeta == "rho"
 
 
 def test_fits_of_other_settings_have_other_folders_but_longer_fits_the_same():
