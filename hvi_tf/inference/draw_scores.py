@@ -39,7 +39,11 @@ class DrawScores(NamedTuple):
 
 
 def nan_like(like: tf.Tensor) -> tf.Tensor:
-    """Returns NaN in the shape and dtype of `like`."""
+    """Returns NaN in the shape and dtype of a tensor.
+
+    Args:
+        like: the tensor.
+    """
     return tf.zeros_like(like) + float("nan")
 
 
@@ -53,7 +57,7 @@ def score_chunk(
 ) -> DrawScores:
     """Draws one chunk of z and scores it.
 
-    For each draw it returns log p(x|z) + P - U_K, with sums over k and l in chunks.
+    The score of a draw is alpha = log p(x|z) + P - U_K, with sums over k and l in chunks.
 
     Args:
         model: the callables.

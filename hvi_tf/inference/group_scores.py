@@ -55,9 +55,9 @@ def score_group(
 ) -> DrawScores:
     """Draws one group of z that share psi, and scores it.
 
-    For each draw it returns log p(x|z) + P - U_K, with sums over k and l in chunks. zeta is also
-    shared if the method shares it. The pairs of z and psi come in tiles of all z of the group
-    by `plan.chunk_k` psi.
+    The score of a draw is alpha = log p(x|z) + P - U_K, with sums over k and l in chunks. The z
+    also share zeta if the method shares it. The pairs of z and psi come in tiles of all z of the
+    group by `plan.chunk_k` psi.
 
     Args:
         model: the callables.

@@ -12,8 +12,8 @@ w_i therefore has mean p(x) given those draws, and Jensen's inequality gives the
 
 A hierarchical q_lambda(z|x) = int q_lambda(z|psi,x) q(psi|x) dpsi has no known density, and
 exp(-U_K) replaces 1/q. Given lambda_i, it is an unbiased estimate of 1/q (Sobolev & Vetrov
-2019, theorem A.1), since psi_0 generated z_i and psi_1:K are drawn from tau again at every i.
-So each w_i has mean p(x) for any tau, and the bound remains a lower bound. It is looser the
+2019, theorem A.1), because psi_0 generated z_i and every i has new draws psi_1:K from tau. So
+each w_i has mean p(x) for any tau, and the bound remains a lower bound. It is looser the
 farther tau is from q(psi|z,x).
 
 All computations are per observation. Given the noise, no gradient, norm or step of one

@@ -35,8 +35,8 @@ def value_and_gradients(
         grad_theta log sum_i pi_i w_i = sum_i r_i grad_theta log p(x,z_i)
 
     The gradient for pi is that of the same bound. The gradients for phi, eta and rho are those of
-    the ELBO at lambda_0, for the draw of the first step. phi may have the gradient of
-    -KL(q_lambda_0 || q_lambda_k) instead.
+    the ELBO at lambda_0, for the draw of the first step. The gradient for phi may instead be
+    that of -KL(q_lambda_0 || q_lambda_k).
 
     Args:
         localize: x -> the local model. It is called under a tape, to reach phi.
