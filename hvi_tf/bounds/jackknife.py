@@ -1,8 +1,8 @@
 """Jackknife estimates of log q(z), which have less bias than U_K but are not bounds.
 
-The bias of U_K is a power series in 1/(K+1). A weighted sum of U_K, ..., U_{K-J}, each averaged
-over the subsets of the same draws, cancels its first J terms (Sobolev & Vetrov 2019, appendix
-E, after Nowozin 2018).
+The bias of U_K is a power series in 1/(K+1). A weighted sum of U_K, ..., U_{K-J} cancels its
+first J terms, where each is averaged over the subsets of the same draws (Sobolev & Vetrov
+2019, appendix E, after Nowozin 2018).
 """
 
 import math

@@ -18,12 +18,20 @@ class LogSum(NamedTuple):
 
     @staticmethod
     def empty(like: tf.Tensor) -> "LogSum":
-        """Returns the sum of no weights, in the shape `[...]` of `like`."""
+        """Returns the sum of no weights.
+
+        Args:
+            like: a tensor of the shape `[...]` and dtype of the sum.
+        """
         zeros = tf.zeros_like(like)
         return LogSum(zeros - float("inf"), zeros)
 
     def add(self, log_weights: tf.Tensor) -> "LogSum":
-        """Returns the sum with a chunk of log weights `[..., chunk]` added; -inf adds 0."""
+        """Returns the sum with a chunk of weights added.
+
+        Args:
+            log_weights: `[..., chunk]`, nats. An entry of -inf adds 0.
+        """
         largest = tf.maximum(self.log_largest, tf.reduce_max(log_weights, axis=-1))
         # Where every weight so far is 0, -inf - (-inf) would be NaN.
         reference = tf.where(tf.math.is_inf(largest), tf.zeros_like(largest), largest)
@@ -31,7 +39,11 @@ class LogSum(NamedTuple):
         return LogSum(largest, tf.exp(self.log_largest - reference) * self.total + sums)
 
     def log_mean(self, count: int) -> tf.Tensor:
-        """Returns the log of the mean of the `count` weights so far, `[...]`."""
+        """Returns the log of the mean of the weights so far, `[...]`, nats.
+
+        Args:
+            count: the number of weights so far.
+        """
         return self.log_largest + tf.math.log(self.total / count)
 
 
@@ -50,12 +62,20 @@ class Streamed(NamedTuple):
 
     @staticmethod
     def empty(like: tf.Tensor) -> "Streamed":
-        """Returns the sums of no weights, in the shape `[...]` of `like`."""
+        """Returns the sums of no weights.
+
+        Args:
+            like: a tensor of the shape `[...]` and dtype of the sums.
+        """
         zeros = tf.zeros_like(like)
         return Streamed(zeros - float("inf"), zeros, zeros)
 
     def add(self, log_weights: tf.Tensor) -> "Streamed":
-        """Returns the sums with a chunk of log weights `[chunk, ...]` added; -inf adds 0."""
+        """Returns the sums with a chunk of weights added.
+
+        Args:
+            log_weights: `[chunk, ...]`, nats. An entry of -inf adds 0.
+        """
         largest = tf.maximum(self.log_largest, tf.reduce_max(log_weights, axis=0))
         # Where every weight so far is 0, -inf - (-inf) would be NaN.
         reference = tf.where(tf.math.is_inf(largest), tf.zeros_like(largest), largest)
@@ -68,7 +88,11 @@ class Streamed(NamedTuple):
         )
 
     def log_mean(self, count: int) -> tf.Tensor:
-        """Returns the log of the mean of the `count` weights so far, `[...]`."""
+        """Returns the log of the mean of the weights so far, `[...]`, nats.
+
+        Args:
+            count: the number of weights so far.
+        """
         return self.log_largest + tf.math.log(self.total / count)
 
     def effective_sample_size(self) -> tf.Tensor:

@@ -24,7 +24,10 @@ class Callables(NamedTuple):
     sample_fn: Callable[[list, tf.Tensor], tf.Tensor] | None = None
 
     def log_prob(self, value: tf.Tensor) -> tf.Tensor:
-        """Returns the log-density of `value` `[..., D]`, `[...]` in nats.
+        """Returns the log-density `[...]`, nats.
+
+        Args:
+            value: `[..., D]`.
 
         Raises:
             NotImplementedError: if there is no `log_prob_fn`.

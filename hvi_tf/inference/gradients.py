@@ -170,8 +170,8 @@ def doubly_reparameterized(
 
     For an explicit q this is the estimator of Tucker et al. 2019, with the coefficient w_m^2
     along the path through z_m. For a hierarchical q, `bounds.swap_ratios` first moves the
-    direct terms of phi to psi_0. eta has the gradient of `dreg`, and the gradient at zeta is
-    multiplied by `bounds.rho_path_factor` for rho.
+    direct terms of phi to psi_0. The gradient for eta is that of `dreg`. For rho, the gradient
+    at zeta is multiplied by `bounds.rho_path_factor`.
 
     Args:
         tape: a persistent tape that recorded the draw, the densities and the bound.

@@ -77,10 +77,12 @@ class FixedCountError(ValueError):
 
 
 def _fixed(count: int) -> Count:
+    """Returns a count that the user cannot choose."""
     return Count(count, free=False)
 
 
 def _free(count: int) -> Count:
+    """Returns a count that the user may choose, with its default."""
     return Count(count, free=True)
 
 

@@ -18,25 +18,48 @@ class Density(Protocol):
     """A density to draw from and to evaluate, such as a proposal of psi."""
 
     def log_prob(self, value: tf.Tensor, /) -> tf.Tensor:
-        """Returns the log-density of `value` `[..., D]`, `[...]` in nats."""
+        """Returns the log-density `[...]`, nats.
+
+        Args:
+            value: `[..., D]`.
+        """
 
     def sample(self, sample_shape: SampleShape, /, seed: tf.Tensor) -> tf.Tensor:
-        """Returns draws `[*sample_shape, *batch_shape, D]`."""
+        """Returns draws `[*sample_shape, *batch_shape, D]`.
+
+        Args:
+            sample_shape: a count, or counts along several axes.
+            seed: int32 `[2]`.
+        """
 
 
 class DistributionLike(Protocol):
     """The part of a TFP distribution that the bounds use; see also `callables.Callables`."""
 
     def log_prob(self, value: tf.Tensor, /) -> tf.Tensor:
-        """Returns the log-density of `value` `[..., D]`, `[...]` in nats."""
+        """Returns the log-density `[...]`, nats.
+
+        Args:
+            value: `[..., D]`.
+        """
 
     def sample(self, sample_shape: SampleShape = (), /, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Returns draws `[*sample_shape, *batch_shape, D]`."""
+        """Returns draws `[*sample_shape, *batch_shape, D]`.
+
+        Args:
+            sample_shape: a count, or counts along several axes.
+            seed: int32 `[2]`.
+        """
 
     def experimental_sample_and_log_prob(
         self, sample_shape: SampleShape = (), /, seed: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns draws `[*sample_shape, *batch_shape, D]` and their log-densities, nats."""
+        """Returns draws `[*sample_shape, *batch_shape, D]` and their log-densities, nats.
+
+        Args:
+            sample_shape: a count, or counts along several axes.
+            seed: int32 `[2]`.
+        """
 
 
 class Hierarchy(NamedTuple):

@@ -38,16 +38,31 @@ class ExplicitPrior(NamedTuple):
         return [self.distribution.sample(shape, seed=seed)]
 
     def log_joint(self, z: tf.Tensor) -> tf.Tensor:
-        """Returns log p(z): `[..., Dz] -> [...]`, nats."""
+        """Returns log p(z).
+
+        Args:
+            z: `[..., Dz]`.
+
+        Returns:
+            `[...]`, nats.
+        """
         return self.distribution.log_prob(z)
 
     def streams_zeta(self, method: Method) -> bool:
-        """Returns False, since log p(z) needs no draws of zeta."""
+        """Returns False, since log p(z) needs no draws of zeta.
+
+        Args:
+            method: not used.
+        """
         del method
         return False
 
     def shares_zeta(self, method: Method) -> bool:
-        """Returns False, since there is no zeta."""
+        """Returns False, since there is no zeta.
+
+        Args:
+            method: not used.
+        """
         del method
         return False
 
@@ -59,7 +74,15 @@ class ExplicitPrior(NamedTuple):
         L: int | tf.Tensor,
         seed: tf.Tensor,
     ) -> None:
-        """Returns None, since there is no zeta."""
+        """Returns None, since there is no zeta.
+
+        Args:
+            method: not used.
+            z: not used.
+            psi_0: not used.
+            L: not used.
+            seed: not used.
+        """
 
     def log_ratios(self, method: Method, z: tf.Tensor, zeta: tf.Tensor | None) -> tf.Tensor:
         """Returns log p(z) as the single entry of axis l.
@@ -116,11 +139,19 @@ class HierarchicalPrior(NamedTuple):
         return p.conditional(zeta).log_prob(z) + p.mixing.log_prob(zeta)
 
     def streams_zeta(self, method: Method) -> bool:
-        """Returns whether log p(z) is estimated from L draws of zeta."""
+        """Returns whether log p(z) is estimated from L draws of zeta.
+
+        Args:
+            method: decides where zeta comes from.
+        """
         return not method.zeta_is_psi_0
 
     def shares_zeta(self, method: Method) -> bool:
-        """Returns whether all z are scored at the same zeta."""
+        """Returns whether all z are scored at the same zeta.
+
+        Args:
+            method: decides where zeta comes from.
+        """
         return method.shares_zeta
 
     def rho(self, method: Method, z: tf.Tensor) -> Density:

@@ -206,7 +206,7 @@ def model_variables(variables: ParameterGroups) -> list:
     """
     flat = flat_variables(variables)
     if variables.pi:
-        raise ValueError("variables: pi weighs the proposals of an SVI loop; there is none here")
+        raise ValueError("variables: pi weighs the proposals of an SVI loop; leave it empty")
     return flat
 
 
