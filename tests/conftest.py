@@ -28,6 +28,15 @@ def seed(request):
     return value
 
 
+@pytest.fixture(scope="module")
+def victims():
+    """Starts runs of the command that a test may kill."""
+    from tests.faults.victims import Victims
+
+    with Victims() as started:
+        yield started
+
+
 @pytest.fixture
 def eager():
     """Runs functions without tracing, which takes longer than a few tiny steps."""

@@ -18,8 +18,8 @@ from typing import Any
 
 from absl import flags
 
-from hvi_tf.cli import exits as command_line
-from hvi_tf.config import rules as validation
+from hvi_tf.cli import exits
+from hvi_tf.config import rules
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.harness import catalogue
 from hvi_tf.runtime.progress import counted, duration
@@ -172,8 +172,8 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if len(argv) != 2:
             raise UserError("name one folder of results, such as runs/reproduce-quick")
-        folder = validation.local_path("DIR", argv[1])
-        target = validation.local_path("--copy_to", FLAGS.copy_to)
+        folder = rules.local_path("DIR", argv[1])
+        target = rules.local_path("--copy_to", FLAGS.copy_to)
         experiments = read(folder)
         files.write_atomically(folder / PAGE, render(experiments))
         print(f"Report: {folder / PAGE}")
@@ -181,4 +181,4 @@ def main(argv: list[str]) -> None:
             copy(folder, [e["name"] for e in experiments], target)
             print(f"Copied to {target}")
 
-    command_line.run(command, lambda: command_line.again("hvi_tf.report"))
+    exits.run(command, lambda: exits.again("hvi_tf.report"))

@@ -15,7 +15,6 @@ Ctrl-C, a kill or a crash, and given several times, as to the tasks of a Slurm a
 
 import fnmatch
 import importlib.util
-import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from hvi_tf.cli import exits as command_line
-from hvi_tf.config import rules as validation
+from hvi_tf.cli import exits
+from hvi_tf.config import rules
 from hvi_tf.config.settings import DataConfig, DeviceConfig
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.harness import catalogue
@@ -225,10 +224,10 @@ def main(argv: list[str]) -> None:
             print(listing(_names(argv[1:]) if len(argv) > 1 else []))
             return
         names = _with_preset(argv[1:], FLAGS.preset)
-        out = validation.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
+        out = rules.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        startup.quiet_tensorflow(FLAGS.debug)
         startup.check_keras_backend()
         startup.check_keras_dtype()
         import tensorflow as tf
@@ -243,4 +242,4 @@ def main(argv: list[str]) -> None:
             reproduce(task, out)
         print(_hints(out), end="")
 
-    command_line.run(command, lambda: command_line.again("hvi_tf.reproduce"))
+    exits.run(command, lambda: exits.again("hvi_tf.reproduce"))

@@ -3,20 +3,14 @@
 import contextlib
 import dataclasses
 import pathlib
-import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from hvi_tf.config.config import (
-    PROVENANCE,
-    Config,
-    differences,
-    identity_digest,
-    with_stored_unused,
-)
+from hvi_tf.config.config import PROVENANCE, Config
+from hvi_tf.config.identity import differences, identity_digest
 from hvi_tf.errors import UserError
 from hvi_tf.storage import files, provenance
 from hvi_tf.storage.locks import Lock
@@ -115,7 +109,6 @@ def reconcile(path: pathlib.Path, config: Config) -> Config:
     if 0 < config.training.minutes == stored.training.minutes:  # it was planned once
         training = dataclasses.replace(config.training, epochs=stored.training.epochs)
         config = dataclasses.replace(config, training=training)
-    config = with_stored_unused(config, stored)
     changes = differences(stored, config)
     if changes:
         raise UserError(
@@ -255,20 +248,11 @@ def _undated(origin: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in origin.items() if name != "date"}
 
 
-# Only this program has made folders of such names.
-_OF_VERSION_01 = re.compile(r"\.ckpt-\d+\.\w{8}\.tmp")
-
-
 def _remove_leftovers(workdir: Workdir) -> None:
     """Removes what killed processes left unfinished, now that this one has the folder."""
     files.restore_folder(workdir.saved_model)
     for folder in (workdir.path, *(workdir.path / name for name in _FOLDERS)):
         files.remove_leftovers(folder)
-    for folder in (workdir.checkpoints, workdir.best):
-        for path in folder.glob(".ckpt-*.tmp"):
-            if _OF_VERSION_01.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
-                with contextlib.suppress(OSError):
-                    files.remove(path)
 
 
 def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvi_tf.cli import report
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.errors import UserError
@@ -28,16 +29,16 @@ def test_ten_steps_twice_are_the_same():
 
 def test_a_machine_that_computes_otherwise_is_noticed(monkeypatch):
     """One bit of one gradient, once: as of an unordered sum on a GPU."""
-    climb, models = VAE.climb, []
+    update, models = VAE.update, []
 
-    def noisy(model, ascent):
+    def noisy(model, gradients):
         if model not in models:
             models.append(model)
         late = tf.cast(model.optimizer.iterations > 7, tf.float32)
-        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in ascent.theta]
-        climb(model, ascent._replace(theta=theta))
+        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in gradients.theta]
+        update(model, gradients._replace(theta=theta))
 
-    monkeypatch.setattr(VAE, "climb", noisy)
+    monkeypatch.setattr(VAE, "update", noisy)
     with pytest.raises(
         UserError, match=r"steps twice differ in \d+ of \d+ arrays, in weight decoder/\d+ by"
     ):
@@ -135,9 +136,9 @@ def test_digests_are_of_pixels_shapes_and_types():
 
 def test_a_configuration_is_the_same_whoever_reads_it():
     """What a run is known by depends on no setting of how it is stored, or gone on with."""
-    digest = config_lib.identity_digest(CONFIG)
+    digest = identity.identity_digest(CONFIG)
     flat = config_lib.flatten(CONFIG)
     for same in (dict(keep_checkpoints=1), dict(on_nonfinite="skip"), dict(epochs=9)):
-        assert config_lib.identity_digest(config_lib.make(**flat | same)) == digest
+        assert identity.identity_digest(config_lib.make(**flat | same)) == digest
     for other in (dict(seed=1), dict(K=3), dict(learning_rate=1e-4), dict(precision="bfloat16")):
-        assert config_lib.identity_digest(config_lib.make(**flat | other)) != digest
+        assert identity.identity_digest(config_lib.make(**flat | other)) != digest

@@ -29,36 +29,6 @@ def test_more_epochs_are_the_same_run(tmp_path):
     assert stored.config.training.jit_compile == "off"  # kept, though the flag said auto
 
 
-@pytest.mark.parametrize(
-    ("run", "unused"),
-    [
-        (dict(bound="vae"), dict(num_flows=7, aux_dim=7)),
-        (dict(bound="vae"), dict(kl_annealing_start=0.3)),
-        (dict(bound="sivi", K=5), dict(inner_warmup_epochs=3.0)),
-        (dict(bound="iwhvi", K=5, annealing_factor=1.0), dict(annealing_epochs=3.0)),
-    ],
-)
-def test_a_run_of_an_earlier_version_goes_on_with_its_unused_settings(tmp_path, run, unused):
-    """Version 0.1 stored settings that `make` refuses now; they stay in the run's identity."""
-    run = run | ENDLESS
-    asked = config_lib.make(**run, epochs=3, jit_compile="off")
-    sections = json.loads(asked.to_json())
-    for section in sections.values():
-        section.update({name: unused[name] for name in unused if name in section})
-    (tmp_path / "config.json").write_text(json.dumps(sections))
-    stored = workdirs.open_existing(tmp_path, writes=False).config
-    assert stored != asked
-
-    assert workdirs.reconcile(tmp_path, asked) == stored
-    more = config_lib.make(**run, epochs=7, jit_compile="off")
-    workdirs.create_or_open(tmp_path, more).close()
-    resumed = workdirs.open_existing(tmp_path, writes=False).config
-    assert resumed.training.epochs == 7
-    assert config_lib.identity_digest(resumed) == config_lib.identity_digest(stored)
-    with pytest.raises(UserError, match="another configuration: --seed: 0 -> 9"):
-        workdirs.reconcile(tmp_path, config_lib.make(**run, epochs=7, seed=9))
-
-
 def test_one_process_at_a_time(tmp_path):
     held = workdirs.create_or_open(tmp_path / "w", CONFIG)
     with pytest.raises(UserError, match="is running there"):
