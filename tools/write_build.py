@@ -9,9 +9,9 @@ on it. TensorFlow and the other packages come from the Python that Bazel runs. B
 take the rules from MODULE.bazel. For older versions WORKSPACE names Bazel's own rules.
 
 Verified with Bazel 4.2.3 without a network: `bazel query //...`, `bazel build //...`, `bazel test
-//tests/bounds/...`, and a dependency that points up, which Bazel refuses. Stubs replaced the
-repositories that this version downloads (rules_cc, rules_java, rules_proto,
-remote_coverage_tools). MODULE.bazel is not verified.
+//tests:test_source //tests/bounds:test_jackknife`, and that Bazel refuses a library of `data` that
+depends on `models`. Stubs replaced the repositories that this version downloads (rules_cc,
+rules_java, rules_proto, remote_coverage_tools). MODULE.bazel is not verified.
 """
 
 import argparse
