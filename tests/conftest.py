@@ -26,6 +26,15 @@ def seed(request):
     return value
 
 
+@pytest.fixture(scope="module")
+def victims():
+    """Starts runs of the command that a test may kill."""
+    from tests.faults.victims import Victims
+
+    with Victims() as started:
+        yield started
+
+
 @pytest.fixture
 def eager():
     """Functions are not traced: of a few tiny steps tracing is the larger part."""

@@ -53,20 +53,20 @@ class _Parts:
         self.x = step.batch()
         self._jit = step.config.training.jit_compile == "on"
         m = self.model
-        shape = [m.M, len(self.x), m.model_config.latent_dim]
+        shape = [m.counts.M, len(self.x), m.model_config.latent_dim]
         self._z = tf.random.stateless_normal(shape, [0, 1], alg="philox")
 
     def encoder(self) -> Run:
         m = self.model
 
         def draw(seed: tf.Tensor) -> tf.Tensor:
-            return sampling.draw(m.prepare(self.x), m.method, self.x, Counts(M=m.M), seed).z
+            return sampling.draw(m.prepare(self.x), m.method, self.x, Counts(M=m.counts.M), seed).z
 
         return self._there_and_back(draw, m.parameter_groups.phi)
 
     def inner_terms(self) -> Run:
         m, groups = self.model, self.model.parameter_groups
-        count = m.method.psi_per_z(Counts(K=m.training_K, M=m.M)) + 1
+        count = m.method.psi_per_z(Counts(K=m.training_K, M=m.counts.M)) + 1
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             model = m.prepare(self.x)
@@ -102,7 +102,7 @@ class _Parts:
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             prior = priors.hierarchical(m.callables.prior)
-            zeta = prior.draw_zeta(m.method, z, None, m.L, seed)
+            zeta = prior.draw_zeta(m.method, z, None, m.counts.L, seed)
             return prior.log_ratios(m.method, z, zeta)
 
         networks = (m.prior_decoder, m.prior_inverse)

@@ -110,7 +110,7 @@ def step(config):
     model.set_schedule(*config.schedule(1))
     model.optimizer.iterations.assign(1)
     model.set_run_length(4)
-    reported, ascent = model.ascent(X)
+    reported, ascent = model.batch_gradients(X)
     arrays = [model.learning_rate, *reported.values(), *(g for group in ascent for g in group)]
     if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
         arrays += [*model.train_step(X).values(), *model.trainable_variables]

@@ -19,7 +19,7 @@ def model(monkeypatch):
     """A tiny model, not trained, in the place of the reference model."""
     config = config_lib.make(hidden=[8, 8], latent_dim=3, aux_dim=3, K=2, jit_compile="off")
     data = Dataset(IMAGES, IMAGES, IMAGES, (4, 4, 1))
-    run = Run(config, data, make_vae(config, 16), None, 5, None)
+    run = Run(config, make_vae(config, 16), data, None, 5, None)
     monkeypatch.setattr(reference_model, "run", lambda preset, context: run)
 
 

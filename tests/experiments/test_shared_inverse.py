@@ -23,7 +23,7 @@ def model(monkeypatch):
     """A tiny model, not trained, in the place of the trained ones."""
     config = config_lib.make(hidden=[8, 8], latent_dim=3, aux_dim=3, K=2, jit_compile="off")
     data = Dataset(IMAGES, IMAGES, IMAGES, (4, 4, 1))
-    run = Run(config, data, make_vae(config, 16), None, 5, None)
+    run = Run(config, make_vae(config, 16), data, None, 5, None)
     monkeypatch.setattr(shared_inverse, "final_run", lambda *_: run)
 
 

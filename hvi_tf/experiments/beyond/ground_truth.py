@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.config.settings import EvaluationConfig
-from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation import annealing, scorers
 from hvi_tf.evaluation.annealing import Annealing, Simulated
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
@@ -154,7 +154,7 @@ def _scorer(run: Run, context: Context, s: Settings) -> Score:
     def bsvi() -> Score:
         model = explicit_encoder.fit(run, context, s["encoder_steps"])
         rate = EvaluationConfig().eval_svi_learning_rate
-        settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
+        settings = SVI(budget, rate, scorers.MOMENTUM, scorers.CLIP_NORM)
         score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
         return lambda x, seed: score(x, seed).log_likelihood
 

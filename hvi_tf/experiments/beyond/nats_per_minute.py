@@ -32,7 +32,7 @@ from hvi_tf.experiments.harness.rows import (
 from hvi_tf.models.vae import make_vae
 from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
-from hvi_tf.training import loop
+from hvi_tf.training.validation import validate
 
 BASE, BEFORE = "base", "before"  # recipes.BEST and recipes.BEFORE
 METHODS = {"IWHVI": "iwhvi", "VAE": "vae", "HVM": "hvm"}
@@ -146,7 +146,7 @@ class _Validation:
 
     def __call__(self, repeats: int) -> None:
         for _ in range(repeats):
-            loop.validate(self._model, self._images, self._seed)
+            validate(self._model, self._images, self._seed)
 
 
 def _times(s: Settings) -> list[Row]:

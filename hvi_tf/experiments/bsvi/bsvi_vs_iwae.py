@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from hvi_tf.evaluation import evaluate
+from hvi_tf.evaluation import scorers
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import plots, published, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Table
@@ -35,7 +35,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
     found = [(f"BSVI-{k}", refined, "log_likelihood", k)]
     found += [
         (f"IWAE-{k * (j + 1)}", sampled, name, k * (j + 1))
-        for j, name in enumerate(evaluate.multiple_names(k))
+        for j, name in enumerate(scorers.multiple_names(k))
     ]
     bsvi = trained.scores_by_image(refined, "log_likelihood")
     rows = []

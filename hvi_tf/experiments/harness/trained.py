@@ -76,7 +76,7 @@ def train(context: Context, settings: Settings) -> Run:
     """
     path = context.runs / run_name(settings)
     config, data = _with_data(context, settings, path)
-    return _train(config, data, make_vae(config, data.train.shape[1]), path)
+    return _train(config, make_vae(config, data.train.shape[1]), data, path)
 
 
 def _with_data(context: Context, settings: Settings, path: pathlib.Path) -> tuple[Config, Dataset]:
@@ -92,12 +92,12 @@ def fit_tau(run: Run, epochs: int, K: int, **settings: Any) -> Run:
     model = make_vae(config, run.data.train.shape[1])
     fit.adopt(model, run.model)
     path = run.workdir.path / config_lib.fit_name(config, run.step)
-    return _train(config, run.data, model, path)
+    return _train(config, model, run.data, path)
 
 
-def _train(config: Config, data: Dataset, model: VAE, path: pathlib.Path) -> Run:
+def _train(config: Config, model: VAE, data: Dataset, path: pathlib.Path) -> Run:
     with contextlib.closing(_open(path, config)) as workdir:
-        return runs.train(config, data, model, workdir)
+        return runs.train_to_best(config, model, data, workdir)
 
 
 def _open(path: pathlib.Path, config: Config) -> Workdir:
