@@ -118,19 +118,6 @@ def test_a_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path, name)
     assert sorted((tmp_path / "mine").rglob("*")) == mine
 
 
-def test_temporary_folders_of_checkpoints_of_version_01_are_removed(tmp_path):
-    workdirs.create_or_open(tmp_path, CONFIG).close()
-    for name in ("checkpoints", "best"):
-        mine = [".ckpt-3.abcd123.tmp", ".ckpt-3.abcd1234.tmp.bak", ".ckpt-x.abcd1234.tmp"]
-        for left in (".ckpt-3.abcd_123.tmp", *mine):
-            (tmp_path / name / left).mkdir(parents=True)
-            (tmp_path / name / left / "ckpt-3.index").touch()
-        (tmp_path / name / ".ckpt-4.abcd_123.tmp").write_text("a file of the user")
-        workdirs.create_or_open(tmp_path, CONFIG).close()
-        found = {path.name for path in (tmp_path / name).iterdir()}
-        assert found == {*mine, ".ckpt-4.abcd_123.tmp"}
-
-
 def test_only_temporary_names_of_this_program_are_removed(tmp_path):
     mine = leave(tmp_path)
     (tmp_path / "linked").mkdir()
