@@ -387,7 +387,7 @@ def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
         ("--mode=dance", "--mode=dance: choose one of train, fit_tau, evaluate, export"),
         ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
         ("--precision=half", "--precision=half: choose float32 or bfloat16"),
-        ("--devices=gpu:7", "--devices=gpu:7: there is no gpu:7 here; choose from cpu:0"),
+        ("--devices=gpu:7", "--devices=gpu:7: this machine has no gpu:7; choose from cpu:0"),
         ("--epoch=3", "epoch"),
         ("stray", "stray: not a flag"),
     ],

@@ -46,6 +46,15 @@ def test_a_damaged_config_is_named(tmp_path):
         workdirs.reconcile(tmp_path / "w", CONFIG)
 
 
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("content", ['{"data": ', "[1]", "\xff", '{"provenance": 3}'])
+def test_no_process_opens_a_damaged_config(tmp_path, content, writes):
+    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
+    (tmp_path / "w" / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json"):
+        workdirs.create_or_open(tmp_path / "w", CONFIG, writes=writes)
+
+
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/w \(Not a directory\)"):
