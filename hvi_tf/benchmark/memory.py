@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from hvi_tf.benchmark.cells import Cell, Evaluation
+from hvi_tf.runtime import startup
 from hvi_tf.storage import files
 
 
@@ -27,6 +28,7 @@ def measure(tasks: list[Cell | Evaluation]) -> list[Peak]:
 
 def peak(task: Cell | Evaluation) -> Peak:
     """Returns the peak of this process after ten training steps, or one call of the scorer."""
+    startup.quiet_tensorflow()
     import tensorflow as tf
 
     work = _work(task)

@@ -148,9 +148,8 @@ def _line_of(error: Exception) -> tuple[str, int]:
     if isinstance(error, UserError):
         return str(error), 2
     if isinstance(error, OSError):  # of a disk, or of standard output
-        return str(
-            error
-        ) if error.filename else f"{error}; standard output may be full or closed", 2
+        hint = "" if error.filename else "; standard output may be full or closed"
+        return f"{error}{hint}", 2
     kind = type(error).__name__
     if isinstance(error, Warning):  # only a filter of warnings raises one
         return f"python -W or PYTHONWARNINGS turns a warning into an error: {kind}: {error}", 2

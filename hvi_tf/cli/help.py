@@ -70,7 +70,8 @@ def _describe(flag: flags.Flag, unit: str) -> str:
     """Returns the name, the default and the wrapped help text of a flag."""
     default = ",".join(flag.default) if isinstance(flag.default, list) else flag.default
     shown = str(default).lower() if isinstance(default, bool) else default
-    head = "" if shown in (None, "") else f" (default: {shown} {unit}".rstrip() + ")"
+    with_unit = f"{shown} {unit}".rstrip()
+    head = "" if shown in (None, "", []) else f" (default: {with_unit})"
     name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
     columns = shutil.get_terminal_size((80, 24)).columns
     width = min(max(columns, _MIN_WIDTH), _MAX_WIDTH)

@@ -51,17 +51,21 @@ def process_began() -> float:
 
 
 def quiet_tensorflow(debug: bool = False) -> None:
-    """Imports TensorFlow and lists its devices, without the routine messages of this start.
+    """Imports Keras and TensorFlow and lists the devices, without routine messages.
 
     TensorFlow's C++ code prints them to file descriptor 2 before it reads its own log level.
     Errors still reach standard error, also if the process dies. With `debug`, or a
     TF_CPP_MIN_LOG_LEVEL of 0 or 1 in the environment, everything is printed.
+
+    Raises:
+        KerasError: if Keras cannot be imported, or computes with another library.
     """
     if debug or "tensorflow" in sys.modules:
         return
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
         return
     with _filtered_stderr():
+        check_keras_backend()  # first, because TensorFlow imports Keras without a clear error
         import tensorflow as tf
 
         tf.config.list_physical_devices()

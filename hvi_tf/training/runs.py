@@ -44,7 +44,7 @@ def with_data(config: Config) -> tuple[Config, Dataset]:
     """
     config = config_lib.resolve_jit(config, devices.has_gpu())
     data, digests = _load(config.data)
-    provenance.saw(config.data, digests)
+    provenance.record_data(config.data, digests)
     config = identity.with_digest(config, data.digest)
     check_data(config, data)
     return config, data

@@ -54,8 +54,8 @@ def test_a_training_that_breaks_off_is_not_called_the_same():
 def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi"])
     monkeypatch.setattr(provenance, "_data", {})
-    provenance.saw(CONFIG.data, DATA.digests())
-    provenance.saw(DataConfig(dataset="omniglot"), {"train": "of another run"})
+    provenance.record_data(CONFIG.data, DATA.digests())
+    provenance.record_data(DataConfig(dataset="omniglot"), {"train": "of another run"})
     for _ in range(2):  # which is told once
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]

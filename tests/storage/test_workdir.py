@@ -46,6 +46,15 @@ def test_a_damaged_config_is_named(tmp_path):
         workdirs.reconcile(tmp_path / "w", CONFIG)
 
 
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("content", ['{"data": ', "[1]", "\xff", '{"provenance": 3}'])
+def test_no_process_opens_a_damaged_config(tmp_path, content, writes):
+    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
+    (tmp_path / "w" / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"config\.json"):
+        workdirs.create_or_open(tmp_path / "w", CONFIG, writes=writes)
+
+
 def test_an_unwritable_place_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/w \(Not a directory\)"):
@@ -116,19 +125,6 @@ def test_a_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path, name)
         with pytest.raises(UserError, match=f"--workdir=.*: {name} is a link"):
             open_again()
     assert sorted((tmp_path / "mine").rglob("*")) == mine
-
-
-def test_temporary_folders_of_checkpoints_of_version_01_are_removed(tmp_path):
-    workdirs.create_or_open(tmp_path, CONFIG).close()
-    for name in ("checkpoints", "best"):
-        mine = [".ckpt-3.abcd123.tmp", ".ckpt-3.abcd1234.tmp.bak", ".ckpt-x.abcd1234.tmp"]
-        for left in (".ckpt-3.abcd_123.tmp", *mine):
-            (tmp_path / name / left).mkdir(parents=True)
-            (tmp_path / name / left / "ckpt-3.index").touch()
-        (tmp_path / name / ".ckpt-4.abcd_123.tmp").write_text("a file of the user")
-        workdirs.create_or_open(tmp_path, CONFIG).close()
-        found = {path.name for path in (tmp_path / name).iterdir()}
-        assert found == {*mine, ".ckpt-4.abcd_123.tmp"}
 
 
 def test_only_temporary_names_of_this_program_are_removed(tmp_path):

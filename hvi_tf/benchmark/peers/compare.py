@@ -20,6 +20,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.peers import weights as weights_lib
 from hvi_tf.benchmark.peers.weights import Weights
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 
 
 class Contestant(NamedTuple):
@@ -137,6 +138,7 @@ def _serve(connection: Connection, contestant: Contestant, cell: Cell, start: "S
 def make_step(contestant: Contestant, cell: Cell, start: "Start") -> Callable[[int], Any]:
     """Returns the step of a contestant in this process."""
     if contestant.framework == "tensorflow":
+        startup.quiet_tensorflow()
         from hvi_tf.benchmark import training
 
         return training.Step(cell.but(**contestant.form))
