@@ -65,8 +65,6 @@ def write(checkpoint: tf.train.Checkpoint, folder: pathlib.Path, step: int, run:
 def verify(prefix: pathlib.Path, step: int, run: str, weights: int) -> None:
     """Checks that a checkpoint has the files that were written under its name.
 
-    A checkpoint of version 0.1 has no manifest; TensorFlow's own checksums protect it.
-
     Args:
         prefix: path of the checkpoint, without suffix.
         step: that its name has.
@@ -83,7 +81,7 @@ def verify(prefix: pathlib.Path, step: int, run: str, weights: int) -> None:
     files.check_regular((part for part in parts if part.exists()), max_bytes)
     path = manifest(prefix)
     if not path.exists():
-        return
+        raise ValueError(f"{path.name} is missing")
     metadata = files.read_json(path)
     if metadata["step"] != step:
         raise ValueError(f"its {path.name} is that of step {metadata['step']}")

@@ -15,9 +15,6 @@ from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import checkpoint_files
 from hvi_tf.training.state import TrainingState
 
-# TensorFlow's key of `state` in a checkpoint; runs of version 0.1 have none.
-_STATE = "state/.ATTRIBUTES/py_state"
-
 
 class Checkpoints:
     """Saves and restores weights, their averages, optimizer, step and best validation bound.
@@ -61,7 +58,6 @@ class Checkpoints:
         variables = [v for network in model.networks.values() for v in network.variables]
         self._weights = sum(math.prod(v.shape) for v in variables)
         self._checkpoint = tf.train.Checkpoint(**tensors, state=self.state)
-        self._without_state = tf.train.Checkpoint(**tensors)
 
     def save(self) -> None:
         """Saves the current step, unless the run was just restored from its checkpoint."""
@@ -145,9 +141,9 @@ class Checkpoints:
         if self._restore_sound(self._workdir.checkpoints, lambda step: step == best):
             return best
         if latest:
-            named = f", of step {best}" if best else ""  # version 0.1 does not store it
             self._warn(
-                f"warning: using the latest checkpoint, of step {latest}, not the best one{named}"
+                f"warning: using the latest checkpoint, of step {latest}, not the best one, "
+                f"of step {best}"
             )
         return None
 
@@ -193,30 +189,17 @@ class Checkpoints:
         for step in filter(wanted, sorted(paths, reverse=True)):
             damage = self._try_to_restore(paths[step], step)
             if damage is None:
-                self._complete_state_of_version_01(step)
                 return step
             if paths[step] not in self._reported:
                 self._reported.add(paths[step])
                 self._warn(f"warning: checkpoint {paths[step]} is damaged ({damage})")
         return None
 
-    def _complete_state_of_version_01(self, step: int) -> None:
-        """Takes the best step from the name of the best checkpoint, its only record then."""
-        if not self.state.restored:
-            earlier = (s for s in checkpoint_files.steps(self._workdir.best) if s <= step)
-            self.state.best_step = max(earlier, default=0)
-
     def _try_to_restore(self, prefix: pathlib.Path, step: int) -> str | None:
         """Restores a checkpoint; returns the reason if that fails."""
         try:
             checkpoint_files.verify(prefix, step, self._run, self._weights)
-            of_version_01 = not tf.train.load_checkpoint(str(prefix)).has_tensor(_STATE)
-            manifest = checkpoint_files.manifest(prefix)
-            if not (of_version_01 or manifest.exists()):
-                return f"{manifest.name} is missing"
-            self.state.restored = False
-            checkpoint = self._without_state if of_version_01 else self._checkpoint
-            status = checkpoint.read(str(prefix)).expect_partial()
+            status = self._checkpoint.read(str(prefix)).expect_partial()
             status.assert_existing_objects_matched()
         except AssertionError:
             return "it lacks variables: another version of this package wrote it"

@@ -20,7 +20,6 @@ class TrainingState(tf.train.experimental.PythonState):
     def __init__(self) -> None:
         super().__init__()
         self.best_step = 0
-        self.restored = False  # stays so after a checkpoint of version 0.1, which has no state
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
@@ -60,6 +59,5 @@ class TrainingState(tf.train.experimental.PythonState):
             self.best_step, self.not_finite = int(stored["best_step"]), int(stored["not_finite"])
             self.sums = {str(name): float(total) for name, total in stored["sums"].items()}
             self.steps = int(stored["steps"])
-            self.restored = True
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not the state of a training: {text[:80]}") from error

@@ -223,32 +223,13 @@ def test_the_best_checkpoint_replaces_one_of_a_later_step(workdir):
     assert len(list(workdir.best.iterdir())) == 4
 
 
-def test_a_checkpoint_of_version_01_knows_its_best_step(workdir):
-    model = trained(workdir, saves=0)
-    checkpoints = Checkpoints(model, workdir)
-    checkpoints._checkpoint = checkpoints._without_state
-    for bound in (-9.0, -8.0, -8.5):
-        model.train_step(X)
-        checkpoints.save_if_best(bound)
-        checkpoints.save()
-    for manifest in workdir.path.glob("*/ckpt-*.json"):
-        manifest.unlink()
-    warnings = []
-    resumed = Checkpoints(make_vae(CONFIG, 12), workdir, warn=warnings.append)
-    assert resumed.restore_latest() == 3
-    assert resumed.state.best_step == 2
-    shutil.rmtree(workdir.best)  # the only record of the best step
-    assert resumed.restore_best() == 3
-    assert "not the best one" in warnings[-1]
-
-
 def test_the_digest_of_a_run_never_changes():
     """Checkpoints hold it, and would all be refused if it changed."""
-    defaults_of_version_01 = dict(
+    settings = dict(
         **dict(batch_size=256, learning_rate=2e-3, lr_schedule="exponential", lr_warmup_steps=0),
         **dict(clip_norm=0.0, gradient="reparameterized", K_schedule=""),
     )
-    config = config_lib.make(**config_lib.flatten(CONFIG) | defaults_of_version_01)
+    config = config_lib.make(**config_lib.flatten(CONFIG) | settings)
     assert identity.identity_digest(config)[:16] == "f76fa847d4c0205b"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.benchmark import cells as steps
 from hvi_tf.benchmark import rounds
 from hvi_tf.benchmark.training import Step, noise_images
@@ -30,7 +30,10 @@ class _Validation:
         self._seed, likelihood = config.training.seed, config.model.likelihood
         self._model = make_vae(config, PIXELS)
         self._images = pipeline.fixed_observation(
-            noise_images(VALIDATION_IMAGES, PIXELS), likelihood, self._seed, seeds.Purpose.VALIDATE
+            noise_images(VALIDATION_IMAGES, PIXELS),
+            likelihood,
+            self._seed,
+            randomness.Purpose.VALIDATE,
         )
         self(1)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf import seeds
+from hvi_tf import randomness
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness.experiment import Cell, Context
@@ -68,7 +68,7 @@ def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[
                 check=lambda: None,
                 identity=dict(s, label=label, plan=plan.identity(), step=run.step),
                 names=(SCORE, BOUND, "seconds"),
-                purpose=seeds.Purpose.EVALUATE,
+                purpose=randomness.Purpose.EVALUATE,
                 images=plan.images,
                 available=len(x),
                 score=_timed(score, x),
