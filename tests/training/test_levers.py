@@ -15,7 +15,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.methods import NO_WARMUP, Counts, Warmup
 from hvi_tf.inference.objective import FreeBits
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
@@ -169,7 +169,7 @@ def test_a_term_has_no_gradient_below_its_free_bits_and_a_full_one_above(kind):
     config = config_lib.make(**SIZES, bound="iwhvi", K=2)
     model = make_vae(config, 16)
 
-    def step(free, **weights):
+    def step(free, warmup=NO_WARMUP):
         objective, ascent = gradients.value_and_gradients(
             model.prepare,
             model.method,
@@ -178,7 +178,7 @@ def test_a_term_has_no_gradient_below_its_free_bits_and_a_full_one_above(kind):
             Counts(K=2),
             tf.constant([1, 2]),
             free_bits=free,
-            **weights,
+            warmup=warmup,
         )
         return objective, [g.numpy() for group in ascent for g in group]
 
@@ -189,7 +189,7 @@ def test_a_term_has_no_gradient_below_its_free_bits_and_a_full_one_above(kind):
         log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(d))
         kl = float(tf.reduce_mean(log_q - d.log_prior[0]))
     assert kl > 1e-3
-    _, without = step(FreeBits(), **{kind: 0.0})
+    _, without = step(FreeBits(), Warmup(**{kind: 0.0}))
     for free, expected in ((0.9 * kl, whole), (1.1 * kl, without)):
         _, found = step(FreeBits(**{kind: free}))
         for one, other in zip(found, expected, strict=True):
