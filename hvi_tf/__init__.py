@@ -16,27 +16,21 @@ if TYPE_CHECKING:
     from hvi_tf.inference import svi
     from hvi_tf.inference.ascent import FitDiverged, FitInterrupted
     from hvi_tf.inference.callables import Callables
-    from hvi_tf.inference.evidence import (
-        Evidence,
-        draw,
-        evidence,
-        fit,
-        refined_evidence,
-        value_and_gradients,
-    )
-    from hvi_tf.inference.gradients import ParameterGroups
-    from hvi_tf.inference.hierarchy import (
-        Hierarchy,
-        hmc_posterior,
+    from hvi_tf.inference.checked import draw, value_and_gradients
+    from hvi_tf.inference.densities import log_densities
+    from hvi_tf.inference.evidence import Evidence, evidence, refined_evidence
+    from hvi_tf.inference.fit import fit
+    from hvi_tf.inference.hmc import hmc_posterior
+    from hvi_tf.inference.methods import METHODS
+    from hvi_tf.inference.model import Hierarchy, LatentSample, LocalModel, Model, ParameterGroups
+    from hvi_tf.inference.sandwich import (
         kl_lower,
         kl_upper,
         log_density_lower,
         log_density_upper,
         mutual_information,
     )
-    from hvi_tf.inference.methods import METHODS
-    from hvi_tf.inference.sampling import LatentSample, Model, log_densities
-    from hvi_tf.inference.svi import SVI, LocalModel
+    from hvi_tf.inference.svi import SVI
 
 if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends with one line.
     raise ImportError(
@@ -54,27 +48,27 @@ _HOME_OF = {
     "Evidence": "inference.evidence",
     "FitDiverged": "inference.ascent",
     "FitInterrupted": "inference.ascent",
-    "Hierarchy": "inference.hierarchy",
-    "LatentSample": "inference.sampling",
-    "LocalModel": "inference.svi",
-    "Model": "inference.sampling",
-    "ParameterGroups": "inference.gradients",
+    "Hierarchy": "inference.model",
+    "LatentSample": "inference.model",
+    "LocalModel": "inference.model",
+    "Model": "inference.model",
+    "ParameterGroups": "inference.model",
     "bounds": "bounds",
     "diagnostics": "bounds.diagnostics",
-    "draw": "inference.evidence",
+    "draw": "inference.checked",
     "evidence": "inference.evidence",
-    "fit": "inference.evidence",
-    "hmc_posterior": "inference.hierarchy",
+    "fit": "inference.fit",
+    "hmc_posterior": "inference.hmc",
     "jackknife": "bounds.jackknife",
-    "kl_lower": "inference.hierarchy",
-    "kl_upper": "inference.hierarchy",
-    "log_densities": "inference.sampling",
-    "log_density_lower": "inference.hierarchy",
-    "log_density_upper": "inference.hierarchy",
-    "mutual_information": "inference.hierarchy",
+    "kl_lower": "inference.sandwich",
+    "kl_upper": "inference.sandwich",
+    "log_densities": "inference.densities",
+    "log_density_lower": "inference.sandwich",
+    "log_density_upper": "inference.sandwich",
+    "mutual_information": "inference.sandwich",
     "refined_evidence": "inference.evidence",
     "svi": "inference.svi",
-    "value_and_gradients": "inference.evidence",
+    "value_and_gradients": "inference.checked",
 }
 
 __all__ = sorted(_HOME_OF)
@@ -88,11 +82,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOME_OF[name]
-    if home in ("inference.ascent", "inference.evidence"):  # They use optimizers of Keras.
+    if home in ("inference.ascent", "inference.checked", "inference.evidence", "inference.fit"):
+        # They use optimizers and variables of Keras.
         importlib.import_module("hvi_tf.runtime.startup").check_keras_backend()
     module = importlib.import_module(f"hvi_tf.{home}")
-    return (
-        module
-        if home.split(".")[-1] == name and not hasattr(module, name)
-        else getattr(module, name)
-    )
+    return getattr(module, name) if hasattr(module, name) else module

@@ -2,11 +2,14 @@
 
 import numbers
 import operator
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow as tf
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 # TensorFlow's shapes and seeds are int32.
 MAX_COUNT = 2**31 - 1
@@ -36,11 +39,11 @@ def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
     return whole
 
 
-def count_or_tensor(name: str, value: Any, lowest: int) -> int | tf.Tensor:
+def count_or_tensor(name: str, value: Any, lowest: int) -> "int | tf.Tensor":
     """Returns a count; an integer scalar tensor without a static value is returned unchanged."""
     if (
-        tf.is_tensor(value)
-        and tf.get_static_value(value) is None
+        _is_tensor(value)
+        and _static(value) is value
         and value.dtype.is_integer
         and value.shape.rank in (0, None)
     ):
@@ -67,9 +70,23 @@ def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> 
     return float(static)
 
 
+def _is_tensor(value: Any) -> bool:
+    """Returns whether a value is a tensor, without loading TensorFlow.
+
+    Commands check their flags before they load it, and without it there are no tensors.
+    """
+    if "tensorflow" not in sys.modules:
+        return False
+    import tensorflow as tf
+
+    return tf.is_tensor(value)
+
+
 def _static(value: Any) -> Any:
     """Returns the scalar in a tensor or an array; any other value unchanged."""
-    if tf.is_tensor(value):
+    if _is_tensor(value):
+        import tensorflow as tf
+
         static = tf.get_static_value(value)
         value = value if static is None else static
     return value[()] if isinstance(value, np.ndarray) and value.ndim == 0 else value
@@ -84,7 +101,7 @@ def seed(value: Any) -> int:
     return count("seed", value, 0)
 
 
-def stateless_seed(value: Any) -> tf.Tensor:
+def stateless_seed(value: Any) -> "tf.Tensor":
     """Returns the int32 `[2]` seed of TensorFlow's stateless random functions.
 
     The seed becomes int32, because an int64 seed of the same value draws other numbers.
@@ -92,6 +109,8 @@ def stateless_seed(value: Any) -> tf.Tensor:
     Raises:
         ValueError: unless the value is a pair of whole numbers in the range of int32.
     """
+    import tensorflow as tf
+
     hint = "must be two whole numbers in the range of int32, such as tf.constant([0, 1])"
     try:
         pair = tf.convert_to_tensor(value)
@@ -106,7 +125,7 @@ def stateless_seed(value: Any) -> tf.Tensor:
 
 def shown(value: Any) -> str:
     """Returns a value as a message quotes it: on one line and at most 80 characters."""
-    if tf.is_tensor(value):
+    if _is_tensor(value):
         return f"<a {value.dtype.name} tensor of shape {value.shape}>"
     try:
         text = " ".join(repr(value).split())

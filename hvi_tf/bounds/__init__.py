@@ -1,53 +1,41 @@
-"""Bounds on log densities as pure reductions: arrays in, nats out."""
+"""Bounds on log-densities as pure reductions: arrays in, nats out.
 
+Read `marginal`, `weights`, `path_factors`, `buffer`, `jackknife`, `diagnostics` and then
+`streaming`. Nothing here depends on a model, a distribution or a configuration.
+"""
+
+from hvi_tf.bounds.buffer import buffer_responsibilities, generalized_iwae
 from hvi_tf.bounds.marginal import (
-    LogDensities as LogDensities,
+    LogDensities,
+    as_weight,
+    bound,
+    inner_log_ratios,
+    log_marginal_lower,
+    log_marginal_upper,
+    log_mean_exp,
+    log_sum_exp,
+    outer_log_weights,
+    warmed_up,
 )
-from hvi_tf.bounds.marginal import (
-    as_weight as as_weight,
-)
-from hvi_tf.bounds.marginal import (
-    bound as bound,
-)
-from hvi_tf.bounds.marginal import (
-    buffer_responsibilities as buffer_responsibilities,
-)
-from hvi_tf.bounds.marginal import (
-    effective_sample_size as effective_sample_size,
-)
-from hvi_tf.bounds.marginal import (
-    generalized_iwae as generalized_iwae,
-)
-from hvi_tf.bounds.marginal import (
-    inner_log_ratios as inner_log_ratios,
-)
-from hvi_tf.bounds.marginal import (
-    log_marginal_lower as log_marginal_lower,
-)
-from hvi_tf.bounds.marginal import (
-    log_marginal_upper as log_marginal_upper,
-)
-from hvi_tf.bounds.marginal import (
-    log_mean_exp as log_mean_exp,
-)
-from hvi_tf.bounds.marginal import (
-    log_sum_exp as log_sum_exp,
-)
-from hvi_tf.bounds.marginal import (
-    normalised_weights as normalised_weights,
-)
-from hvi_tf.bounds.marginal import (
-    outer_log_weights as outer_log_weights,
-)
-from hvi_tf.bounds.marginal import (
-    rho_path_factor as rho_path_factor,
-)
-from hvi_tf.bounds.marginal import (
-    swap_ratios as swap_ratios,
-)
-from hvi_tf.bounds.marginal import (
-    tau_path_factor as tau_path_factor,
-)
-from hvi_tf.bounds.marginal import (
-    warmed_up as warmed_up,
-)
+from hvi_tf.bounds.path_factors import rho_path_factor, swap_ratios, tau_path_factor
+from hvi_tf.bounds.weights import effective_sample_size, normalized_weights
+
+__all__ = [
+    "LogDensities",
+    "as_weight",
+    "bound",
+    "buffer_responsibilities",
+    "effective_sample_size",
+    "generalized_iwae",
+    "inner_log_ratios",
+    "log_marginal_lower",
+    "log_marginal_upper",
+    "log_mean_exp",
+    "log_sum_exp",
+    "normalized_weights",
+    "outer_log_weights",
+    "rho_path_factor",
+    "swap_ratios",
+    "tau_path_factor",
+    "warmed_up",
+]

@@ -8,7 +8,7 @@ from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.evaluation import evaluate, summary
+from hvi_tf.evaluation import evaluate, table
 from hvi_tf.models import pictures
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
@@ -82,7 +82,7 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
         workdir = workdirs.create_or_open(path, config, writes=distribution.is_chief())
     print(f"Workdir: {path}", flush=True)
     try:
-        run = runs.train(workdir.config, data, model, workdir, start_up)
+        run = runs.train_to_best(workdir.config, model, data, workdir, start_up)
         _export(run)
         _evaluate(run, start_up)
     finally:
@@ -92,7 +92,7 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
 def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None:
     """Evaluates or exports a trained run, or draws images from its model."""
     config, model = task.config, make_vae(task.config, data.train.shape[1])
-    run = runs.at_best(config, data, model, workdir)
+    run = runs.at_best(config, model, data, workdir)
     if task.mode == "evaluate":
         _evaluate(run, start_up)
     elif task.mode == "export":
@@ -128,4 +128,4 @@ def _print_scores(
 ) -> None:
     """Prints the table of an evaluation."""
     seconds = time.monotonic() - start_up.began
-    print(summary.table(config, workdir, scores, training, seconds))
+    print(table.render(config, workdir, scores, training, seconds))

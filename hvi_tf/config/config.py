@@ -42,10 +42,10 @@ class Config:
     evaluation: EvaluationConfig
 
     @property
-    def row(self) -> Method:
+    def chosen_method(self) -> Method:
         """The method, a row of the METHODS table."""
         m = self.method
-        return methods.row(m.bound, m.posterior, m.defensive)
+        return methods.look_up(m.bound, m.posterior, m.defensive)
 
     @property
     def k_steps(self) -> tuple[tuple[int, int], ...]:
@@ -180,7 +180,7 @@ def _checked(values: Mapping[str, Any]) -> Config:
         training = dataclasses.replace(config.training, K_schedule=K_schedule)
         config = dataclasses.replace(config, training=training)
     if config.model.scale is None:
-        scale = "log_variance" if config.row.refines else "softplus"
+        scale = "log_variance" if config.chosen_method.refines else "softplus"
         config = dataclasses.replace(config, model=dataclasses.replace(config.model, scale=scale))
     rules.check(config, fields(), flatten(config))
     return config
@@ -192,7 +192,7 @@ def _trains_at_1(config: Config) -> bool:
     This holds for methods that train a tau and draw psi for each z. With --backward_samples the
     default is K throughout.
     """
-    method, m = config.row, config.method
+    method, m = config.chosen_method, config.method
     draws_for_each_z = method.trains_tau and not method.shares_psi
     return draws_for_each_z and method.K.free and m.K > 1 and not m.backward_samples
 
@@ -234,6 +234,6 @@ def resolve_jit(config: Config, has_gpu: bool) -> Config:
     is_long = t.epochs >= _EPOCHS_THAT_REPAY_XLA
     if t.max_steps:
         is_long = is_long and t.max_steps >= _STEPS_THAT_REPAY_XLA
-    repays = dense and is_long and not config.row.refines
+    repays = dense and is_long and not config.chosen_method.refines
     jit_compile = "on" if has_gpu or repays else "off"
     return dataclasses.replace(config, training=dataclasses.replace(t, jit_compile=jit_compile))

@@ -6,7 +6,7 @@ from typing import Any
 from hvi_tf.config.settings import MethodConfig
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import METHODS, Count, Method
+from hvi_tf.inference.methods import METHODS, FixedCountError, Method
 
 
 def resolve(m: MethodConfig) -> MethodConfig:
@@ -18,35 +18,28 @@ def resolve(m: MethodConfig) -> MethodConfig:
     if m.bound not in METHODS:
         raise UserError(f"--bound={m.bound}: unknown; choose one of {', '.join(METHODS)}")
     _check_posterior(m)
-    method = methods.row(m.bound, m.posterior)
+    method = methods.look_up(m.bound, m.posterior)
     prior = m.prior or ("hierarchical" if method.needs_hierarchical_prior else "normal")
     if prior not in ("normal", "hierarchical"):
         raise UserError(f"--prior={prior}: choose normal or hierarchical")
     if prior == "normal" and method.needs_hierarchical_prior:
         raise UserError(f"--prior=normal: --bound={method.name} needs --prior=hierarchical")
-    counts = {
-        "K": method.K,
-        "M": method.M,
-        "L": method.L if prior == "hierarchical" else Count(1, False),
-    }
-    values: dict[str, Any] = {}
-    for name, count in counts.items():
-        given = getattr(m, name)
-        if given is not None and not count.free and given != count.default:
-            raise UserError(_fixed_count_message(name, given, method, prior))
-        values[name] = count.default if given is None else given
+    try:
+        values: dict[str, Any] = method.counts(prior == "hierarchical", m.K, m.M, m.L)._asdict()
+    except FixedCountError as error:
+        raise UserError(_fixed_count_message(error, method, prior)) from error
     gradient = m.gradient or method.gradients[0]
     if gradient not in method.gradients:
         others = ", ".join(method.gradients)
         raise UserError(f"--gradient={gradient}: --bound={method.name} takes {others}")
     if method.refines and m.svi_steps is None:
         # Both use 10 draws: svi refines one over 10 steps, and bsvi has a buffer of 10.
-        values["svi_steps"] = 10 if method.buffer == "last" else 9
+        values["svi_steps"] = 10 if method.scores_last_proposal else 9
     return dataclasses.replace(m, gradient=gradient, prior=prior, **values)
 
 
 def _check_posterior(m: MethodConfig) -> None:
-    method, posterior = METHODS[m.bound], m.posterior
+    method, posterior = methods.look_up(m.bound), m.posterior
     known = ("gaussian", "iaf", "realnvp", "hierarchical")
     if posterior not in known:
         raise UserError(f"--posterior={posterior}: choose {', '.join(known[:-1])} or {known[-1]}")
@@ -63,14 +56,14 @@ def _check_posterior(m: MethodConfig) -> None:
         )
 
 
-def _fixed_count_message(name: str, given: int, method: Method, prior: str) -> str:
+def _fixed_count_message(error: FixedCountError, method: Method, prior: str) -> str:
+    name, given, fixed = error.name, error.value, error.fixed
     if name == "L" and prior == "normal":
         return (
             f"--L={given}: the prior is explicit, so there is no zeta to draw; leave --L out, "
             "or choose --prior=hierarchical"
         )
     others = [m.name for m in METHODS.values() if getattr(m, name).free]
-    fixed = getattr(method, name).default
     reason = "has no K" if name == "K" and not method.hierarchical else f"fixes {name}={fixed}"
     return (
         f"--{name}={given}: --bound={method.name} {reason}; leave --{name} out, or choose "

@@ -1,28 +1,21 @@
 """The estimator of an evaluation and its counts, as the configuration names them."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from hvi_tf.inference.methods import METHODS, Method
+from hvi_tf.inference import methods
+from hvi_tf.inference.methods import Counts, Method
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config
 
 
-class Counts(NamedTuple):
-    """The counts of an evaluation as they are reported; 0 for a variable that is not drawn."""
-
-    M: int
-    K: int
-    L: int
-
-
-def estimator_row(config: "Config") -> Method:
+def scoring_method(config: "Config") -> Method:
     """Returns the method that bounds log p(x): the trained one, or that of `--estimator`."""
-    method = METHODS.get(estimator(config), config.row)
-    if not method.mixes:
-        return method
-    e = config.evaluation
-    return method._replace(defensive=e.eval_defensive, mixture_size=e.eval_mixture_size)
+    trained, e = config.chosen_method, config.evaluation
+    if anneals(config):
+        return trained
+    posterior = "hierarchical" if trained.hierarchical else config.method.posterior
+    return methods.look_up(estimator(config), posterior, e.eval_defensive, e.eval_mixture_size)
 
 
 def estimator(config: "Config") -> str:
@@ -32,7 +25,7 @@ def estimator(config: "Config") -> str:
     """
     name = config.evaluation.estimator
     if name == "auto":
-        return "bsvi" if config.row.refines else config.row.name
+        return "bsvi" if config.chosen_method.refines else config.chosen_method.name
     return name
 
 
@@ -67,18 +60,18 @@ def draws_psi(config: "Config") -> bool:
 
 def mixes(config: "Config") -> bool:
     """Returns whether one mixture draws the psi of all z."""
-    return not anneals(config) and estimator_row(config).mixes
+    return not anneals(config) and scoring_method(config).mixes
 
 
 def draws_zeta(config: "Config") -> bool:
     """Returns whether each z is scored with `--eval_L` zeta."""
-    drawn = config.method.prior == "hierarchical" and _scored_method(config).zeta != "psi_0"
+    drawn = config.method.prior == "hierarchical" and not _scored_method(config).zeta_is_psi_0
     return drawn and not anneals(config)
 
 
 def _scored_method(config: "Config") -> Method:
     """Returns the method of the evaluated densities; SVI refines the proposal of the run."""
-    return config.row if refines(config) else estimator_row(config)
+    return config.chosen_method if refines(config) else scoring_method(config)
 
 
 def counts(config: "Config") -> Counts:
@@ -86,4 +79,4 @@ def counts(config: "Config") -> Counts:
     e = config.evaluation
     M = e.eval_M if takes_draws(config) else e.eval_steps or 0
     K = e.eval_K if draws_psi(config) else 0
-    return Counts(M, K, e.eval_L if draws_zeta(config) else 0)
+    return Counts(K, M, e.eval_L if draws_zeta(config) else 0)

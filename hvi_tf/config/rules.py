@@ -16,7 +16,8 @@ from hvi_tf.config.settings import (
     kind,
 )
 from hvi_tf.errors import UserError
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
+from hvi_tf.inference.methods import METHODS, Counts
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config
@@ -50,7 +51,7 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
 
 
 def _check_model(config: "Config") -> None:
-    m, method = config.method, config.row
+    m, method = config.method, config.chosen_method
     even = [n for n in config.model.pixelcnn_kernels if n % 2 == 0]
     if even:
         raise UserError(f"--pixelcnn_kernels: {even[0]} is even; give odd numbers")
@@ -66,7 +67,7 @@ def _check_model(config: "Config") -> None:
             f"--latent_dim=1: --posterior={posterior} conditions dimensions on others; give at "
             "least 2"
         )
-    if method.zeta == "psi_0" and config.model.prior_dim != config.model.aux_dim:
+    if method.zeta_is_psi_0 and config.model.prior_dim != config.model.aux_dim:
         raise UserError(
             f"--prior_dim={config.model.prior_dim}: --bound={m.bound} takes psi for zeta, so "
             f"it must be --aux_dim={config.model.aux_dim}"
@@ -93,18 +94,18 @@ def _check_training(config: "Config") -> None:
 
 
 def _check_estimator(config: "Config") -> None:
-    name, method = config.evaluation.estimator, config.row
+    name, method = config.evaluation.estimator, config.chosen_method
     if name in ("auto", "ais", "bsvi", "svi"):
         return
     if name not in METHODS:
         raise UserError(
             f"--estimator={name}: unknown; choose auto, ais or one of {', '.join(METHODS)}"
         )
-    wanted = METHODS[name]
+    wanted = methods.look_up(name)
     fits = (
         wanted.hierarchical == method.hierarchical
         and (method.has_tau or not wanted.has_tau)
-        and (wanted.inverse != "prior" or method.inverse == "prior")
+        and (not wanted.psi_from_prior or method.psi_from_prior)
         and (not wanted.needs_hierarchical_prior or config.method.prior == "hierarchical")
         and (method.has_rho or not wanted.has_rho)
     )
@@ -147,7 +148,7 @@ def _check_k_schedule(config: "Config") -> None:
     text, m = config.training.K_schedule, config.method
     largest = m.K
     if text:
-        if not config.row.K.free:
+        if not config.chosen_method.K.free:
             raise UserError(f"--K_schedule={text}: --bound={m.bound} fixes K={m.K}; leave it out")
         try:
             steps = schedules.parse_steps(text, config.training.epochs)
@@ -161,7 +162,7 @@ def _check_k_schedule(config: "Config") -> None:
                 raise UserError(f"--K_schedule={text}: K={K} is not from 0 to {MAX_COUNT}")
         largest = max(m.K, *(K for _, K in steps))
     batch = config.training.batch_size
-    scored = m.M if config.row.shared == "MK" else 1  # every z is scored at all M*K psi
+    scored = config.chosen_method.psi_per_z(Counts(1, m.M))  # psi per z for each of K
     rows = max((largest * scored + 1) * m.M, m.L * m.M) * batch
     if rows > MAX_ROWS:
         raise UserError(

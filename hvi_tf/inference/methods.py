@@ -1,66 +1,126 @@
-"""The table of methods: every bound is a row of settings, never a copy of a formula.
+"""The table of methods: each is a set of choices within one formula, `bounds.bound`.
 
-The one formula that all rows share is in `bounds.bound`; what a row decides is where
-psi_1:K and zeta_1:L come from, and which of the counts K, M and L the user may choose.
+A method decides where psi_1:K and zeta_1:L come from, and which of the counts K, M and L the
+user may choose.
 """
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 
-# Default number of z that share psi in an evaluation. With more of them, each z has fewer of
-# the K psi near it.
+from hvi_tf import arguments
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Integer = Union[int, "tf.Tensor"]
+Weight = Union[float, "tf.Tensor"]
+
+# Default number of z that share psi in an evaluation. With more z, fewer of the K psi are near
+# each z.
 MIXTURE_SIZE = 1_000
 
 
+class Counts(NamedTuple):
+    """Numbers of draws of the latent variables.
+
+    Attributes:
+        K: draws of psi for each z, in addition to the psi_0 that generated it.
+        M: draws of z for each observation.
+        L: draws of zeta for each z under a hierarchical prior, otherwise 1.
+    """
+
+    K: Integer = 0
+    M: Integer = 1
+    L: Integer = 1
+
+
+class Warmup(NamedTuple):
+    """Weights in [0, 1] of two terms of the bound. Below 1 the value is not a bound.
+
+    Attributes:
+        inner: c_in, the weight of log q(psi|x) - log tau(psi|z,x).
+        outer: c_out, the weight of log p(z) - log q(z|x).
+    """
+
+    inner: Weight = 1.0
+    outer: Weight = 1.0
+
+
+NO_WARMUP = Warmup()
+
+
 class Count(NamedTuple):
-    """A number of draws that a method either leaves to the user or fixes."""
+    """A number of draws that a method leaves to the user or fixes.
+
+    Attributes:
+        default: the number if the user gives none.
+        free: whether the user may choose another number.
+    """
 
     default: int
     free: bool
 
 
+class FixedCountError(ValueError):
+    """An error for a count that differs from the one that the method fixes.
+
+    Attributes:
+        name: K, M or L.
+        value: the value that was passed.
+        fixed: the value that the method fixes.
+    """
+
+    def __init__(self, method: "Method", name: str, value: int, fixed: int) -> None:
+        super().__init__(
+            f"{name}={value}: bound={method.name!r} with this prior fixes {name}={fixed}"
+        )
+        self.name, self.value, self.fixed = name, value, fixed
+
+
 def _fixed(count: int) -> Count:
+    """Returns a count that the user cannot choose."""
     return Count(count, free=False)
 
 
 def _free(count: int) -> Count:
+    """Returns a count that the user may choose, with its default."""
     return Count(count, free=True)
 
 
 class Method(NamedTuple):
-    """One row of the table (Sobolev & Vetrov 2019, section 2 and appendix B).
+    """The choices that distinguish one bound (Sobolev & Vetrov 2019, section 2, appendix B).
 
     Attributes:
-        name: the value of `--bound`.
-        summary: one line for `--help`.
-        inverse: what proposes psi_1:K given z and stands for tau in the formula:
+        name: the key in `METHODS`.
+        summary: a description in one line.
+        psi: the proposal of psi_1:K given z, which is tau in the formula:
             `tau`: a trained tau(psi|z,x);
             `tau mixture`: the mean over m of tau(psi|z_m,x), a density of psi given z_1:M;
             `mixing`: tau := q(psi|x);
-            `prior`: tau := p(zeta), of a prior whose zeta is q's psi;
-            `none`: q(z|x) is explicit, there is no psi.
+            `prior`: tau := p(zeta), for a prior whose zeta is the psi of q;
+            `none`: q(z|x) is explicit and there is no psi.
         gradients: the estimators that apply (`gradients.ESTIMATORS`), the default first.
-        shared: whether psi_1:K are drawn for each z (`no`), or drawn once and used for
-            every z: K of them (`K`), or M K of them (`MK`).
-        zeta: what proposes zeta_1:L given z and stands for rho, under a hierarchical prior:
-            `rho`: a trained rho(zeta|z); an explicit prior will do as well;
-            `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior will do as well;
+        shared: `no` if psi_1:K are drawn for each z. Otherwise psi are drawn once for all z:
+            K draws (`K`) or M K draws (`MK`).
+        zeta: the proposal of zeta_1:L given z, which is rho under a hierarchical prior:
+            `rho`: a trained rho(zeta|z); an explicit prior is also allowed;
+            `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior is also allowed;
             `prior`: rho := p(zeta);
             `psi_0`: zeta is the psi that generated z, and rho := p(zeta).
-        K: draws of psi besides the psi_0 that generated z.
+        K: draws of psi for each z, in addition to the psi_0 that generated it.
         M: draws of z in the multisample bound.
-        L: draws of zeta per z under a hierarchical prior; 1 with an explicit prior.
-        buffer: which proposals of an inner SVI loop enter the bound (Shu et al. 2019):
+        L: draws of zeta for each z under a hierarchical prior; 1 with an explicit prior.
+        buffer: the proposals of an inner SVI loop that enter the bound (Shu et al. 2019):
             `none`: there is no such loop;
-            `last`: the refined one alone;
-            `all`: every one on the way, as weighted by pi.
+            `last`: the last proposal alone;
+            `all`: every proposal of the loop, weighted by pi.
         defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1.
-        mixture_size: at most how many z share psi in an evaluation; more come in groups, each
-            with K psi of its own. 0: all M.
+        mixture_size: the largest number of z that share psi in an evaluation. More z are
+            scored in groups, each with its own K psi. 0 means that all M share psi.
     """
 
     name: str
     summary: str
-    inverse: Literal["none", "tau", "tau mixture", "mixing", "prior"]
+    psi: Literal["none", "tau", "tau mixture", "mixing", "prior"]
     gradients: tuple[str, ...]
     shared: Literal["no", "K", "MK"] = "no"
     zeta: Literal["rho", "rho mixture", "prior", "psi_0"] = "rho"
@@ -73,23 +133,38 @@ class Method(NamedTuple):
 
     @property
     def hierarchical(self) -> bool:
-        """Whether q(z|x) = int q(z|psi,x) q(psi|x) dpsi; otherwise q(z|x) is explicit."""
-        return self.inverse != "none"
+        """Whether q(z|x) = int q(z|psi,x) q(psi|x) dpsi, rather than an explicit density."""
+        return self.psi != "none"
 
     @property
     def draws_psi(self) -> bool:
-        """Whether more psi are drawn for each z, besides the psi_0 that generated it."""
-        return self.has_tau or self.inverse == "mixing"
+        """Whether psi are drawn in addition to the psi_0 that generated each z."""
+        return self.has_tau or self.psi_from_mixing
 
     @property
     def has_tau(self) -> bool:
         """Whether there is a network for tau(psi|z,x)."""
-        return self.inverse in ("tau", "tau mixture")
+        return self.has_own_tau or self.mixes
+
+    @property
+    def has_own_tau(self) -> bool:
+        """Whether psi_1:K of each z come from the tau(psi|z,x) of that z alone."""
+        return self.psi == "tau"
 
     @property
     def mixes(self) -> bool:
         """Whether psi_1:K come from the mixture of the tau's of several z."""
-        return self.inverse == "tau mixture"
+        return self.psi == "tau mixture"
+
+    @property
+    def psi_from_mixing(self) -> bool:
+        """Whether tau := q(psi|x), so that the two cancel."""
+        return self.psi == "mixing"
+
+    @property
+    def psi_from_prior(self) -> bool:
+        """Whether tau := p(zeta), for a prior whose zeta is the psi of q."""
+        return self.psi == "prior"
 
     @property
     def shares_psi(self) -> bool:
@@ -103,12 +178,22 @@ class Method(NamedTuple):
 
     @property
     def has_rho(self) -> bool:
-        """Whether there is a network for rho(zeta|z), if the prior is hierarchical."""
+        """Whether a hierarchical prior needs a network for rho(zeta|z)."""
         return self.zeta in ("rho", "rho mixture")
 
     @property
+    def zeta_from_prior(self) -> bool:
+        """Whether rho := p(zeta) and zeta is drawn from it."""
+        return self.zeta == "prior"
+
+    @property
+    def zeta_is_psi_0(self) -> bool:
+        """Whether zeta is the psi that generated z."""
+        return self.zeta == "psi_0"
+
+    @property
     def needs_hierarchical_prior(self) -> bool:
-        """Whether the row is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
+        """Whether the method is defined only for p(z) = int p(z|zeta) p(zeta) dzeta."""
         return not self.has_rho
 
     @property
@@ -117,35 +202,97 @@ class Method(NamedTuple):
         return self.buffer != "none"
 
     @property
-    def takes_backward_samples(self) -> bool:
-        """Whether the bound has a sum over k or m, for a gradient through some of its terms.
+    def scores_last_proposal(self) -> bool:
+        """Whether only the last proposal of the SVI loop enters the bound."""
+        return self.buffer == "last"
 
-        A mixture depends on every z, so no term can be left out.
+    @property
+    def weights_proposals(self) -> bool:
+        """Whether all proposals of the SVI loop enter the bound, weighted by pi."""
+        return self.buffer == "all"
+
+    @property
+    def takes_backward_samples(self) -> bool:
+        """Whether a gradient may be estimated from some terms of a sum over k or m.
+
+        The density of a mixture depends on every z, so no term can be left out.
         """
         return not self.mixes and not self.refines and (self.K.free or self.M.free)
 
     @property
     def trains_tau(self) -> bool:
-        """Whether psi_1:K come from a trained tau, so that log q(psi|x) - log tau is not 0.
+        """Whether training has the settings of tau.
 
-        Rows that refine do not count: their settings of training are others.
+        Methods with an inner SVI loop have other settings, even with a tau.
         """
         return not self.refines and self.has_tau
 
+    def psi_per_z(self, counts: Counts) -> Integer:
+        """Returns the number of psi besides psi_0 that score each z: K, or M K if shared so.
 
-# In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
-# reparameterized gradients for phi possible; a psi shared by several z does not.
+        Args:
+            counts: numbers of draws.
+        """
+        return counts.M * counts.K if self.shared == "MK" else counts.K
+
+    def counts(
+        self,
+        hierarchical_prior: bool,
+        K: int | None = None,
+        M: int | None = None,
+        L: int | None = None,
+    ) -> Counts:
+        """Returns the counts, with the method's default for each None.
+
+        Args:
+            hierarchical_prior: whether p(z) is hierarchical; otherwise L is 1.
+            K: draws of psi besides psi_0, >= 0.
+            M: draws of z, >= 1.
+            L: draws of zeta, >= 1.
+
+        Raises:
+            FixedCountError: a ValueError, if a count differs from the one that is fixed.
+        """
+        allowed = self._replace(L=self.L if hierarchical_prior else _fixed(1))
+        chosen = {}
+        for name, requested in (("K", K), ("M", M), ("L", L)):
+            count = getattr(allowed, name)
+            value = count.default if requested is None else requested
+            if not count.free and value != count.default:
+                raise FixedCountError(self, name, value, count.default)
+            chosen[name] = value
+        return Counts(**chosen)
+
+    def check_gradient(self, gradient: str, name: str = "gradient") -> None:
+        """Checks that the method takes a gradient estimator.
+
+        Args:
+            gradient: a key of `gradients.ESTIMATORS`.
+            name: the name of the argument, for the message.
+
+        Raises:
+            ValueError: if the estimator is not in `gradients` of this method.
+        """
+        if gradient not in self.gradients:
+            raise ValueError(
+                f"{name}={arguments.shown(gradient)}: bound={self.name!r} takes "
+                + ", ".join(self.gradients)
+            )
+
+
+# Doubly reparameterized gradients for phi need psi_0 and psi_1:K to trade places in the bound.
+# A psi that several z share cannot trade places with one of their psi_0.
 _EXPLICIT = ("reparameterized", "stl", "iwae-dreg")
 _NO_TAU = ("reparameterized", "stl", "gdreg")
 _PATH_ONLY = ("reparameterized", "stl")
 _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _OF_TAU = (*_TAU_AT_K_0, "dreg-biased")
-# Without the noise of phi's direct terms a step is worth more.
+# gdreg comes first because it avoids the noise of phi's direct terms.
 _TAU = ("gdreg", *(name for name in _OF_TAU if name != "gdreg"))
-# The unbiased ones: stl is biased for M > 1, gdreg needs psi_0 and psi_k that trade places.
+# Only unbiased estimators: stl is biased for M > 1, and gdreg is biased for shared psi.
 _TAU_MIXTURE = ("dreg", "reparameterized")
 
-_ROWS = (
+_TABLE = (
     Method("vae", "explicit q(z|x), one sample: the ELBO", "none", _EXPLICIT),
     Method("iwae", "explicit q(z|x), M samples", "none", _EXPLICIT, M=_free(5)),
     Method("hvm", "auxiliary variables: tau scores psi_0 alone", "tau", _TAU_AT_K_0),
@@ -214,16 +361,40 @@ _ROWS = (
     ),
 )
 
-METHODS: dict[str, Method] = {row.name: row for row in _ROWS}
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
-def row(bound: str, posterior: str = "gaussian", defensive: float = 0.0) -> Method:
-    """The row of a bound; svi and bsvi refine an explicit posterior or a hierarchical one.
+def look_up(
+    bound: str,
+    posterior: str = "gaussian",
+    defensive: float = 0.0,
+    mixture_size: int = MIXTURE_SIZE,
+) -> Method:
+    """Returns the method for a bound and a posterior.
 
-    Around a hierarchical posterior log q(z|x) is estimated by iwhvi's U_K.
+    svi and bsvi refine an explicit or a hierarchical posterior. For a hierarchical posterior,
+    they estimate log q(z|x) by the U_K of iwhvi.
+
+    Args:
+        bound: a key of `METHODS`.
+        posterior: `hierarchical` or the name of an explicit posterior. Only svi and bsvi
+            depend on it.
+        defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1. Methods
+            without a mixture ignore it.
+        mixture_size: the largest number of z that share a mixture, 0 for all. Methods without
+            a mixture ignore it.
+
+    Raises:
+        ValueError: if there is no such method.
     """
-    found = METHODS[bound]._replace(defensive=defensive)
-    if found.refines and posterior == "hierarchical":
-        inner = METHODS["iwhvi"]
-        return found._replace(inverse=inner.inverse, gradients=_OF_TAU, K=inner.K)
-    return found
+    if not isinstance(bound, str) or bound not in METHODS:
+        raise ValueError(
+            f"bound={arguments.shown(bound)}: unknown; choose one of {', '.join(METHODS)}"
+        )
+    method = METHODS[bound]
+    if method.mixes:
+        return method._replace(defensive=defensive, mixture_size=mixture_size)
+    if method.refines and posterior == "hierarchical":
+        iwhvi = METHODS["iwhvi"]
+        return method._replace(psi=iwhvi.psi, gradients=_OF_TAU, K=iwhvi.K)
+    return method

@@ -1,16 +1,17 @@
-"""What a training step reports: batch means in nats, effective sample sizes as counts."""
+"""Metrics of a training step: batch means in nats, effective sample sizes as counts."""
 
 import tensorflow as tf
 
 from hvi_tf import bounds
-from hvi_tf.inference.gradients import Objective, ParameterGroups
+from hvi_tf.inference.model import ParameterGroups
+from hvi_tf.inference.objective import Objective
 from hvi_tf.inference.svi import Refined
 
 Metrics = dict[str, tf.Tensor]
 
 
 def of_objective(objective: Objective, K: int) -> Metrics:
-    """The terms of a bound without an inner SVI loop."""
+    """Returns the terms of a bound without an inner SVI loop."""
     densities = objective.densities
     log_ratios = bounds.inner_log_ratios(densities)
     log_weights = bounds.outer_log_weights(densities)
@@ -26,7 +27,7 @@ def of_objective(objective: Objective, K: int) -> Metrics:
         "ess_outer": bounds.effective_sample_size(log_weights),
         "ess_inner": bounds.effective_sample_size(log_ratios),
     }
-    if K > 0 and objective.method.inverse == "tau":
+    if K > 0 and objective.method.has_own_tau:
         terms["kl_tau_mixing"] = (densities.log_tau - densities.log_q_psi)[1:]
     metrics = {name: tf.reduce_mean(term) for name, term in terms.items()}
     metrics["kl_z"] = metrics["log_q_z_upper"] - metrics["log_prior"]
@@ -34,7 +35,7 @@ def of_objective(objective: Objective, K: int) -> Metrics:
 
 
 def of_refined(refined: Refined, log_pi: tf.Tensor, kl_weight: tf.Tensor) -> Metrics:
-    """The terms of a bound over the proposals of an SVI loop, from lambda_0 to lambda_k."""
+    """Returns the terms of a bound over the proposals lambda_0 to lambda_k of an SVI loop."""
     points = refined.points
     log_weights = points.log_weight()
     terms = {
@@ -49,10 +50,10 @@ def of_refined(refined: Refined, log_pi: tf.Tensor, kl_weight: tf.Tensor) -> Met
     return {name: tf.reduce_mean(term) for name, term in terms.items()}
 
 
-def gradient_norms(ascent: ParameterGroups) -> Metrics:
-    """The norm of each group's gradient, before any clipping."""
+def gradient_norms(gradients: ParameterGroups) -> Metrics:
+    """Returns the norm of each group's gradient, before any clipping."""
     return {
         f"gradient_norm_{name}": tf.linalg.global_norm(group)
-        for name, group in zip(ascent._fields, ascent, strict=True)
+        for name, group in zip(gradients._fields, gradients, strict=True)
         if len(group)
     }

@@ -25,7 +25,9 @@ def new_path(config: Config, root: str = "runs") -> pathlib.Path:
     """Returns an unused readable path, such as `runs/mnist-iwhvi-K50-seed0-20261122-091500`."""
     m = config.method
     counts = "".join(
-        f"-{name}{getattr(m, name)}" for name in ("K", "M") if getattr(config.row, name).free
+        f"-{name}{getattr(m, name)}"
+        for name in ("K", "M")
+        if getattr(config.chosen_method, name).free
     )
     stamp = time.strftime("%Y%m%d-%H%M%S")
     name = f"{config.data.dataset}-{m.bound}{counts}-seed{config.training.seed}-{stamp}"

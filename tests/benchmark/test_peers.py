@@ -1,4 +1,4 @@
-"""The peers of the benchmark do the step that our model does."""
+"""The peers of the benchmark compute the same step as our model."""
 
 import functools
 import importlib
@@ -11,6 +11,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.peers import compare, weights
 from hvi_tf.benchmark.peers.weights import Noise, Weights
 from hvi_tf.inference import gradients
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.vae import make_vae
 
 K, B, D = 7, 6, 30
@@ -20,12 +21,16 @@ CELL = Cell("tiny", SETTINGS, x_dim=D)
 
 @functools.cache
 def ours():
-    """Weights, x, noise, bound and gradients of our step, as arrays."""
+    """Returns weights, x, noise, bound and gradients of our step, as arrays."""
     model = make_vae(CELL.config, D)
     x = (np.random.default_rng(1).random((B, D)) < 0.4).astype(np.float32)
     objective, ascent = gradients.value_and_gradients(
-        *(model.callables, model.method, tf.constant(x), model.parameter_groups),
-        **dict(K=K, M=1, seed=tf.constant([3, 4])),
+        model.callables,
+        model.method,
+        tf.constant(x),
+        model.parameter_groups,
+        Counts(K=K),
+        tf.constant([3, 4]),
     )
     sample = objective.sample
 
@@ -83,7 +88,7 @@ def test_a_peer_takes_steps(name):
 
 
 @pytest.mark.long
-def test_contestants_wait_in_processes_of_their_own():
+def test_contestants_run_in_separate_processes():
     chosen = compare.installed([compare.OURS])
     times, peaks = compare.compare(chosen, CELL, count=2, seconds=0.0)
     assert [len(times[name]) for name in chosen] == [2]

@@ -23,7 +23,6 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -32,6 +31,7 @@ from hvi_tf.cli import main
 from hvi_tf.config import config as config_lib
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
+from tests.oracles.runs import assert_same_weights, final_weights
 
 FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
 TINY = [
@@ -92,22 +92,6 @@ def finished(tmp_path_factory, mnist_dir):
 def copy_of_finished(finished, tmp_path):
     """For tests that go on with the run: a workdir may be copied."""
     return shutil.copytree(finished[0], tmp_path / "copy")
-
-
-def final_weights(workdir):
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
-    return {
-        k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map() if "OBJECT" not in k
-    }
-
-
-def assert_same_weights(one, other):
-    one, other = final_weights(one), final_weights(other)
-    assert one.keys() == other.keys()
-    assert len(one) > 50
-    for name, value in one.items():
-        if "save_counter" not in name:  # counts the writes, not the training
-            np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):

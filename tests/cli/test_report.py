@@ -56,15 +56,6 @@ def test_the_committed_page_is_made_of_the_committed_results(page):
     assert (RESULTS / "report.html").read_text() == page.read_text()
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/bsvi.md", "docs/results/README.md"])
-def test_links_of_the_documentation_lead_somewhere(name):
-    path = RESULTS.parent.parent / name
-    links = re.findall(r"\]\(([^)#:]+)\)", path.read_text())
-    missing = [link for link in links if not (path.parent / link).exists()]
-    assert links
-    assert not missing
-
-
 def test_an_undecided_claim_is_neither_shown_nor_refuted():
     stored = json.loads((RESULTS / "laplace" / "results.json").read_text())
     claims = [dict(text=f"{holds}", holds=holds, evidence="e") for holds in (True, False, None)]

@@ -125,7 +125,7 @@ def test_the_list_has_every_experiment_and_its_cost():
             "laplace: no cell matches --cells=seed*; they are named like repetition0",
         ),
         (("laplace", "--set=repetitions=0"), "must be a whole number of at least 1, like 10"),
-        (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: no such"),
+        (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: unknown"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):

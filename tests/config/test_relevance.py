@@ -100,7 +100,7 @@ def with_setting(base, name, value):
 def shapes(config):
     """Returns the shapes of all weights of all networks."""
     rng = np.random.default_rng(0)
-    built = architecture.build(config.row, config.method, config.model, 16, rng)
+    built = architecture.build(config.chosen_method, config.method, config.model, 16, rng)
     return {name: [tuple(v.shape) for v in layer.variables] for name, layer in built.items()}
 
 
@@ -110,7 +110,7 @@ def step(config):
     model.set_schedule(*config.schedule(1))
     model.optimizer.iterations.assign(1)
     model.set_run_length(4)
-    reported, ascent = model.ascent(X)
+    reported, ascent = model.batch_gradients(X)
     arrays = [model.learning_rate, *reported.values(), *(g for group in ascent for g in group)]
     if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
         arrays += [*model.train_step(X).values(), *model.trainable_variables]
@@ -130,8 +130,14 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
     rate, sizes, before = config.schedule(1).learning_rate, shapes(config), step(config)
     values = [(setting, VALUES[setting]) for setting in OF_A_STEP]
     # Equation 9 is about psi_1:K: at K=0 dreg is the reparameterized estimator, by name.
-    same = {"dreg"} if config.row.inverse == "tau" and not config.row.K.free else set()
-    values += [("gradient", gradient) for gradient in config.row.gradients if gradient not in same]
+    same = (
+        {"dreg"} if config.chosen_method.has_own_tau and not config.chosen_method.K.free else set()
+    )
+    values += [
+        ("gradient", gradient)
+        for gradient in config.chosen_method.gradients
+        if gradient not in same
+    ]
     for setting, value in values:
         other = with_setting(base, setting, value)
         if other in (None, config):

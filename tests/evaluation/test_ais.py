@@ -1,6 +1,6 @@
 """Annealed importance sampling brackets closed-form evidences.
 
-Statistical assertions allow 5 standard errors of what they average.
+Statistical assertions allow 5 standard errors of the mean.
 """
 
 import numpy as np
@@ -12,50 +12,19 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import bounds
 from hvi_tf.evaluation import ais
 from hvi_tf.evaluation.ais import AISResult, Target
-from tests.oracles.analytic import LinearGaussian
-
-LG = LinearGaussian()
-X = tf.constant(LG.observations(3))
-
-
-def target_of(x):
-    return Target(LG.prior.log_prob, lambda z: LG.likelihood(z).log_prob(x))
-
-
-def normal(seed, *shape):
-    return tf.random.stateless_normal(shape, seed, dtype=tf.float64)
+from tests.oracles.annealing import (
+    LG,
+    X,
+    bounds_of_runs,
+    compiled,
+    normal,
+    posterior_draws,
+    target_of,
+)
+from tests.oracles.statistics import mean_and_error
 
 
-def compiled(direction, target, num_steps, step_size=0.4, leapfrog_steps=4, jit_compile=False):
-    """`ais.forward` or `ais.reverse` as a compiled function of (state, seed)."""
-
-    @tf.function(jit_compile=jit_compile)
-    def run(state, seed):
-        settings = dict(num_steps=num_steps, step_size=step_size, leapfrog_steps=leapfrog_steps)
-        return direction(target, state, **settings, seed=seed)
-
-    return run
-
-
-def mean_and_error(values):
-    """Over axis 0."""
-    return np.mean(values, 0), np.std(values, 0, ddof=1) / np.sqrt(len(values))
-
-
-def bounds_of_runs(log_weights, chains):
-    """Forward bounds of independent runs of so many chains: `[C, B] -> [C/chains, B]`."""
-    return bounds.log_mean_exp(tf.reshape(log_weights, [chains, -1, log_weights.shape[-1]]))
-
-
-def posterior_draws(seed, observations, chains):
-    """Simulated x `[B, Dx]`, and the z that generated each, repeated `[C, B, Dz]`."""
-    z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
-    z = normal(z_seed, 1, observations, 2)
-    x = LG.likelihood(z).mean() + LG.s * normal(x_seed, 1, observations, 3)
-    return x[0], tf.repeat(z, chains, axis=0)
-
-
-# The few steps move the transitions far from equilibrium: an error in them shows.
+# With few steps, the transitions are far from equilibrium, so an error in them has an effect.
 @pytest.mark.parametrize(("num_steps", "step_size"), [(2, 0.3), (6, 0.9), (20, 0.3)])
 def test_forward_weights_are_unbiased_for_the_evidence(num_steps, step_size, seed):
     run = compiled(ais.forward, target_of(X), num_steps, step_size)
@@ -65,7 +34,7 @@ def test_forward_weights_are_unbiased_for_the_evidence(num_steps, step_size, see
     assert np.all(np.abs(ratio - 1.0) < 5.0 * error)
 
 
-# The first of 10 steps takes off a third of the likelihood; at half its variance is infinite.
+# The first of 10 steps removes a third of the likelihood; removing half has infinite variance.
 @pytest.mark.parametrize("num_steps", [10, 40])
 def test_reverse_weights_are_unbiased_for_the_inverse_evidence(num_steps, seed):
     x, z = posterior_draws([seed, 1], observations=4_000, chains=4)
@@ -99,7 +68,7 @@ def test_reverse_approaches_the_evidence_from_above(seed):
         exact = LG.log_evidence(x)
         gap, error = mean_and_error(result.log_evidence - exact)
         assert gap > -5.0 * error
-        # Worth having, though all chains share their start.
+        # Several chains help, though all share their start.
         assert np.mean(-result.log_weights - exact) > gap
         gaps.append(gap)
     assert gaps[0] > 2.0 * gaps[1]
@@ -209,8 +178,8 @@ def test_unknown_counts_of_chains_and_observations(seed):
         assert np.all(np.isfinite(result.log_evidence))
 
 
-def test_the_graph_keeps_nothing_from_step_to_step(seed):
-    """Memory is flat in num_steps: no loop stacks values for a gradient."""
+def test_the_graph_stores_no_value_of_each_step(seed):
+    """Memory does not depend on num_steps: no loop stacks values for a gradient."""
     run = compiled(ais.forward, target_of(X), 10)
     graph = run.get_concrete_function([X[tf.newaxis, :, :2]], tf.constant([seed, 2])).graph
     operations = {op.type for op in graph.get_operations()}
@@ -229,7 +198,7 @@ def test_inverse_temperatures_rise_from_0_to_1_in_growing_steps(num_steps):
     np.testing.assert_allclose(gaps[1:] / gaps[:-1], np.exp(4.0 / num_steps))
 
 
-def test_counts_of_steps_that_make_no_sense_are_refused():
+def test_too_few_steps_are_refused():
     with pytest.raises(ValueError, match="num_steps=0"):
         ais.inverse_temperatures(0)
     with pytest.raises(ValueError, match="num_steps=1"):

@@ -12,7 +12,9 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
+from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
+from hvi_tf.inference.methods import Counts
 from hvi_tf.models.export import SIGNATURES, export
 from hvi_tf.models.vae import make_vae
 
@@ -56,15 +58,15 @@ def test_round_trip_in_a_fresh_process(bound, tmp_path):
     np.testing.assert_allclose(loaded["z"], z, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(loaded["mean"], model.decode(z), rtol=1e-5, atol=1e-6)
     assert loaded["sample"] == [2, 12]
-    draw = sampling.draw(model.callables, model.method, X, K=3, M=7, seed=seed)
-    densities = sampling.log_densities(model.callables, model.method, X, draw)
+    draw = sampling.draw(model.callables, model.method, X, Counts(K=3, M=7), seed)
+    densities = densities_lib.log_densities(model.callables, model.method, X, draw)
     expected = bounds.outer_log_weights(densities)
     assert np.shape(loaded["log_weights"]) == (7, 5)
     np.testing.assert_allclose(loaded["log_weights"], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("fails", ["save", "rename"])
-def test_an_export_that_fails_leaves_the_old_one(fails, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_old_one(fails, tmp_path, monkeypatch):
     config = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 12)
     path = tmp_path / "saved_model"
@@ -91,7 +93,7 @@ def test_an_export_that_fails_leaves_the_old_one(fails, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
 
 
-def test_exporting_again_replaces_the_old_one(tmp_path):
+def test_another_export_replaces_the_old_one(tmp_path):
     config = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 12)
     export(model, tmp_path / "saved_model")
@@ -105,8 +107,8 @@ def test_exporting_again_replaces_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
 
 
-def test_an_export_makes_no_variable(tmp_path):
-    """The chief of several workers exports alone; a variable would wait for the others."""
+def test_an_export_creates_no_variable(tmp_path):
+    """Only the chief worker exports, and a new variable would wait for the others."""
     made = []
 
     def record(create, **arguments):

@@ -29,16 +29,16 @@ def test_ten_steps_twice_are_the_same():
 
 def test_a_machine_that_computes_otherwise_is_noticed(monkeypatch):
     """One bit of one gradient, once: as of an unordered sum on a GPU."""
-    climb, models = VAE.climb, []
+    update, models = VAE.update, []
 
-    def noisy(model, ascent):
+    def noisy(model, gradients):
         if model not in models:
             models.append(model)
         late = tf.cast(model.optimizer.iterations > 7, tf.float32)
-        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in ascent.theta]
-        climb(model, ascent._replace(theta=theta))
+        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in gradients.theta]
+        update(model, gradients._replace(theta=theta))
 
-    monkeypatch.setattr(VAE, "climb", noisy)
+    monkeypatch.setattr(VAE, "update", noisy)
     with pytest.raises(
         UserError, match=r"steps twice differ in \d+ of \d+ arrays, in weight decoder/\d+ by"
     ):

@@ -1,4 +1,4 @@
-"""The configuration of a fit of tau: what it keeps, what it may change, what it refuses."""
+"""The configuration of a fit of tau keeps the model and refuses flags that would change it."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ TRAINED = config_lib.make(
 )
 
 
-def test_it_keeps_the_model_and_trains_anew():
+def test_a_fit_keeps_the_model_and_trains_again():
     config = fit_tau.fit_config(TRAINED, dict(tau_epochs=5, gradient="dreg"))
     assert config.model == TRAINED.model
     assert (config.method.bound, config.method.K, config.method.gradient) == ("iwhvi", 50, "dreg")
@@ -31,10 +31,10 @@ def test_a_hierarchical_prior_is_kept_and_gets_a_rho():
     config = fit_tau.fit_config(trained, {})
     assert config.method.prior == "hierarchical"
     assert config.method.L == 50
-    assert config.row.zeta == "rho"
+    assert config.chosen_method.zeta == "rho"
 
 
-def test_fits_with_other_settings_have_other_folders_and_longer_ones_the_same():
+def test_fits_of_other_settings_have_other_folders_but_longer_fits_the_same():
     def name(**given):
         return identity.fit_name(fit_tau.fit_config(TRAINED, given), step=7)
 
@@ -53,7 +53,7 @@ def test_fits_with_other_settings_have_other_folders_and_longer_ones_the_same():
         ("sivi", dict(ais_steps=4), "--ais_steps=4: for --estimator=ais"),
     ],
 )
-def test_what_it_refuses(bound, given, message):
+def test_flags_that_would_change_the_model_are_refused(bound, given, message):
     with pytest.raises(UserError) as error:
         fit_tau.fit_config(config_lib.make(bound=bound), given)
     assert message in str(error.value)

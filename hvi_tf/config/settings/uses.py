@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hvi_tf.config import estimators
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import METHODS, Method
+from hvi_tf.inference.methods import METHODS, Counts, Method
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config
@@ -27,21 +27,25 @@ def _of_methods(applies: Callable[[Method], bool]) -> Use:
     """Returns the use of a setting of the methods for which `applies` is true."""
     names = [name for name, method in METHODS.items() if applies(method)]
     where = [f"--bound={'|'.join(names)}"] if names else []
-    if not applies(METHODS["svi"]) and applies(methods.row("svi", "hierarchical")):
+    if not applies(methods.look_up("svi")) and applies(methods.look_up("svi", "hierarchical")):
         where.append("--posterior=hierarchical")
-    return Use(lambda config: applies(config.row), " or ".join(where))
+    return Use(lambda config: applies(config.chosen_method), " or ".join(where))
 
 
 def _has_mlp(config: "Config") -> bool:
     model = config.model
     convolutional = model.encoder == "resnet" and model.decoder == "pixelcnn"
-    return not convolutional or config.row.hierarchical or config.method.prior == "hierarchical"
+    return (
+        not convolutional
+        or config.chosen_method.hierarchical
+        or config.method.prior == "hierarchical"
+    )
 
 
 def _has_more_terms(config: "Config") -> bool:
     """Returns whether a sum over k or m has more terms than `--backward_samples`."""
-    method, counts = config.row, config.method
-    K = max(K for _, K in config.k_steps) * (counts.M if method.shared == "MK" else 1)
+    method, counts = config.chosen_method, config.method
+    K = method.psi_per_z(Counts(max(K for _, K in config.k_steps), counts.M))
     return method.takes_backward_samples and counts.backward_samples < max(K, counts.M)
 
 
@@ -50,7 +54,7 @@ def _decays_exponentially(config: "Config") -> bool:
 
 
 REFINING = _of_methods(lambda method: method.refines)
-BUFFER = _of_methods(lambda method: method.buffer == "all")
+BUFFER = _of_methods(lambda method: method.weights_proposals)
 MIXTURE = _of_methods(lambda method: method.mixes)
 HIERARCHICAL = _of_methods(lambda method: method.hierarchical)
 TAU = _of_methods(lambda method: method.has_tau)
