@@ -51,7 +51,7 @@ def test_a_damaged_config_is_named(tmp_path):
 def test_no_process_opens_a_damaged_config(tmp_path, content, writes):
     workdirs.create_or_open(tmp_path / "w", CONFIG).close()
     (tmp_path / "w" / "config.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(UserError, match="^--workdir="):
+    with pytest.raises(UserError, match=r"^--workdir="):
         workdirs.create_or_open(tmp_path / "w", CONFIG, writes=writes)
 
 
