@@ -16,6 +16,7 @@ from hvi_tf.runtime import devices
 from hvi_tf.runtime import replicas as distribution
 from hvi_tf.runtime.progress import counted
 from hvi_tf.runtime.startup import StartUp
+from hvi_tf.storage import origins
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import determinism, fit_tau, planning, runs
@@ -50,7 +51,7 @@ def _run(task: Task, start_up: StartUp) -> None:
         print(f"Data: {described}", flush=True)
     start_up.lap("data")
     if task.run is not None:
-        workdirs.check_same_data(task.run.path, config)
+        origins.check_same_data(task.run.path, config)
     if task.device_report:
         print(devices.report(config, distribution.current()), flush=True)
     task = task._replace(config=config)

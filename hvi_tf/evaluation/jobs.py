@@ -17,7 +17,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.runtime import replicas as distribution
 from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 from hvi_tf.runtime.progress import Progress
-from hvi_tf.storage import files
+from hvi_tf.storage import files, npz
 
 SAVE_EVERY_SECONDS = 10.0
 _BYTES_PER_IMAGE = 8  # upper limit for one score of one image in the file
@@ -185,11 +185,11 @@ def _load(job: Job) -> tuple[Scores, float]:
         return empty, 0.0
     try:
         max_bytes = _BYTES_PER_IMAGE * (MAX_EVAL_COUNT + 1) * len(job.names)
-        stored = str(files.read_arrays(job.path, ["identity"], max_bytes)["identity"])
+        stored = str(npz.read_arrays(job.path, ["identity"], max_bytes)["identity"])
         if strict_json.parse(stored) != identity:
             print(f"warning: {job.path} holds scores of other settings; replacing them")
             return empty, 0.0
-        scores = files.read_arrays(job.path, [*job.names, "seconds"], max_bytes)
+        scores = npz.read_arrays(job.path, [*job.names, "seconds"], max_bytes)
         seconds = float(scores.pop("seconds"))
         if {s.shape for s in scores.values()} != {(len(scores[job.names[0]]),)}:
             raise ValueError("the scores differ in their number of images")
@@ -211,7 +211,7 @@ def _save(job: Job, scores: Scores, seconds: float) -> None:
         job.path.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise files.write_error(job.path, error) from error
-    files.write_arrays(job.path, arrays)
+    npz.write_arrays(job.path, arrays)
 
 
 def _check_finite(batch: Scores, headline: str, first: int) -> None:

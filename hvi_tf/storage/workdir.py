@@ -4,19 +4,16 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
-import sys
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from hvi_tf.config.config import PROVENANCE, Config
 from hvi_tf.config.identity import differences, identity_digest
 from hvi_tf.errors import UserError
-from hvi_tf.storage import files, provenance
+from hvi_tf.storage import files, origins
 from hvi_tf.storage.locks import Lock
 
 MIN_FREE_BYTES = 256 * 2**20
-MAX_ORIGINS = 100  # in a config.json
 # The folders of a run.
 _FOLDERS = ("checkpoints", "best", "tensorboard", "evaluation", "nonfinite", "saved_model")
 
@@ -143,7 +140,7 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
             link.
     """
     if not writes:
-        check_same_data(path, config)
+        origins.check_same_data(path, config)
         return open_existing(path, writes=False)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -160,12 +157,8 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
         _check_links(path)
         config = reconcile(path, config)
         _check_own(path, config)
-        origins = _origins(path)
-        now = {**provenance.record(config.data), "flags": sys.argv[1:]}
-        check_same_data(path, config)
-        if not origins or _undated(origins[-1]) != _undated(now):
-            origins = [*origins[:1], *origins[1:][2 - MAX_ORIGINS :], now]  # first and latest
-        stored = {**dataclasses.asdict(config), PROVENANCE: origins}
+        origins.check_same_data(path, config)
+        stored = {**dataclasses.asdict(config), PROVENANCE: origins.updated(path, config)}
         files.write_json(path / "config.json", stored)
         workdir = Workdir(path, config, lock)
         _remove_leftovers(workdir)
@@ -206,58 +199,6 @@ def _check_own(path: pathlib.Path, config: Config) -> None:
         )
 
 
-def check_same_data(path: pathlib.Path, config: Config) -> None:
-    """Compares the data that this process has loaded with those of the first command of a run.
-
-    Raises:
-        UserError: if they differ, although the data set has the same name; or if config.json
-            cannot be read.
-    """
-    now = provenance.record(config.data)["data"]
-    for origin in _origins(path)[:1]:
-        for name, digests in origin["data"].items():
-            for split, digest in digests.items():
-                loaded = now.get(name, digests).get(split)
-                if loaded != digest:
-                    raise UserError(
-                        f"--workdir={path}: this run began with other images ({name}, {split}: "
-                        f"SHA-256 {digest[:8]}..., not {str(loaded)[:8]}...); name the --data_dir "
-                        "of the first command"
-                    )
-
-
-def _origins(path: pathlib.Path) -> list[dict[str, Any]]:
-    """Returns the provenance of a run, one record per command; empty for a new workdir.
-
-    Raises:
-        UserError: if config.json cannot be read, or holds no records of this package.
-    """
-    file = path / "config.json"
-    if not file.exists():
-        return []
-    try:
-        stored = files.read_json(file)
-    except (OSError, ValueError) as error:
-        raise _unreadable(path, error) from error
-    origins = stored.get(PROVENANCE, []) if isinstance(stored, dict) else None
-    if not (isinstance(origins, list) and all(map(_is_origin, origins))):
-        raise UserError(f"--workdir={path}: cannot read {PROVENANCE} in {file}; remove it")
-    return origins
-
-
-def _is_origin(value: Any) -> bool:
-    """Returns whether a value has the form of a provenance record."""
-    data = value.get("data") if isinstance(value, dict) else None
-    if not (isinstance(data, dict) and all(isinstance(d, dict) for d in data.values())):
-        return False
-    return all(isinstance(digest, str) for digests in data.values() for digest in digests.values())
-
-
-def _undated(origin: dict[str, Any]) -> dict[str, Any]:
-    """Returns a provenance record without its date."""
-    return {name: value for name, value in origin.items() if name != "date"}
-
-
 def _remove_leftovers(workdir: Workdir) -> None:
     """Removes unfinished files of killed processes; this process must hold the lock."""
     files.restore_folder(workdir.saved_model)
@@ -293,14 +234,6 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     return workdir
 
 
-def _unreadable(path: pathlib.Path, error: Exception) -> UserError:
-    """Returns the error for a config.json that cannot be read."""
-    return UserError(
-        f"--workdir={path}: cannot read {path / 'config.json'} ({error}); restore it or name "
-        "another --workdir"
-    )
-
-
 def _read_config(path: pathlib.Path) -> Config | None:
     """Returns the stored configuration, or None if there is none.
 
@@ -313,7 +246,7 @@ def _read_config(path: pathlib.Path) -> Config | None:
     try:
         return Config.from_json(files.read_text(file, files.MAX_JSON))
     except (OSError, ValueError, UserError) as error:
-        raise _unreadable(path, error) from error
+        raise origins.unreadable(path, error) from error
 
 
 @contextlib.contextmanager

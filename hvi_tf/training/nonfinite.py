@@ -18,7 +18,7 @@ from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
-from hvi_tf.storage import files
+from hvi_tf.storage import files, npz
 from hvi_tf.storage.workdir import Workdir
 
 MAX_DUMPS = 5  # per run, because each holds all weights
@@ -138,4 +138,4 @@ def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None
     weights = {f"weight/{name}": v.numpy() for name, v in model.weights_by_name.items()}
     arrays = {"x": step.x.numpy(), "rows": step.rows, "number": step.number}
     arrays["of_weights"] = finding.of_weights
-    files.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)
+    npz.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)

@@ -17,7 +17,7 @@ from hvi_tf.config.settings import MAX_COUNT
 from hvi_tf.errors import UserError
 from hvi_tf.runtime import startup
 from hvi_tf.runtime.progress import counted
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage.workdir import open_existing
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def replay(path: pathlib.Path) -> "tuple[Config, Step, Finding | None]":
     from hvi_tf.training import nonfinite
 
     try:
-        arrays = files.read_arrays(path)
+        arrays = npz.read_arrays(path)
         step = _step(arrays)
         model = make_vae(config, step.x.shape[1])
         _take_weights(model, arrays)

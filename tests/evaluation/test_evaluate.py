@@ -19,7 +19,7 @@ from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.vae import make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training.runs import Run
 from tests.oracles.analytic import LinearGaussian
@@ -264,10 +264,10 @@ def test_an_interrupted_and_resumed_evaluation_equals_an_unbroken_one(run, inter
     path.unlink()
     with interrupted():
         run()
-    arrays = files.read_arrays(path)
+    arrays = npz.read_arrays(path)
     assert 0 < len(arrays["log_likelihood"]) < 700
     arrays["log_likelihood"][0] = unbroken[0] = -1234.5  # must not be scored again
-    files.write_arrays(path, arrays)
+    npz.write_arrays(path, arrays)
     np.testing.assert_array_equal(saved_scores(run()), unbroken)
 
 
@@ -334,7 +334,7 @@ def test_evaluations_of_other_settings_keep_their_files(run, common, changes):
 def test_replaced_scores_are_a_warning(run, capsys):
     run(eval_images=2)
     path = run.workdir.evaluation / "test_step1_M3_K2.npz"
-    files.write_arrays(path, files.read_arrays(path) | {"identity": "{}"})
+    npz.write_arrays(path, npz.read_arrays(path) | {"identity": "{}"})
     run(eval_images=2)
     assert "holds scores of other settings" in capsys.readouterr().out
 

@@ -10,7 +10,7 @@ from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import catalogue, trained
 from hvi_tf.experiments.harness.experiment import Context
 from hvi_tf.experiments.iwhvi import likelihood_runs, training_k
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from tests.oracles.stored import stored_rows
 
 COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs
@@ -33,7 +33,7 @@ def levels(monkeypatch, tmp_path):
         level = given["level"](run)
         path = tmp_path / f"{level}.npz"
         values = (COMMON + level + NOISE * level).astype(np.float32)
-        files.write_arrays(path, {"log_likelihood": values, "kl": values})
+        npz.write_arrays(path, {"log_likelihood": values, "kl": values})
         mean = {"mean": float(values.mean()), "standard_error": 1.0}
         names = dict.fromkeys(("log_likelihood", "kl"), mean)
         summary = dict(scores=str(path), images=4, dataset="d", seconds=1.0, M=1, K=1, steps=1)

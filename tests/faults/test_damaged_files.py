@@ -24,7 +24,7 @@ from hvi_tf.data import originals
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory, scoring_job
 
@@ -137,9 +137,7 @@ def test_any_file_of_arrays_is_read_or_refused(content):
     with folder() as here:
         (here / "a.npz").write_bytes(content)
         with peak_memory() as peak:
-            arrays, line = outcome(
-                files.read_arrays, here / "a.npz", refusals=(OSError, ValueError)
-            )
+            arrays, line = outcome(npz.read_arrays, here / "a.npz", refusals=(OSError, ValueError))
             assert peak() < 4 * len(content) + 500_000
     if arrays is None:
         assert line.count("\n") == 0

@@ -22,7 +22,7 @@ import tensorflow as tf
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
 from hvi_tf.models.export import export
-from hvi_tf.storage import files, locks
+from hvi_tf.storage import files, locks, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.storage.locks import Lock
 from hvi_tf.training import event_files, summaries
@@ -132,7 +132,7 @@ def test_files_and_folders_are_synced_around_each_renaming(tmp_path, monkeypatch
     assert not unnamed
     export(run.model, tmp_path / "saved_model")
     assert not unnamed
-    files.write_arrays(tmp_path / "scores.npz", {"score": np.zeros(3)})
+    npz.write_arrays(tmp_path / "scores.npz", {"score": np.zeros(3)})
     assert {"config.json", "ckpt-8.index", "ckpt-8.json", "saved_model", "scores.npz"} <= {*renamed}
     assert any("tfevents" in name for name in renamed)
     assert not unnamed

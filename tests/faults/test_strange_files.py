@@ -14,7 +14,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.experiments.harness import measuring
 from hvi_tf.experiments.harness.experiment import Cell
-from hvi_tf.storage import files
+from hvi_tf.storage import files, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import event_files, summaries
 from tests.faults.cases import scoring_job
@@ -64,7 +64,7 @@ KINDS = [fifo, device, folder, endless]
         files.read_bytes,
         files.read_text,
         files.read_json,
-        files.read_arrays,
+        npz.read_arrays,
         lambda path: files.digest(path, most=2**20),
         lambda path: files.check_regular([path], most=2**20),
         report.data_uri,

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 
 _TIMES = ("seconds", "speed/steps_per_second", "scores")  # "scores" is a path
 
@@ -24,7 +24,7 @@ def of(workdir):
         if path.suffix == ".json":
             trace[path.name] = _without_times(json.loads(path.read_text()))
         else:
-            arrays = _without_times(files.read_arrays(path))
+            arrays = _without_times(npz.read_arrays(path))
             trace |= {f"{path.name}: {name}": value for name, value in arrays.items()}
     trace["metrics"] = metrics(workdir)
     trace["events"] = events(workdir)

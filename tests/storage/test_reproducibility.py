@@ -16,7 +16,7 @@ from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.storage import provenance
+from hvi_tf.storage import origins, provenance
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import determinism
 from tests.faults.tiny import CONFIG, DATA
@@ -107,12 +107,12 @@ def test_only_a_repository_that_has_the_sources_names_the_commit(tmp_path, monke
 
 
 def test_their_number_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdirs, "MAX_ORIGINS", 3)
+    monkeypatch.setattr(origins, "MAX_ORIGINS", 3)
     for i in range(6):
         monkeypatch.setattr(sys, "argv", ["hvi_tf.main", f"--seed={i}"])
         workdirs.create_or_open(tmp_path, CONFIG).close()
-    origins = json.loads((tmp_path / "config.json").read_text())["provenance"]
-    assert [o["flags"] for o in origins] == [[f"--seed={i}"] for i in (0, 4, 5)]
+    records = json.loads((tmp_path / "config.json").read_text())["provenance"]
+    assert [o["flags"] for o in records] == [[f"--seed={i}"] for i in (0, 4, 5)]
 
 
 def test_a_run_of_the_version_before_goes_on(tmp_path):

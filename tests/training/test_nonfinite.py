@@ -16,7 +16,7 @@ from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.models import metrics
 from hvi_tf.models.vae import make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import loop, nonfinite, recovery, replay
 from hvi_tf.training.checkpoints import Checkpoints
@@ -274,9 +274,9 @@ def test_a_dump_of_other_arrays_is_an_error(wrong, tmp_path):
     right = dict(x=x, rows=np.arange(3), number=3, schedule=np.array([2.0, 1.0, 1.0, 0.1]))
     right["of_weights"] = False
     weights = {f"weight/{n}": v.numpy() for n, v in make_vae(CONFIG, 16).weights_by_name.items()}
-    files.write_arrays(path, right | weights)
+    npz.write_arrays(path, right | weights)
     replay.replay(path)
-    files.write_arrays(path, right | wrong | weights)
+    npz.write_arrays(path, right | wrong | weights)
     with pytest.raises(UserError, match="not a dump of this run"):
         replay.replay(path)
 

@@ -30,7 +30,7 @@ from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.harness.rows import Row, row, row_of_mean
 from hvi_tf.models.pictures import write_grid
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.storage import files, locks
+from hvi_tf.storage import files, locks, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import fit_tau as fit
@@ -166,7 +166,7 @@ def score_rows(
 
 def scores_by_image(scores: dict[str, Any], name: str) -> np.ndarray:
     """Returns one of the scores that a summary averages, for each image `[N]`."""
-    (values,) = files.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
+    (values,) = npz.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
     return values[: scores["images"]].astype(np.float64)
 
 

@@ -13,7 +13,7 @@ from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.training.runs import Run
 
 
@@ -25,7 +25,7 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
     path = context.runs / f"{run.workdir.path.name}-encoder{steps}.npz"
     variables = model.encoder.variables
     if path.exists():
-        weights = files.read_arrays(path)
+        weights = npz.read_arrays(path)
         for i, variable in enumerate(variables):
             variable.assign(weights[f"{i}"])
         return model
@@ -35,7 +35,7 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
         )
     )
     _ascend(model, batches, steps)
-    files.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
+    npz.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
     return model
 
 

@@ -14,7 +14,7 @@ from hvi_tf.experiments.harness.experiment import Settings
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
 from hvi_tf.inference.methods import METHODS, Counts
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 
 # The K and estimator of tau's training; the paper names neither.
 TRAINING_K, ESTIMATOR, LEARNING_RATE, BATCH_SIZE = 5, "dreg", 1e-3, 100
@@ -93,7 +93,7 @@ def trained_weights(
     name = f"laplace-{dim}d-{'x'.join(map(str, hidden))}-{'-'.join(map(str, steps))}steps"
     path = runs / name / f"{repetition}.npz"
     if path.exists():
-        stored = files.read_arrays(path)
+        stored = npz.read_arrays(path)
         return {n: [stored[f"{n}_{i}"] for i in range(len(stored) // len(steps))] for n in steps}
     own = trainer(dim, hidden)
     own.begin(repetition)
@@ -104,5 +104,5 @@ def trained_weights(
         done, weights[n] = n, own.weights
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {f"{n}_{i}": w for n, ws in weights.items() for i, w in enumerate(ws)}
-    files.write_arrays(path, arrays)
+    npz.write_arrays(path, arrays)
     return weights
