@@ -9,13 +9,14 @@ on it. TensorFlow and the other packages come from the Python that Bazel runs. B
 take the rules from MODULE.bazel. For older versions WORKSPACE names Bazel's own rules.
 
 Verified with Bazel 4.2.3 without a network: `bazel query //...`, `bazel build //...`, `bazel test
-//tests/bounds/...`, and a dependency that points up, which Bazel refuses. Stubs replaced the
-repositories that this version downloads (rules_cc, rules_java, rules_proto,
-remote_coverage_tools). MODULE.bazel is not verified.
+//tests:test_source //tests/bounds:test_jackknife`, and that Bazel refuses a library of `data` that
+depends on `models`. Stubs replaced the repositories that this version downloads (rules_cc,
+rules_java, rules_proto, remote_coverage_tools). MODULE.bazel is not verified.
 """
 
 import argparse
 import ast
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,12 +28,11 @@ RULES = "@rules_python//python:defs.bzl"
 MACRO = "//tests:pytest.bzl"
 TESTS = "//tests:__subpackages__"
 
-# Files outside of a folder that its modules or its tests read.
-MODULE_DATA = {"experiments": ["//:flags"]}
+# Files outside of a folder that its tests read.
 TEST_DATA = {
     "benchmark": ["//:docs"],
     "cli": ["//:docs", "//:flags", "//:launch"],
-    "experiments": ["//:docs", "//:flags"],
+    "experiments": ["//:docs", "//:flags", "//:pyproject.toml"],
     "faults": ["//:docs"],
     "inference": ["//:docs"],
     "oracles": ["//:docs"],
@@ -179,13 +179,11 @@ def package_build(folder: str) -> str:
 def package_data(folder: str) -> Expression | list[str]:
     """Returns the files that the modules of a folder read."""
     kinds = (".py", ".pyc", "")
-    files = [path for path in (ROOT / PACKAGE / folder).rglob("*") if path.is_file()]
+    # Follows the link to flags/, as Bazel's glob does.
+    tree = os.walk(ROOT / PACKAGE / folder, followlinks=True)
+    files = [pathlib.Path(parent, name) for parent, _, names in tree for name in names]
     suffixes = sorted({path.suffix for path in files} - set(kinds))
-    others = MODULE_DATA.get(folder, [])
-    if not suffixes:
-        return others
-    own = glob([f"**/*{suffix}" for suffix in suffixes])
-    return Expression(f"{own} + {value(others)}") if others else own
+    return glob([f"**/*{suffix}" for suffix in suffixes]) if suffixes else []
 
 
 def base_build() -> str:

@@ -41,7 +41,7 @@ def evaluate(
     """
     log_weights, draws_psi = saved_models.load(path, int(x.shape[1]))
     if draws_psi is None:
-        draws_psi = config.row.draws_psi or path != workdir.saved_model.resolve()
+        draws_psi = config.chosen_method.draws_psi or path != workdir.saved_model.resolve()
     M, K = config.evaluation.eval_M, _draws_of_psi(config, workdir, draws_psi)
     plan = _plan(config, M, K)
     digest = saved_models.digest(path)
@@ -88,7 +88,7 @@ def _plan(config: Config, M: int, K: int) -> Plan:
 
     With the same plan, an explicit q(z|x) draws the same z as the checkpoint's evaluation.
     """
-    rows, row = architecture.rows_per_call(config.model), config.row
-    if row.shares_psi:
-        row = row._replace(mixture_size=plans.most_at_once(row, K))
-    return plans.make(row, Counts(K=K, M=M, L=config.method.L), rows=rows)
+    rows, method = architecture.rows_per_call(config.model), config.chosen_method
+    if method.shares_psi:
+        method = method._replace(mixture_size=plans.most_at_once(method, K))
+    return plans.make(method, Counts(K=K, M=M, L=config.method.L), rows=rows)

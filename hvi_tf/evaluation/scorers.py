@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.config.config import Config
-from hvi_tf.config.estimators import counts, estimator, estimator_row
+from hvi_tf.config.estimators import counts, estimator, scoring_method
 from hvi_tf.evaluation import jobs
 from hvi_tf.evaluation.jobs import Job, Scorer
 from hvi_tf.inference import image_scores, plans, refined_scores
@@ -42,7 +42,7 @@ def make_job(
         step: the checkpoint's training step.
     """
     name = estimator(config)
-    make = by_refinement if estimator_row(config).refines else by_sampling
+    make = by_refinement if scoring_method(config).refines else by_sampling
     scorer = make(config, model, x)
     identity = run_identity(config, step) | {"estimator": name} | scorer.identity
     settings = " ".join(f"{n}={c}" for n, c in _named_counts(config).items() if c)
@@ -53,7 +53,7 @@ def make_job(
         title=f"evaluation {settings}",
         purpose=randomness.Purpose.EVALUATE,
     )
-    return job, {"estimator": name, **counts(config)._asdict(), **scorer.metadata}
+    return job, {"estimator": name, **_reported_counts(config), **scorer.metadata}
 
 
 def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
@@ -65,10 +65,10 @@ def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
         step: the checkpoint's training step.
     """
     e = config.evaluation
-    is_default = e.estimator == "auto" and not config.row.refines
+    is_default = e.estimator == "auto" and not config.chosen_method.refines
     parts = [e.eval_split, f"step{step}", *([] if is_default else [estimator(config)])]
     parts += [f"{n}{c}" for n, c in _named_counts(config).items() if c or n in "MK"]
-    if estimator_row(config).refines:
+    if scoring_method(config).refines:
         parts.append(f"lr{e.eval_svi_learning_rate:g}")
     if e.eval_defensive:
         parts.append(f"defensive{e.eval_defensive:g}")
@@ -89,7 +89,7 @@ def by_sampling(config: Config, model: VAE, x: tf.Tensor, **limits: int) -> Scor
         **limits: passed to `plans.make`.
     """
     plan = make_plan(config, model.rows_per_call, **limits)
-    score = image_scores.make_scorer(model.prepare, estimator_row(config), plan, jit(config))
+    score = image_scores.make_scorer(model.prepare, scoring_method(config), plan, jit(config))
     score_rows = jobs.of_rows(score, x)
     identity: dict[str, Any] = {"plan": plan.identity()}
     if config.evaluation.eval_defensive:
@@ -115,7 +115,7 @@ def by_refinement(config: Config, model: VAE, x: tf.Tensor) -> Scorer:
         model.localize, model.method, settings, draws=draws, jit_compile=jit(config)
     )
     names: tuple[str, ...] = RefinedScores._fields
-    if estimator_row(config).scores_last_proposal:
+    if scoring_method(config).scores_last_proposal:
         names = _SCORES_WITHOUT_BUFFER
 
     def select(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -130,13 +130,13 @@ def by_refinement(config: Config, model: VAE, x: tf.Tensor) -> Scorer:
 
 def make_plan(config: Config, rows: int = plans.ROWS, **limits: int) -> Plan:
     """Returns the plan of an evaluation's draws; `limits` are passed to `plans.make`."""
-    M, K, L = counts(config)
-    return plans.make(estimator_row(config), Counts(K=K, M=M, L=max(L, 1)), rows=rows, **limits)
+    K, M, L = counts(config)
+    return plans.make(scoring_method(config), Counts(K, M, max(L, 1)), rows=rows, **limits)
 
 
 def refinement(config: Config) -> SVI:
     """Returns the settings of the evaluation's SVI, which do not depend on the training."""
-    e, (_, K, L) = config.evaluation, counts(config)
+    e, (K, _, L) = config.evaluation, counts(config)
     steps = e.eval_steps or REFINEMENT_STEPS
     return SVI(steps, e.eval_svi_learning_rate, MOMENTUM, CLIP_NORM, K=K, L=max(L, 1))
 
@@ -156,11 +156,17 @@ def jit(config: Config) -> bool:
     return config.training.jit_compile == "on"
 
 
+def _reported_counts(config: Config) -> dict[str, Any]:
+    """Returns the counts in the order of file names and summaries."""
+    K, M, L = counts(config)
+    return {"M": M, "K": K, "L": L}
+
+
 def _named_counts(config: Config) -> dict[str, int]:
     """Returns the counts that the title and the file name of an evaluation show."""
     steps = config.evaluation.eval_steps
-    named = counts(config)._asdict()
-    if estimator_row(config).refines:
+    named = _reported_counts(config)
+    if scoring_method(config).refines:
         return {"steps": steps or REFINEMENT_STEPS, **named}
     return {**named, "x": MULTIPLES} if steps else named
 

@@ -7,7 +7,8 @@ from typing import Any
 from hvi_tf.bounds import diagnostics
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import scorers
-from hvi_tf.inference.methods import METHODS, Counts, Method
+from hvi_tf.inference import methods
+from hvi_tf.inference.methods import Counts, Method
 from hvi_tf.runtime.progress import counted, duration
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.loop import TrainingResult
@@ -86,17 +87,20 @@ def _next_commands(config: Config, workdir: Workdir) -> list[str]:
         f"{main} --mode=evaluate --estimator=ais --eval_images=32",
         f"{main} --mode=sample",
     ]
-    return [*commands, f"{main} --mode=fit_tau"] if config.row.psi_from_mixing else commands
+    return (
+        [*commands, f"{main} --mode=fit_tau"] if config.chosen_method.psi_from_mixing else commands
+    )
 
 
 def _larger_score(config: Config) -> str:
     """Returns the flags of a score that takes longer than the default one."""
-    refined = config.evaluation.estimator in ("bsvi", "svi") or config.row.refines
-    if refined and (not config.row.hierarchical or config.row.has_tau):
-        return f"--estimator={'diwhvi' if config.row.hierarchical else 'iwae'} --eval_steps=500"
+    refined = config.evaluation.estimator in ("bsvi", "svi") or config.chosen_method.refines
+    if refined and (not config.chosen_method.hierarchical or config.chosen_method.has_tau):
+        estimator = "diwhvi" if config.chosen_method.hierarchical else "iwae"
+        return f"--estimator={estimator} --eval_steps=500"
     flags = [] if config.evaluation.estimator == "auto" else ["--estimator=auto"]
     flags.append("--eval_M=5000")
-    if config.row.draws_psi:
+    if config.chosen_method.draws_psi:
         flags.append("--eval_K=100")
     return " ".join(flags)
 
@@ -107,7 +111,7 @@ def score_rows(scores: dict[str, Any]) -> Rows:
         return _annealing_rows(scores)
     if scores["estimator"] == "saved_model":
         return _saved_model_rows(scores)
-    method = METHODS[scores["estimator"]]
+    method = methods.look_up(scores["estimator"])
     if method.refines:
         return _refined_rows(scores)
     if "multiples" in scores:
@@ -228,7 +232,7 @@ def warnings(scores: dict[str, Any]) -> list[str]:
         return []
     texts = []
     kl = max(0.0, scores.get("kl_tau_mixing", {"mean": math.inf})["mean"])
-    if METHODS[scores["estimator"]].has_tau and kl < diagnostics.COLLAPSED_NATS:
+    if methods.look_up(scores["estimator"]).has_tau and kl < diagnostics.COLLAPSED_NATS:
         texts.append(
             f"tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is {kl:.3f} nats, so psi carries "
             "almost no information about z, and an explicit q(z|x) would do as well"

@@ -38,9 +38,7 @@ def check_options(
         ValueError: if the method does not take the estimator or free bits, if it trains no tau
             for the extra steps, or if only one of the two settings of KL annealing is given.
     """
-    if gradient not in method.gradients:
-        others = ", ".join(method.gradients)
-        raise ValueError(f"gradient={gradient!r}: bound={method.name!r} takes {others}")
+    method.check_gradient(gradient)
     if (annealing.start < 1) != (annealing.steps > 0):
         raise ValueError(
             f"kl_annealing_start={annealing.start}, kl_annealing_steps={annealing.steps}: give a "

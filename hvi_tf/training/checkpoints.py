@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.errors import UserError, first_line
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
@@ -44,7 +44,7 @@ class Checkpoints:
     ) -> None:
         self._workdir, self._warn = workdir, warn
         self._keep, self._regular = keep, regular
-        self._run = config_lib.identity_digest(workdir.config)
+        self._run = identity.identity_digest(workdir.config)
         self._model, self._step = model, model.optimizer.iterations
         self._restored: int | None = None  # the step that the run resumed from
         self._reported: set[pathlib.Path] = set()  # damaged checkpoints with a warning

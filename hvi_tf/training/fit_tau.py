@@ -39,7 +39,7 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
     Raises:
         UserError: if q(z|x) is explicit, or a flag would change the model.
     """
-    if not trained.row.hierarchical:
+    if not trained.chosen_method.hierarchical:
         raise UserError(
             f"--mode=fit_tau: the run has --bound={trained.method.bound}, whose q(z|x) is explicit "
             "and needs no tau; evaluate it as it is"

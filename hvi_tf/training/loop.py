@@ -190,7 +190,7 @@ class Trainer:
         start_up.lap("model")
         metrics = self._run_steps(batches, 1)
         start_up.lap("compilation and step")
-        progress.tell(str(start_up))
+        progress.print_line(str(start_up))
         self._start_up = None
         return metrics
 
@@ -201,7 +201,7 @@ class Trainer:
         for row in rows if finite else rows[:-1]:
             self._state.add(row)
         if not finite:
-            progress.tell(self._recovery.recover(rows[-1], step))
+            progress.print_line(self._recovery.recover(rows[-1], step))
 
     def _validate(self, step: int) -> ImageScores | RefinedScores | None:
         """Returns the mean scores if validation is due; saves the best checkpoint."""

@@ -9,11 +9,13 @@ import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import flags
 
 from hvi_tf.cli import exits as command_line
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_COUNT
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
 from hvi_tf.storage.workdir import open_existing
@@ -85,6 +87,7 @@ def main(argv: list[str]) -> None:
     def command() -> None:
         if len(argv) != 2:
             raise UserError("give one dump: python -m hvi_tf.training.replay STEP.npz")
+        startup.quiet_tensorflow(flags.FLAGS.debug)
         config, step, finding = replay(pathlib.Path(argv[1]))
         from hvi_tf.training.nonfinite import LISTED
 

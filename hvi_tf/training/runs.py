@@ -7,6 +7,7 @@ import functools
 from typing import NamedTuple
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, pipeline, pixels
@@ -43,8 +44,8 @@ def with_data(config: Config) -> tuple[Config, Dataset]:
     """
     config = config_lib.resolve_jit(config, devices.has_gpu())
     data, digests = _load(config.data)
-    provenance.saw(config.data, digests)
-    config = config_lib.with_digest(config, data.digest)
+    provenance.record_data(config.data, digests)
+    config = identity.with_digest(config, data.digest)
     check_data(config, data)
     return config, data
 

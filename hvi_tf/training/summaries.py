@@ -48,7 +48,7 @@ class Summaries:
     ) -> None:
         self._workdir, self._path, self._metrics = workdir, workdir.tensorboard, workdir.metrics
         self._image_shape = image_shape
-        self._trains_tau = config.row.has_tau
+        self._trains_tau = config.chosen_method.has_tau
         t = config.training
         self._free_bits = t.inner_free_bits > 0 or t.outer_free_bits > 0
         if not distribution.is_chief():

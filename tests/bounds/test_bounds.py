@@ -1,4 +1,4 @@
-"""The reductions against a naive NumPy oracle in float64, extremes included."""
+"""The reductions against a naive NumPy oracle in float64."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,8 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities
+
+pytestmark = pytest.mark.quick
 
 
 def random_densities(K, M, B, L=1, seed=0, scale=3.0):
@@ -20,7 +22,7 @@ def random_densities(K, M, B, L=1, seed=0, scale=3.0):
 
 
 def oracle_bound(d, inner, outer):
-    """Section 2 of the paper with explicit loops and exponentials."""
+    """Returns the bound of section 2 of the paper by loops and exponentials."""
     likelihood, prior, q_z, q_psi, tau = (np.asarray(a) for a in d)
     M, B = likelihood.shape
     result = np.zeros(B)
@@ -39,7 +41,7 @@ def oracle_bound(d, inner, outer):
 @pytest.mark.parametrize("M", [1, 4])
 @pytest.mark.parametrize("L", [1, 3])
 @pytest.mark.parametrize(("inner", "outer"), [(1.0, 1.0), (0.3, 0.7), (0.0, 0.0)])
-def test_bound_equals_naive_oracle(K, M, L, inner, outer):
+def test_the_bound_equals_the_naive_oracle(K, M, L, inner, outer):
     d = random_densities(K, M, 5, L)
     np.testing.assert_allclose(
         bounds.bound(d, inner, outer), oracle_bound(d, inner, outer), rtol=1e-12
@@ -53,7 +55,7 @@ def test_log_mean_exp_is_stable_far_from_zero(offset):
     np.testing.assert_allclose(bounds.log_mean_exp(tf.constant(values + offset)), expected)
 
 
-def test_one_dominating_weight_decides():
+def test_one_dominating_weight_determines_the_mean_and_the_sample_size():
     values = tf.constant([[0.0], [-1e4], [-1e4], [-1e4]], tf.float64)
     np.testing.assert_allclose(bounds.log_mean_exp(values), [-np.log(4)])
     np.testing.assert_allclose(bounds.effective_sample_size(values), [1.0])
@@ -63,7 +65,7 @@ def test_effective_sample_size_of_equal_weights_is_their_number():
     np.testing.assert_allclose(bounds.effective_sample_size(tf.fill([9, 2], -1e4)), [9.0, 9.0])
 
 
-def test_lower_bound_leaves_the_generating_psi_to_the_caller():
+def test_the_lower_bound_is_the_log_mean_of_the_given_ratios():
     beta = tf.constant([[5.0], [1.0], [2.0]], tf.float64)
     expected = np.log(np.mean(np.exp([1.0, 2.0])))
     np.testing.assert_allclose(bounds.log_marginal_lower(beta[1:]), [expected])
@@ -71,10 +73,10 @@ def test_lower_bound_leaves_the_generating_psi_to_the_caller():
 
 
 @pytest.mark.parametrize(("inner", "outer"), [(1.0, 1.0), (0.4, 1.0), (1.0, 0.2), (0.5, 0.5)])
-def test_dreg_factor_is_first_minus_second_self_derivative(inner, outer):
-    """The general rule: along psi_k the coefficient is L_k - c L_kk, with l_k = beta_k.
+def test_the_dreg_factor_is_the_first_minus_the_second_derivative(inner, outer):
+    """The coefficient of the path of psi_k is L_k - c L_kk.
 
-    L_k and L_kk, the derivatives of the bound in beta_k, come from nested autodiff.
+    L_k and L_kk are the derivatives of the bound in beta_k, here by nested autodiff.
     """
     d = random_densities(K=3, M=2, B=1, scale=1.0)
     beta = bounds.inner_log_ratios(d, inner)
@@ -98,14 +100,14 @@ def test_dreg_factor_is_first_minus_second_self_derivative(inner, outer):
             curvature = second.gradient(slope, entry)
             expected = slope - inner * curvature
             np.testing.assert_allclose(slope * factor[k, m, 0], expected, rtol=1e-10)
-            # Equation 9 as printed, with warm-ups.
+            # Equation 9 with warm-ups.
             v_k = tf.nn.softmax(beta, axis=0)[k, m, 0]
             w_m = tf.nn.softmax(bounds.outer_log_weights(d, inner, outer), axis=0)[m, 0]
             printed = outer * w_m * v_k * (inner * (1 - v_k * (1 + outer * (1 - w_m))) - 1)
             np.testing.assert_allclose(expected, printed, rtol=1e-10)
 
 
-def test_dreg_factor_without_warmups_is_v_times_two_minus_w():
+def test_the_dreg_factor_without_warmups_is_v_times_2_minus_w():
     d = random_densities(K=4, M=3, B=2)
     v = tf.nn.softmax(bounds.inner_log_ratios(d), axis=0)
     w = tf.nn.softmax(bounds.outer_log_weights(d), axis=0)

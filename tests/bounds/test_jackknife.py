@@ -1,4 +1,4 @@
-"""The jackknife against enumeration, and its bias against the exact log-density."""
+"""The jackknife against enumeration of subsets, and its exact bias."""
 
 import itertools
 
@@ -8,34 +8,36 @@ import scipy.special
 import tensorflow as tf
 
 from hvi_tf.bounds import jackknife
-from tests.oracles.analytic import Discrete
+from tests.oracles.enumerated import exact_bias
+
+pytestmark = pytest.mark.quick
 
 
 def enumerated(beta, order):
-    """Appendix E by a loop over all subsets."""
+    """Returns the averages of appendix E by a loop over all subsets."""
     K = len(beta) - 1
-    rows = []
+    averages = []
     for j in range(order + 1):
         subsets = list(itertools.combinations(range(1, K + 1), K - j))
         sums = [scipy.special.logsumexp(beta[[0, *s]], axis=0) for s in subsets]
-        rows.append(np.mean(sums, axis=0) - np.log(K + 1 - j))
-    return np.stack(rows)
+        averages.append(np.mean(sums, axis=0) - np.log(K + 1 - j))
+    return np.stack(averages)
 
 
 @pytest.mark.parametrize("scale", [0.1, 3.0, 60.0])
 @pytest.mark.parametrize("offset", [-1e4, 0.0])
 @pytest.mark.parametrize(("K", "order"), [(1, 1), (4, 4), (7, 3), (9, 2)])
-def test_averages_equal_enumeration(K, order, scale, offset):
+def test_averages_equal_those_of_enumerated_subsets(K, order, scale, offset):
     beta = offset + scale * np.random.default_rng(K).normal(size=(K + 1, 5))
-    found = jackknife.subset_averages(tf.constant(beta), order)
-    np.testing.assert_allclose(found, enumerated(beta, order), rtol=1e-13, atol=3e-12)
+    averages = jackknife.subset_averages(tf.constant(beta), order)
+    np.testing.assert_allclose(averages, enumerated(beta, order), rtol=1e-13, atol=3e-12)
 
 
-def test_one_dominating_weight():
-    """Without the large one, what is left lies 1,000 nats below."""
+def test_averages_are_exact_where_one_weight_dominates():
+    """Without the largest weight, the rest is 1,000 nats smaller."""
     beta = np.array([[-1000.0], [0.0], [-1000.0], [-1000.0]])
-    found = jackknife.subset_averages(tf.constant(beta), 2)
-    np.testing.assert_allclose(found, enumerated(beta, 2), rtol=1e-12)
+    averages = jackknife.subset_averages(tf.constant(beta), 2)
+    np.testing.assert_allclose(averages, enumerated(beta, 2), rtol=1e-12)
 
 
 def test_sampled_averages_are_unbiased(seed):
@@ -55,7 +57,7 @@ def test_sampled_averages_are_unbiased(seed):
 
 
 @pytest.mark.parametrize(("K", "order"), [(3, 1), (8, 2), (50, 3)])
-def test_coefficients_sum_to_one_and_cancel_powers(K, order):
+def test_coefficients_sum_to_1_and_cancel_powers_of_1_over_n(K, order):
     c = jackknife.coefficients(K, order)
     n = K + 1.0 - np.arange(order + 1)
     np.testing.assert_allclose(c.sum(), 1.0, rtol=1e-9)
@@ -63,11 +65,11 @@ def test_coefficients_sum_to_one_and_cancel_powers(K, order):
         np.testing.assert_allclose(np.sum(c / n**power), 0.0, atol=1e-9)
 
 
-def test_first_order_is_that_of_the_derivation():
+def test_first_order_coefficients_are_k_plus_1_and_minus_k():
     np.testing.assert_allclose(jackknife.coefficients(6, 1), [7.0, -6.0])
 
 
-def test_order_zero_is_the_upper_bound_and_orders_are_checked():
+def test_order_0_is_the_upper_bound_and_too_large_orders_raise():
     beta = tf.constant(np.random.default_rng(0).normal(size=(4, 2)))
     plain = scipy.special.logsumexp(beta, axis=0) - np.log(4)
     np.testing.assert_allclose(jackknife.jackknife(beta, 0), plain)
@@ -75,7 +77,7 @@ def test_order_zero_is_the_upper_bound_and_orders_are_checked():
         jackknife.jackknife(beta, 4)
 
 
-def test_gradients_flow():
+def test_gradients_of_the_jackknife_sum_to_1():
     beta = tf.constant(np.random.default_rng(0).normal(size=(5, 2)))
     with tf.GradientTape() as tape:
         tape.watch(beta)
@@ -84,37 +86,18 @@ def test_gradients_flow():
     np.testing.assert_allclose(tf.reduce_sum(gradient, 0), 1.0, rtol=1e-8)
 
 
-def exact_bias(K, orders):
-    """E of the estimates minus log q(z), by enumeration of every outcome of a discrete toy."""
-    toy = Discrete(z_values=2, psi_values=2, seed=8)
-    z_values, psi_values = toy.q_z.shape[1], len(toy.q_psi)
-    joint = toy.q_psi[:, None] * toy.q_z  # [psi, z]
-    toy.tau_table = 0.6 * toy.tau_table + 0.4 * (joint / joint.sum(axis=0)).T
-    bias = np.zeros(len(orders))
-    for z in range(z_values):
-        log_ratio = np.log(joint[:, z]) - np.log(toy.tau_table[z])
-        outcomes = np.array(list(itertools.product(range(psi_values), repeat=K + 1)))
-        probability = (joint[:, z] / joint[:, z].sum())[outcomes[:, 0]]
-        probability *= np.prod(toy.tau_table[z][outcomes[:, 1:]], axis=1)
-        beta = tf.constant(log_ratio[outcomes].T)
-        for i, order in enumerate(orders):
-            estimate = jackknife.jackknife(beta, order).numpy()
-            bias[i] += joint[:, z].sum() * (probability @ estimate - toy.log_q[z])
-    return bias
-
-
-def test_bias_falls_with_the_order_and_with_its_power_of_k():
-    """J = 0, 1, 2: the bias goes like 1/K, 1/K^2 and 1/K^3, exactly enumerated."""
+def test_the_bias_of_each_order_falls_by_its_power_of_k():
+    """The exact bias of orders J = 0, 1, 2 is about 1/K, 1/K^2 and 1/K^3."""
     bias = {K: exact_bias(K, (0, 1, 2)) for K in (4, 8, 12)}
     for K in (4, 8, 12):
         assert abs(bias[K][2]) < abs(bias[K][1]) < bias[K][0]
     for order in (0, 1, 2):
-        # In n = K + 1, of which the series is made; at K = 4 higher powers still show.
+        # The series is in n = K + 1. At K = 4 its higher powers still matter.
         slope = np.log(np.abs(bias[8][order] / bias[12][order])) / np.log(13 / 9)
         assert order + 0.75 < slope < order + 1.5, (order, slope)
 
 
-def test_the_printed_coefficient_is_off():
+def test_the_printed_coefficients_leave_more_bias():
     toy_bias = exact_bias(4, (0, 1))
     printed = np.array([4.0, -3.0])  # (K - j)^J instead of (K + 1 - j)^J
     assert printed.sum() == 1.0
@@ -122,7 +105,7 @@ def test_the_printed_coefficient_is_off():
 
 
 @pytest.mark.parametrize("order", [True, 1.5, "1", -1, np.int64(5)])
-def test_an_order_that_is_no_count_is_named(order):
+def test_errors_name_an_order_that_is_not_a_count(order):
     beta = tf.zeros([5, 2])
     for estimate in (jackknife.jackknife, jackknife.subset_averages):
         with pytest.raises(ValueError, match="order="):

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.cli.test_main import assert_same_weights
+from tests.oracles.runs import assert_same_weights
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = [

@@ -23,14 +23,15 @@ import time
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hvi_tf.cli import flags as setting_flags
 from hvi_tf.cli import main
 from hvi_tf.config import config as config_lib
 from hvi_tf.data import datasets
 from hvi_tf.errors import UserError
+from tests.oracles.runs import assert_same_weights, final_weights
 
 FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
 TINY = [
@@ -91,22 +92,6 @@ def finished(tmp_path_factory, mnist_dir):
 def copy_of_finished(finished, tmp_path):
     """For tests that go on with the run: a workdir may be copied."""
     return shutil.copytree(finished[0], tmp_path / "copy")
-
-
-def final_weights(workdir):
-    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
-    return {
-        k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map() if "OBJECT" not in k
-    }
-
-
-def assert_same_weights(one, other):
-    one, other = final_weights(one), final_weights(other)
-    assert one.keys() == other.keys()
-    assert len(one) > 50
-    for name, value in one.items():
-        if "save_counter" not in name:  # counts the writes, not the training
-            np.testing.assert_array_equal(value, other[name], err_msg=name)
 
 
 def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
@@ -359,7 +344,7 @@ def test_no_command_writes_to_a_url(command, tmp_path):
         text=True,
         capture_output=True,
     )
-    assert_one_line_error(result, f"{command[-1]}: a URL")
+    assert_one_line_error(result, f"{command[-1]}: is a URL")
     assert not list(tmp_path.iterdir())
 
 
@@ -386,7 +371,7 @@ def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
         ("--mode=dance", "--mode=dance: choose one of train, fit_tau, evaluate, export"),
         ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
         ("--precision=half", "--precision=half: choose float32 or bfloat16"),
-        ("--devices=gpu:7", "--devices=gpu:7: there is no gpu:7 here; choose from cpu:0"),
+        ("--devices=gpu:7", "--devices=gpu:7: this machine has no gpu:7; choose from cpu:0"),
         ("--epoch=3", "epoch"),
         ("stray", "stray: not a flag"),
     ],
@@ -518,7 +503,9 @@ def test_every_flagfile_is_valid():
 def config_of(*arguments):
     """What a training with these flags would check before it begins."""
     with flagsaver.flagsaver():
-        assert main.FLAGS(["hvi_tf.main", *arguments]) == ["hvi_tf.main"]  # nothing is left over
-        config = config_lib.make(**main._flag_values())
+        assert setting_flags.FLAGS(["hvi_tf.main", *arguments]) == [
+            "hvi_tf.main"
+        ]  # nothing is left over
+        config = config_lib.make(**setting_flags.values())
     datasets.check(config.data)
     return config

@@ -12,47 +12,16 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import bounds
 from hvi_tf.evaluation import ais
 from hvi_tf.evaluation.ais import AISResult, Target
-from tests.oracles.analytic import LinearGaussian
-
-LG = LinearGaussian()
-X = tf.constant(LG.observations(3))
-
-
-def target_of(x):
-    return Target(LG.prior.log_prob, lambda z: LG.likelihood(z).log_prob(x))
-
-
-def normal(seed, *shape):
-    return tf.random.stateless_normal(shape, seed, dtype=tf.float64)
-
-
-def compiled(direction, target, num_steps, step_size=0.4, leapfrog_steps=4, jit_compile=False):
-    """Returns `ais.forward` or `ais.reverse` as a compiled function of (state, seed)."""
-
-    @tf.function(jit_compile=jit_compile)
-    def run(state, seed):
-        settings = dict(num_steps=num_steps, step_size=step_size, leapfrog_steps=leapfrog_steps)
-        return direction(target, state, **settings, seed=seed)
-
-    return run
-
-
-def mean_and_error(values):
-    """Returns the mean over axis 0 and its standard error."""
-    return np.mean(values, 0), np.std(values, 0, ddof=1) / np.sqrt(len(values))
-
-
-def bounds_of_runs(log_weights, chains):
-    """Returns the forward bounds of independent runs: `[C, B] -> [C/chains, B]`."""
-    return bounds.log_mean_exp(tf.reshape(log_weights, [chains, -1, log_weights.shape[-1]]))
-
-
-def posterior_draws(seed, observations, chains):
-    """Returns simulated x `[B, Dx]`, and the z that generated each, repeated `[C, B, Dz]`."""
-    z_seed, x_seed = tf.unstack(tf.random.split(seed, 2))
-    z = normal(z_seed, 1, observations, 2)
-    x = LG.likelihood(z).mean() + LG.s * normal(x_seed, 1, observations, 3)
-    return x[0], tf.repeat(z, chains, axis=0)
+from tests.oracles.annealing import (
+    LG,
+    X,
+    bounds_of_runs,
+    compiled,
+    normal,
+    posterior_draws,
+    target_of,
+)
+from tests.oracles.statistics import mean_and_error
 
 
 # With few steps, the transitions are far from equilibrium, so an error in them has an effect.

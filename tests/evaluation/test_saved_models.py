@@ -330,7 +330,7 @@ def test_the_digest_depends_on_every_byte_and_name(outside):
 @pytest.mark.parametrize(
     ("asked", "mode", "strategy", "given", "message"),
     [
-        (("", True), "train", "one", (), "--trust_saved_model: of which --saved_model"),
+        (("", True), "train", "one", (), "--trust_saved_model: needs --saved_model"),
         (("m", False), "train", "one", (), "--saved_model=m: for --mode=evaluate, not"),
         (("m", True), "export", "one", (), "--saved_model=m: for --mode=evaluate, not"),
         (("m", False), "evaluate", "mirrored", (), "leave out --strategy=mirrored"),

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets, originals, splits
@@ -168,7 +169,7 @@ def test_a_checkpoint_with_another_state_counts_as_damaged(state, saved):
     ],
 )
 def test_a_checkpoint_with_invalid_digests_counts_as_damaged(manifest, saved):
-    run = config_lib.identity_digest(saved.config)
+    run = identity.identity_digest(saved.config)
     (saved.checkpoints / "ckpt-0.json").write_text(manifest.replace("RUN", run))
     assert_damaged(saved)
 

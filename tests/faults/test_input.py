@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import hvi_tf as hvi
 from hvi_tf import randomness
 from hvi_tf.cli import flagfiles, main
+from hvi_tf.cli import flags as setting_flags
 from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
 from hvi_tf.config import schedules
@@ -80,7 +81,7 @@ def assert_works_or_is_one_line(result):
 # Without absl's own flags that choose a log file, open a debugger or read files, and without flags
 # that start workers.
 FLAGS = sorted(
-    {field.name for field in main._flag_fields()}
+    {field.name for field in setting_flags.setting_fields()}
     | {"workdir", "mode", "replicas", "devices", "memory_growth", "device_report"}
     | {"verbosity", "stderrthreshold", "logger_levels"}
 )

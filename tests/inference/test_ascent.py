@@ -1,4 +1,4 @@
-"""The loop of hvi.fit: variables and optimizers it takes, and how it ends early."""
+"""The loop of `hvi.fit`: its variables, its optimizers and its early ends."""
 
 import _thread
 import signal
@@ -21,7 +21,7 @@ ONES = np.ones(2)
 
 
 def fit(variable, x=X, groups=None, model=LG.model, **settings):
-    """A fit of the mean of an explicit q(z|x)."""
+    """Fits the mean of an explicit q(z|x)."""
     model = model._replace(conditional=lambda psi, x: normal(variable + 0.0 * x[:, :2], 1.0 * ONES))
     groups = groups or hvi.ParameterGroups(phi=[variable])
     return hvi.fit(model, x, groups, **(dict(bound="vae", steps=6) | settings))
@@ -35,12 +35,12 @@ def test_a_step_that_is_not_finite_keeps_the_variables():
     course = fit(fewer, lambda step: tf.gather(rows, step), steps=4)
     np.testing.assert_array_equal(error.value.course[:4], course)
     assert len(error.value.course) == 5
-    np.testing.assert_array_equal(loc, fewer)  # those at which step 4 was finite
+    np.testing.assert_array_equal(loc, fewer)  # the values of step 4
 
 
 @pytest.mark.parametrize("step_size", [1e29, 1e200, 1e308])
-def test_an_update_that_spoils_the_variables_is_undone(step_size):
-    """The optimizer, its learning rate and its count of steps are restored with them."""
+def test_an_update_to_values_that_are_not_finite_is_undone(step_size):
+    """The optimizer, its learning rate and its count of steps are restored, too."""
     loc, sgd = tf.Variable(ONES), keras.optimizers.SGD(1e-3, momentum=0.9)
     fit(loc, optimizer=sgd, steps=3)
     before = [loc.numpy(), *(v.numpy() for v in sgd.variables)]
@@ -55,14 +55,14 @@ def test_an_update_that_spoils_the_variables_is_undone(step_size):
         np.testing.assert_array_equal(was, now.numpy())
 
 
-def test_the_last_update_is_looked_at_too():
+def test_the_last_update_is_checked():
     loc = tf.Variable(ONES)
     with pytest.raises(hvi.FitDiverged, match="step 0: "):
         fit(loc, optimizer=keras.optimizers.SGD(1e308, momentum=0.5), steps=1)
     np.testing.assert_array_equal(loc, ONES)
 
 
-def test_chunks_of_steps_change_nothing(monkeypatch):
+def test_the_course_does_not_depend_on_the_size_of_the_chunks(monkeypatch):
     whole = fit(tf.Variable(ONES), steps=40)
     monkeypatch.setattr(ascent, "_MAX_CHUNK", 7)
     np.testing.assert_array_equal(whole, fit(tf.Variable(ONES), steps=40))
@@ -70,7 +70,7 @@ def test_chunks_of_steps_change_nothing(monkeypatch):
 
 @pytest.fixture
 def listens_to_ctrl_c():
-    """A shell starts a background job with SIGINT ignored."""
+    """Restores the handler of SIGINT, which a shell ignores in a background job."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -111,7 +111,7 @@ def test_ctrl_c_while_tracing_has_an_empty_course():
     np.testing.assert_array_equal(loc, ONES)
 
 
-def test_a_variable_listed_twice_is_an_error():
+def test_a_variable_listed_twice_raises():
     loc = tf.Variable(ONES)
     layer = keras.layers.Dense(2)
     layer.build([2])
@@ -134,13 +134,13 @@ def test_a_variable_listed_twice_is_an_error():
         (lambda: tf.Variable(1.0, trainable=False), ValueError),
     ],
 )
-def test_what_is_no_variable_is_named(wrong, kind):
+def test_errors_name_an_entry_that_is_not_a_variable(wrong, kind):
     loc = tf.Variable(ONES)
     with pytest.raises(kind, match=r"variables: phi\[1\]"):
         fit(loc, groups=hvi.ParameterGroups(phi=[loc, wrong()]))
 
 
-def test_optimizers_by_instance_class_and_name():
+def test_optimizers_can_be_an_instance_a_class_or_a_name():
     by_name, by_default = fit(tf.Variable(ONES), optimizer="adam"), fit(tf.Variable(ONES))
     np.testing.assert_array_equal(by_name, by_default)
     for right in ("SGD", keras.optimizers.SGD, keras.optimizers.SGD(0.01)):
@@ -153,11 +153,11 @@ def test_optimizers_by_instance_class_and_name():
             ascent.as_optimizer(wrong)
 
 
-def test_an_optimizer_of_other_variables_is_named():
+def test_an_optimizer_of_other_variables_raises():
     adam = keras.optimizers.Adam(1e-3)
     loc = tf.Variable(ONES)
     fit(loc, optimizer=adam)
-    fit(loc, optimizer=adam)  # goes on
+    fit(loc, optimizer=adam)  # continues
     with pytest.raises(ValueError, match="optimizer: was built on other variables"):
         fit(tf.Variable(ONES), optimizer=adam)
     with pytest.raises(ValueError, match="gradient=None"):

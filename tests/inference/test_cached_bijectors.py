@@ -1,6 +1,6 @@
-"""TFP's bijectors cache inverses; no density that a gradient needs may come from such a cache.
+"""Gradients do not depend on the caches of inverses in TFP's bijectors.
 
-Each family below is a Gaussian. The reference draws alike and has the density of
+Each family below is a Gaussian. The reference makes the same draws and has the density of
 `Independent(Normal)`, which has no bijector.
 """
 
@@ -43,7 +43,7 @@ FAMILIES = {
 
 
 class Case:
-    """A hierarchical model with a hierarchical prior, all of one family."""
+    """A hierarchical model of one family of distributions."""
 
     def __init__(self, family, hierarchical_prior):
         self.v = {n: tf.Variable(0.3 * ONES) for n in ("theta", "phi", "eta", "rho")}
@@ -68,12 +68,18 @@ class Case:
         names = ("theta", "phi", "eta", *(["rho"] if self.hierarchical_prior else []))
         groups = hvi.ParameterGroups(**{n: [self.v[n]] for n in names})
 
-        @tf.function  # traced as `fit` traces it: a graph keeps what the caches refer to
+        @tf.function  # the caches keep tensors of the graph, as in `fit`
         def run():
             return hvi.value_and_gradients(
-                *(self.model, METHODS["diwhvi"], X, groups),
-                **dict(K=4, M=2, L=3 if self.hierarchical_prior else 1),
-                **dict(seed=tf.constant([1, 2]), estimator=estimator),
+                self.model,
+                METHODS["diwhvi"],
+                X,
+                groups,
+                K=4,
+                M=2,
+                L=3 if self.hierarchical_prior else 1,
+                seed=tf.constant([1, 2]),
+                estimator=estimator,
                 backward_samples=2,
             )[1]
 
@@ -84,16 +90,16 @@ class Case:
 @pytest.mark.parametrize("family", ["MultivariateNormalDiag", "TransformedDistribution"])
 def test_gradients_do_not_depend_on_the_family(family, hierarchical_prior):
     for estimator in ("reparameterized", "gdreg"):
-        wanted, found = (
+        expected, gradients = (
             Case(name, hierarchical_prior).gradients(estimator) for name in ("reference", family)
         )
-        np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(gradients, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("estimator", ["stl", "iwae-dreg"])
 @pytest.mark.parametrize("family", [*FAMILIES, "Blockwise"])
 def test_the_path_gradient_of_an_explicit_q_is_0_at_the_posterior(family, estimator):
-    """There no weight depends on the draw, so an estimator of paths alone has no noise."""
+    """No weight depends on the draw there, so path-only estimators have no noise."""
     shift, log_scale = tf.Variable(0.0 * ONES), tf.Variable(0.0 * ONES)
     make = FAMILIES.get(family, blockwise)
     model = hvi.Model(
@@ -103,15 +109,21 @@ def test_the_path_gradient_of_an_explicit_q_is_0_at_the_posterior(family, estima
             0.5 * x + shift, tf.zeros_like(x) + 0.5**0.5 * tf.exp(log_scale)
         ),
     )
-    _, found = hvi.value_and_gradients(
-        *(model, METHODS["iwae"], X, hvi.ParameterGroups(phi=[shift, log_scale])),
-        **dict(K=0, M=1 if estimator == "stl" else 4, seed=tf.constant([1, 2])),
-        estimator=estimator,
-    )
-    np.testing.assert_allclose(found.phi, 0.0, atol=1e-12)
+
+    def gradients(M, *phi):
+        return hvi.value_and_gradients(
+            model,
+            METHODS["iwae"],
+            X,
+            hvi.ParameterGroups(phi=phi),
+            K=0,
+            M=M,
+            seed=tf.constant([1, 2]),
+            estimator=estimator,
+        )[1].phi
+
+    ascent = gradients(1 if estimator == "stl" else 4, shift, log_scale)
+    np.testing.assert_allclose(ascent, 0.0, atol=1e-12)
     shift.assign(0.2 * ONES)
-    _, found = hvi.value_and_gradients(
-        *(model, METHODS["iwae"], X, hvi.ParameterGroups(phi=[shift])),
-        **dict(K=0, M=1, seed=tf.constant([1, 2]), estimator=estimator),
-    )
-    np.testing.assert_allclose(found.phi[0], -0.4, atol=1e-12)  # of -KL, at every draw
+    # The gradient of -KL, the same for every draw.
+    np.testing.assert_allclose(gradients(1, shift)[0], -0.4, atol=1e-12)

@@ -1,4 +1,4 @@
-"""One proposal for all z: its draws, its density, and the rows it stands between."""
+"""The mixture of the tau of all z: its draws, its density and its special cases."""
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ Z = tf.constant([[[-3.0]], [[0.0]], [[4.0]]], tf.float64)  # [M, B, 1]
 
 
 def narrow(z):
-    """tau(psi|z): a tenth around z."""
+    """Returns tau(psi|z), a Gaussian of width 0.1 around z."""
     return normal(z, tf.fill(tf.shape(z), tf.constant(0.1, tf.float64)))
 
 
-def test_draws_are_independent_ones_of_random_components(seed):
-    """The numbers of draws by component are multinomial; stratified ones would all be equal."""
+def test_draws_are_independent_and_of_random_components(seed):
+    """The counts of the components are multinomial. Stratified draws would have equal counts."""
     counts = []
     for i in range(200):
         psi = mixture(narrow, Z).sample(30, seed=tf.constant([seed, i])).numpy()
@@ -37,13 +37,13 @@ def test_draws_are_independent_ones_of_random_components(seed):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
-def test_its_density_is_the_mean_of_its_components(share):
+def test_the_density_is_the_mean_of_the_components(share):
     mixed = mixture(narrow, Z, standard_normal(1), share)
     psi = np.linspace(-4.0, 5.0, 50)
-    own = np.mean([scipy.stats.norm.pdf(psi, z, 0.1) for z in (-3.0, 0.0, 4.0)], axis=0)
-    exact = np.log((1 - share) * own + share * scipy.stats.norm.pdf(psi))
-    found = mixed.log_prob(tf.constant(psi[:, None, None, None]))
-    np.testing.assert_allclose(found.numpy()[:, 0, 0], exact, rtol=1e-8)
+    components = np.mean([scipy.stats.norm.pdf(psi, z, 0.1) for z in (-3.0, 0.0, 4.0)], axis=0)
+    exact = np.log((1 - share) * components + share * scipy.stats.norm.pdf(psi))
+    log_prob = mixed.log_prob(tf.constant(psi[:, None, None, None]))
+    np.testing.assert_allclose(log_prob.numpy()[:, 0, 0], exact, rtol=1e-8)
 
 
 def test_the_defensive_share_is_drawn_from_the_mixing(seed):
@@ -56,59 +56,59 @@ LG = LinearGaussian(tau_shift=0.4, tau_stretch=1.2)
 X = tf.constant(LG.observations(4))
 
 
-def densities(name, K, M, seed, **of_row):
-    row = METHODS[name]._replace(**of_row)
-    sample = sampling.draw(LG.model, row, X, Counts(K=K, M=M), tf.constant([seed, 1]))
-    return sample, row
+METHOD = METHODS["diwhvi-mixture"]
 
 
-def test_the_order_of_the_z_does_not_matter(seed):
-    sample, row = densities("diwhvi-mixture", 6, 5, seed)
+def draw(K, M, seed):
+    return sampling.draw(LG.model, METHOD, X, Counts(K=K, M=M), tf.constant([seed, 1]))
+
+
+def test_the_bound_does_not_depend_on_the_order_of_the_z(seed):
+    sample = draw(6, 5, seed)
     order = np.random.default_rng(0).permutation(5)
     other = sample._replace(z=tf.gather(sample.z, order), psi_0=tf.gather(sample.psi_0, order))
     one, two = (
-        bounds.bound(densities_lib.log_densities(LG.model, row, X, s)) for s in (sample, other)
+        bounds.bound(densities_lib.log_densities(LG.model, METHOD, X, s)) for s in (sample, other)
     )
     np.testing.assert_allclose(one, two, rtol=1e-12)
 
 
-def test_with_one_z_it_is_iwhvi(seed):
-    sample, row = densities("diwhvi-mixture", 6, 1, seed)
-    found = bounds.bound(densities_lib.log_densities(LG.model, row, X, sample))
+def test_the_bound_with_one_z_equals_iwhvi(seed):
+    sample = draw(6, 1, seed)
+    bound = bounds.bound(densities_lib.log_densities(LG.model, METHOD, X, sample))
     expected = bounds.bound(densities_lib.log_densities(LG.model, METHODS["iwhvi"], X, sample))
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(bound, expected, rtol=1e-12)
 
 
-def test_where_tau_is_the_mixing_it_is_equicomp(seed):
+def test_the_bound_equals_equicomp_where_tau_is_the_mixing(seed):
     model = LG.model._replace(tau=lambda z, x: normal(0.0 * z, tf.ones_like(z)))
-    sample, row = densities("diwhvi-mixture", 6, 5, seed)
-    found = bounds.bound(densities_lib.log_densities(model, row, X, sample))
+    sample = draw(6, 5, seed)
+    bound = bounds.bound(densities_lib.log_densities(model, METHOD, X, sample))
     expected = bounds.bound(
         densities_lib.log_densities(LG.model, METHODS["sivi-equicomp"], X, sample)
     )
-    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    np.testing.assert_allclose(bound, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2])
 def test_exp_of_minus_u_is_unbiased_for_the_reciprocal_of_q(share, seed):
-    """Theorem A.1 for each z by itself; seen to fail for stratified draws."""
+    """Theorem A.1 holds for each z. The test was seen to fail with stratified draws."""
     x = tf.repeat(X[:1], 20_000, axis=0)
-    row = METHODS["diwhvi-mixture"]._replace(defensive=share)
-    sample = sampling.draw(LG.model, row, x, Counts(K=3, M=4), tf.constant([seed, 2]))
-    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, row, x, sample))
+    method = METHOD._replace(defensive=share)
+    sample = sampling.draw(LG.model, method, x, Counts(K=3, M=4), tf.constant([seed, 2]))
+    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, method, x, sample))
     ratio = LG.log_q_z(sample.z.numpy(), x.numpy()) - bounds.log_marginal_upper(beta).numpy()
-    product = np.exp(ratio)  # [M, B]; the M of an observation are dependent
+    product = np.exp(ratio)  # [M, B]; the M values of an observation are dependent
     error = product.mean(axis=0).std() / np.sqrt(product.shape[1])
     assert abs(product.mean() - 1.0) < 4.0 * error
     assert error < 0.02
 
 
-def test_the_jackknife_takes_psi_that_all_z_share(seed):
-    """Its first order is closer to log q(z|x) than U is."""
+def test_the_jackknife_removes_bias_with_shared_psi(seed):
+    """The first order is closer to log q(z|x) than U."""
     x = tf.repeat(X[:1], 4_000, axis=0)
-    row = METHODS["diwhvi-mixture"]
-    sample = sampling.draw(LG.model, row, x, Counts(K=8, M=4), tf.constant([seed, 3]))
-    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, row, x, sample))
+    sample = sampling.draw(LG.model, METHOD, x, Counts(K=8, M=4), tf.constant([seed, 3]))
+    beta = bounds.inner_log_ratios(densities_lib.log_densities(LG.model, METHOD, x, sample))
     exact = LG.log_q_z(sample.z.numpy(), x.numpy())
     gap, corrected = (
         np.mean(u.numpy() - exact)
@@ -119,7 +119,7 @@ def test_the_jackknife_takes_psi_that_all_z_share(seed):
 
 
 class Zero:
-    """A density that adds nothing, in place of p(z) and p(x|z)."""
+    """A log-density of 0, in place of p(z) and p(x|z)."""
 
     def __init__(self, record=None):
         self.record = record
@@ -130,8 +130,11 @@ class Zero:
 
 @pytest.mark.long
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
-def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
-    """U of 40 z, of M=5,000 and K=20,000, to 1e-3 nats; q(z|psi) and tau have `scale`."""
+def test_scores_of_the_published_size_are_exact_in_float32(scale, seed):
+    """Checks U of 40 z, with M=5,000 and K=20,000, to 1e-3 nats.
+
+    `scale` is the width of q(z|psi); tau is 1.5 times as wide.
+    """
     M, K, dims = 5_000, 20_000, 8
     draws = {"z": [], "psi": []}
 
@@ -150,11 +153,11 @@ def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
         mixing=lambda x: normal(tf.zeros([1, dims]), tf.ones([1, dims])),
         tau=lambda z, x: normal(z, tf.fill(tf.shape(z), np.float32(1.5 * scale))),
     )
-    row = METHODS["diwhvi-mixture"]._replace(mixture_size=0)
-    plan = plans.make(row, Counts(K=K, M=M))
+    method = METHOD._replace(mixture_size=0)
+    plan = plans.make(method, Counts(K=K, M=M))
     first = tf.constant(0)
     scores = group_scores.score_group(
-        model, row, plan, tf.zeros([1, 1]), tf.constant([seed, 1]), first
+        model, method, plan, tf.zeros([1, 1]), tf.constant([seed, 1]), first
     )
     z = np.concatenate(draws["z"])[:M, 0].astype(np.float64)
     calls = [psi.reshape(-1, dims).astype(np.float64) for psi in draws["psi"]]
@@ -169,10 +172,10 @@ def test_the_published_size_in_float32_is_that_of_float64(scale, seed):
         log_tau = scipy.special.logsumexp(log_normal(values, z, 1.5 * scale), axis=1) - np.log(M)
         return log_normal(values, np.zeros([1, dims]), 1.0)[:, 0] - log_tau
 
-    of_psi = np.concatenate([log_ratio(part) for part in np.array_split(psi, 20)])
-    of_psi_0 = log_ratio(psi_0[:40])
+    psi_ratios = np.concatenate([log_ratio(part) for part in np.array_split(psi, 20)])
+    psi_0_ratios = log_ratio(psi_0[:40])
     for m in range(40):
-        beta = log_normal(z[m : m + 1], psi, scale)[0] + of_psi
-        own = log_normal(z[m : m + 1], psi_0[m : m + 1], scale)[0] + of_psi_0[m]
+        beta = log_normal(z[m : m + 1], psi, scale)[0] + psi_ratios
+        own = log_normal(z[m : m + 1], psi_0[m : m + 1], scale)[0] + psi_0_ratios[m]
         exact = scipy.special.logsumexp(np.append(beta, own)) - np.log(K + 1)
         assert -scores.alpha[m, 0].numpy() == pytest.approx(exact, abs=1e-3)

@@ -1,6 +1,6 @@
-"""A draw outside the support of a density has the weight 0 and adds nothing to any gradient.
+"""A draw outside the support of a density has the weight 0 and does not change any gradient.
 
-The reference is the same model with a density of e^-10,000 there, which no float can tell from 0.
+The reference is the same model with a density of e^-10,000 there, which underflows to 0.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ import hvi_tf as hvi
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, jackknife
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.methods import METHODS, NO_WARMUP, Counts, Warmup
 from tests.oracles.analytic import normal
 
 X = tf.constant([[0.8, 0.7], [0.3, -0.2]], tf.float64)
@@ -28,7 +28,7 @@ CASES = [
 
 
 def positive_only(distribution, outside):
-    """The distribution, with another log-density where an entry is not positive."""
+    """Returns the distribution with the log-density `outside` where an entry is not positive."""
 
     def log_prob(value):
         positive = tf.reduce_all(value > 0, axis=-1)
@@ -38,7 +38,7 @@ def positive_only(distribution, outside):
 
 
 def small_only(distribution, outside):
-    """The same where an entry is not in (-1.5, 1.5), in which all draws are."""
+    """Returns the same for entries outside of (-1.5, 1.5), with all draws inside."""
 
     def log_prob(value):
         small = tf.reduce_all(tf.abs(value) < 1.5, axis=-1)
@@ -90,34 +90,36 @@ class Case:
         )
 
 
-def value_and_gradients(case, model, name, estimator, backward_samples=0, **warmups):
-    row = METHODS[name]
-    objective, found = gradients.value_and_gradients(
+def value_and_gradients(case, model, name, estimator, backward_samples=0, warmup=NO_WARMUP):
+    method = METHODS[name]
+    objective, ascent = gradients.value_and_gradients(
         model,
-        row,
+        method,
         X,
         case.groups,
-        Counts(K=3 if row.hierarchical else 0, M=6, L=2 if case.hierarchical_prior else 1),
+        Counts(K=3 if method.hierarchical else 0, M=6, L=2 if case.hierarchical_prior else 1),
         tf.constant([1, 2]),
         estimator=estimator,
         backward_samples=backward_samples,
-        **warmups,
+        warmup=warmup,
     )
-    ascents = [g for group in found for g in group if g is not None]
+    ascents = [g for group in ascent for g in group if g is not None]
     return objective, np.concatenate([objective.value[None], *ascents])
 
 
 @pytest.mark.parametrize("hierarchical_prior", [False, True])
 @pytest.mark.parametrize(("name", "estimator"), CASES)
-def test_a_draw_outside_the_support_of_the_prior(name, estimator, hierarchical_prior):
+def test_a_draw_outside_the_support_of_the_prior_has_no_gradient(
+    name, estimator, hierarchical_prior
+):
     case = Case(METHODS[name].has_tau, hierarchical_prior)
     kept = estimator == "reparameterized" and METHODS[name].takes_backward_samples
     for backward_samples in (0, 2) if kept else (0,):
         results = []
         for outside in (TINY, -INF):
             model = case.model(prior_outside=outside)
-            objective, found = value_and_gradients(case, model, name, estimator, backward_samples)
-            results.append(found)
+            objective, values = value_and_gradients(case, model, name, estimator, backward_samples)
+            results.append(values)
         log_prior = bounds.log_mean_exp(objective.densities.log_prior)
         assert 0 < np.isinf(log_prior).sum() < log_prior.shape.num_elements()
         np.testing.assert_allclose(results[1], results[0], rtol=1e-9)
@@ -125,24 +127,24 @@ def test_a_draw_outside_the_support_of_the_prior(name, estimator, hierarchical_p
 
 @pytest.mark.parametrize("estimator", METHODS["diwhvi"].gradients)
 @pytest.mark.parametrize("argument", ["mixing_outside", "tau_outside"])
-def test_a_draw_outside_the_support_of_q_psi_or_tau(argument, estimator):
-    """In both cases psi_k has no weight for tau's normal; psi_0 outside tau's makes U infinite."""
+def test_a_draw_outside_the_support_of_q_psi_or_tau_has_no_gradient(argument, estimator):
+    """A psi_k outside has no weight. A psi_0 outside the support of tau makes U infinite."""
     case = Case()
     for inner, backward_samples in ((1.0, 0), (0.4, 2)):
         results = []
         for outside in (TINY, -INF):
             model = case.model(**{argument: outside})
-            objective, found = value_and_gradients(
-                *(case, model, "diwhvi", estimator, backward_samples), inner=inner
+            objective, values = value_and_gradients(
+                case, model, "diwhvi", estimator, backward_samples, warmup=Warmup(inner=inner)
             )
-            results.append(found)
+            results.append(values)
         log_weights = bounds.outer_log_weights(objective.densities)
         assert np.isinf(bounds.inner_log_ratios(objective.densities)).any()
         assert np.isfinite(bounds.log_mean_exp(log_weights)).all()
         np.testing.assert_allclose(results[1], results[0], rtol=1e-9)
 
 
-def test_warm_ups_of_0_leave_an_infinite_density_out():
+def test_warm_ups_of_0_ignore_an_infinite_density():
     d = LogDensities(
         tf.constant([[-1.0]]), *(tf.constant([[[v]]]) for v in (-INF, -2.0, -INF, -3.0))
     )
@@ -151,7 +153,7 @@ def test_warm_ups_of_0_leave_an_infinite_density_out():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_reductions_of_infinite_entries(jit_compile):
+def test_reductions_of_infinite_entries_are_their_limits(jit_compile):
     log_weights = tf.constant([[-INF, -INF, 1.0, INF], [-INF, 2.0, 3.0, 0.0]])
 
     @tf.function(jit_compile=jit_compile)
@@ -171,13 +173,13 @@ def test_reductions_of_infinite_entries(jit_compile):
     np.testing.assert_allclose(ess, [0, 1, 1 / (share**2 + (1 - share) ** 2), 0], rtol=1e-6)
 
 
-def test_diagnostics_of_infinite_entries():
+def test_diagnostics_of_infinite_entries_are_their_limits():
     beta = tf.constant([[-INF, 1.0], [-INF, -INF], [-INF, 2.0]])
     for estimate in (jackknife.jackknife(beta, 1), bounds.log_mean_exp(beta)):
         assert estimate[0] == -INF
         assert np.isfinite(estimate[1])
     averages = jackknife.subset_averages(tf.constant([[-INF], [1.0], [-INF], [2.0]]), 2)[:, 0]
-    np.testing.assert_allclose(  # of {1, -, 2}, {1, -}, {1, 2}, {-, 2} and {1}, {-}, {2}
+    np.testing.assert_allclose(  # subsets {1, -, 2}, {1, -}, {1, 2}, {-, 2} and {1}, {-}, {2}
         averages,
         [
             np.log((np.exp(1) + np.exp(2)) / 4),
@@ -189,7 +191,7 @@ def test_diagnostics_of_infinite_entries():
     np.testing.assert_array_equal(hvi.diagnostics.kl_tau_posterior(beta), [INF, INF])
 
 
-def test_fit_under_a_half_normal_prior():
+def test_a_fit_under_a_half_normal_prior_is_finite():
     loc = tf.Variable([0.5, 0.5])
     model = hvi.Model(
         prior=tfd.Independent(tfd.HalfNormal(tf.ones(2)), 1),

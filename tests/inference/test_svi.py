@@ -1,54 +1,36 @@
-"""The inner SVI loop and its bounds, on linear-Gaussian models and a discrete one.
+"""The inner SVI loop and its bounds, on linear-Gaussian models and a discrete model.
 
 Statistical assertions allow 5 standard errors.
 """
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import scipy.special
 import tensorflow as tf
 
 from hvi_tf import bounds
-from hvi_tf.inference import gradients, methods, svi, svi_gradients
-from hvi_tf.inference import refined_scores as svi_scores
+from hvi_tf.inference import gradients, refined_scores, svi
 from hvi_tf.inference.methods import Counts
-from hvi_tf.inference.model import Hierarchy, LocalModel, ParameterGroups
 from hvi_tf.inference.subsampling import systematic_resampling
 from hvi_tf.inference.svi import SVI
-from tests.oracles.analytic import Refinable, normal, standard_normal
-
-EXPLICIT = methods.look_up("bsvi")
-HIERARCHICAL = methods.look_up("bsvi", "hierarchical")
-X = Refinable().observations(3)
-REPLICATES = 2_000
-
-
-def settings(steps=9, hierarchical=False, **values):
-    values = dict(learning_rate=0.1, K=2 if hierarchical else 0) | values
-    return SVI(steps, **values)
-
-
-def replicated_scores(seed, hierarchical=False, draws=1, **values):
-    """Scores of each observation by itself, `[REPLICATES, 3]` nats, and log p(x) `[3]`."""
-    lg = Refinable(hierarchical=hierarchical, tau_shift=0.3)
-    row = HIERARCHICAL if hierarchical else EXPLICIT
-    score = svi_scores.make_scorer(
-        lg.localize, row, settings(hierarchical=hierarchical, **values), draws=draws
-    )
-    scores = score(tf.constant(np.tile(X, [REPLICATES, 1])), tf.constant([seed, 1]))
-    by_name = {
-        name: value.numpy().reshape(REPLICATES, len(X)) for name, value in scores._asdict().items()
-    }
-    return by_name, lg.log_evidence(X)
-
-
-def z_of_mean(values):
-    """How many standard errors the mean over axis 0 is above 0."""
-    return values.mean(axis=0) / (values.std(axis=0, ddof=1) / np.sqrt(len(values)))
-
+from tests.oracles.analytic import Refinable
+from tests.oracles.refinement import (
+    EXPLICIT,
+    HIERARCHICAL,
+    LOG_PI,
+    ORDERS,
+    DiscreteBuffer,
+    Trainable,
+    X,
+    learned_gains,
+    replicated_scores,
+    resampling_errors,
+    settings,
+    theorem_2,
+)
+from tests.oracles.statistics import z_of_mean
 
 both = pytest.mark.parametrize("hierarchical", [False, True])
 
@@ -57,13 +39,13 @@ both = pytest.mark.parametrize("hierarchical", [False, True])
 
 
 @pytest.mark.parametrize("log_pi", [np.log([0.2, 0.5, 0.3]), np.log([1.0, 1e-300, 1e-300])])
-def test_the_generalized_bound_is_the_naive_formula(log_pi):
+def test_the_generalized_bound_equals_the_naive_formula(log_pi):
     log_weights = np.random.default_rng(0).normal(scale=20, size=(3, 4, 5)) - 1e4
     naive = scipy.special.logsumexp(log_weights + log_pi[:, None, None], axis=0)
     np.testing.assert_allclose(bounds.generalized_iwae(log_weights, log_pi), naive, rtol=1e-14)
 
 
-def test_uniform_pi_is_iwae_and_all_of_pi_on_one_is_that_one():
+def test_a_uniform_pi_gives_iwae_and_a_one_hot_pi_gives_one_weight():
     log_weights = tf.constant(np.random.default_rng(1).normal(size=(4, 6)))
     uniform = tf.fill([4], tf.constant(-np.log(4.0), tf.float64))
     iwae = bounds.log_mean_exp(log_weights)
@@ -74,45 +56,8 @@ def test_uniform_pi_is_iwae_and_all_of_pi_on_one_is_that_one():
     np.testing.assert_array_equal(r, np.eye(4)[2][:, None] * np.ones(6))
 
 
-class DiscreteBuffer:
-    """Three draws of a z of four values from any joint q(z_0,z_1,z_2), enumerated."""
-
-    def __init__(self, independent):
-        rng = np.random.default_rng(5)
-        self.joint = rng.uniform(0.1, 1.0, size=4)  # p(x,z)
-        if independent:
-            parts = rng.dirichlet(np.ones(4), size=3)
-            self.q = np.einsum("i,j,k->ijk", *parts)
-        else:
-            self.q = rng.dirichlet(np.ones(64)).reshape(4, 4, 4)
-        self.pi = rng.dirichlet(np.ones(3))
-        self.z = np.array(list(itertools.product(range(4), repeat=3))).T  # [3, 64]
-        self.probs = self.q[tuple(self.z)]
-
-    def log_weights(self, conditioned_on):
-        """Log p(x,z_i) - log q(z_i|z_v(i)) `[3, 64]`, v(i) = conditioned_on[i]."""
-        rows = []
-        for i, others in enumerate(conditioned_on):
-            kept = sorted({i, *others})
-            summed = tuple(set(range(3)) - set(kept))
-            marginal = self.q.sum(axis=summed)
-            conditional = marginal / marginal.sum(axis=kept.index(i), keepdims=True)
-            log_q = np.log(conditional[tuple(self.z[kept])])
-            rows.append(np.log(self.joint[self.z[i]]) - log_q)
-        return np.stack(rows)
-
-
-ORDERS = {
-    "each alone": [(), (), ()],
-    "on those before": [(), (0,), (0, 1)],
-    "on those after": [(1, 2), (2,), ()],
-    "on all others": [(1, 2), (0, 2), (0, 1)],
-    "mixed": [(2,), (0,), (0, 1)],
-}
-
-
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
-def test_every_order_of_conditioning_is_unbiased_and_bounds_the_evidence(order):
+def test_the_bound_is_unbiased_in_every_order_of_conditioning(order):
     toy = DiscreteBuffer(independent=False)
     bound = bounds.generalized_iwae(toy.log_weights(order), np.log(toy.pi)).numpy()
     evidence = toy.joint.sum()
@@ -120,20 +65,8 @@ def test_every_order_of_conditioning_is_unbiased_and_bounds_the_evidence(order):
     assert toy.probs @ bound < np.log(evidence) - 1e-3
 
 
-def theorem_2():
-    """The bound, the ELBO of the resampled z, and log p(x), by enumeration."""
-    toy = DiscreteBuffer(independent=True)
-    log_weights = toy.log_weights(ORDERS["on those before"])
-    log_pi = np.log(toy.pi)
-    r = bounds.buffer_responsibilities(log_weights, log_pi).numpy()
-    q_sir = np.array([(toy.probs * (r * (toy.z == value)).sum(axis=0)).sum() for value in range(4)])
-    assert q_sir.sum() == pytest.approx(1.0)
-    elbo = q_sir @ (np.log(toy.joint) - np.log(q_sir))
-    bound = toy.probs @ bounds.generalized_iwae(log_weights, log_pi).numpy()
-    return bound, elbo, np.log(toy.joint.sum())
-
-
-def test_theorem_2_the_resampled_draw_has_a_larger_elbo_when_draws_are_independent():
+def test_the_resampled_draw_has_a_larger_elbo_where_draws_are_independent():
+    """Theorem 2 of Shu et al. 2019."""
     bound, elbo, log_evidence = theorem_2()
     assert bound < elbo <= log_evidence
 
@@ -143,16 +76,14 @@ def test_theorem_2_the_resampled_draw_has_a_larger_elbo_when_draws_are_independe
 
 @both
 def test_each_weight_is_unbiased_for_the_evidence(hierarchical, seed):
-    """Whatever tau is: around a hierarchical proposal U_K takes the density's place."""
+    """With a hierarchical proposal, U_K takes the place of the density for any tau."""
     scores, log_evidence = replicated_scores(seed, hierarchical, steps=4)
     z = z_of_mean(np.exp(scores["log_likelihood"] - log_evidence) - 1.0)
     assert np.all(np.abs(z) < 5), z
 
 
 @both
-def test_bsvi_is_between_the_first_elbo_and_the_evidence_and_rises_with_the_steps(
-    hierarchical, seed
-):
+def test_bsvi_rises_with_the_steps_between_the_first_elbo_and_the_evidence(hierarchical, seed):
     by_steps = [replicated_scores(seed, hierarchical, steps=k) for k in (1, 3, 9)]
     exact = by_steps[0][1].mean()
     averages = [
@@ -169,10 +100,12 @@ def test_svi_converges_to_the_exact_posterior(seed):
     lg = Refinable()
     many = np.repeat(X, 100, axis=0)
     loop = SVI(steps=600, learning_rate=0.01, clip_norm=0.0)
-    found = tf.function(svi.refine)(
+    refined = tf.function(svi.refine)(
         lg.localize, EXPLICIT, tf.constant(many), loop, tf.constant([seed, 3])
     )
-    mean, log_variance = np.split(found.local.numpy().reshape(len(X), 100, -1).mean(axis=1), 2, -1)
+    mean, log_variance = np.split(
+        refined.local.numpy().reshape(len(X), 100, -1).mean(axis=1), 2, -1
+    )
     exact_mean, exact_variance = lg.posterior(X)
     np.testing.assert_allclose(mean, exact_mean, atol=0.05)
     np.testing.assert_allclose(log_variance, np.log(exact_variance) * np.ones_like(mean), atol=0.1)
@@ -180,19 +113,19 @@ def test_svi_converges_to_the_exact_posterior(seed):
 
 @both
 @pytest.mark.parametrize("double_sampling", [False, True])
-def test_the_first_image_alone_equals_itself_among_fifty(hierarchical, double_sampling):
+def test_an_observation_is_refined_independently_of_its_batch(hierarchical, double_sampling):
     lg = Refinable(hierarchical=hierarchical, tau_shift=0.3)
-    row = HIERARCHICAL if hierarchical else EXPLICIT
+    method = HIERARCHICAL if hierarchical else EXPLICIT
     loop = settings(5, hierarchical, clip_norm=0.5, double_sampling=double_sampling, K=0)
     batch = lg.observations(50)
-    batch[1:] *= 100.0  # their gradients are large, and are clipped by themselves
+    batch[1:] *= 100.0  # their gradients are clipped, each by its own norm
     alone, among = (
-        svi.refine(lg.localize, row, tf.constant(x), loop, tf.constant([1, 2]))
+        svi.refine(lg.localize, method, tf.constant(x), loop, tf.constant([1, 2]))
         for x in (batch[:1], batch)
     )
     np.testing.assert_allclose(alone.local[0], among.local[0], rtol=1e-10)
     np.testing.assert_allclose(alone.points.z[:, 0], among.points.z[:, 0], rtol=1e-10)
-    weights = (found.points.log_weight()[:, 0] for found in (alone, among))
+    weights = (refined.points.log_weight()[:, 0] for refined in (alone, among))
     np.testing.assert_allclose(*weights, rtol=1e-10)
 
 
@@ -213,11 +146,11 @@ def test_a_step_is_momentum_sgd_on_the_elbo_of_one_observation():
         assert norm.max() > 1.0
         velocity = 0.5 * velocity + ascent / np.maximum(norm, 1.0)
         lam = lam + 0.3 * velocity
-    found = svi.refine(lg.localize, EXPLICIT, x, loop, seed)
-    np.testing.assert_allclose(found.local, lam, rtol=1e-10)
+    refined = svi.refine(lg.localize, EXPLICIT, x, loop, seed)
+    np.testing.assert_allclose(refined.local, lam, rtol=1e-10)
 
 
-def test_with_double_sampling_the_buffer_has_draws_of_its_own_on_the_same_trajectory():
+def test_double_sampling_draws_the_buffer_again_on_the_same_trajectory():
     lg, x, seed = Refinable(), tf.constant(X), tf.constant([4, 5])
     once, twice = (
         svi.refine(lg.localize, EXPLICIT, x, settings(double_sampling=double), seed)
@@ -227,33 +160,33 @@ def test_with_double_sampling_the_buffer_has_draws_of_its_own_on_the_same_trajec
     assert np.all(np.abs(once.points.z - twice.points.z)[:-1] > 1e-6)
 
 
-def test_a_kl_weight_of_zero_leaves_the_likelihood_to_be_climbed():
+def test_a_kl_weight_of_zero_maximizes_the_likelihood_only():
     lg, x, seed = Refinable(), tf.constant(X), tf.constant([4, 5])
     loop = settings(30, learning_rate=0.05)
     weighted = [svi.refine(lg.localize, EXPLICIT, x, loop, seed, weight) for weight in (0.0, 1.0)]
-    variances = [tf.reduce_mean(found.local[:, lg.z_dim :]) for found in weighted]
+    variances = [tf.reduce_mean(refined.local[:, lg.z_dim :]) for refined in weighted]
     assert variances[0] < variances[1] - 0.1  # nothing keeps the proposal wide
     log_weight = weighted[0].points.log_weight(0.0)
     np.testing.assert_array_equal(log_weight, weighted[0].points.log_likelihood)
 
 
 @both
-def test_streamed_scores_are_those_of_the_whole_buffer(hierarchical):
+def test_streamed_scores_equal_those_of_the_whole_buffer(hierarchical):
     lg = Refinable(hierarchical=hierarchical, tau_shift=0.3)
-    row = HIERARCHICAL if hierarchical else EXPLICIT
+    method = HIERARCHICAL if hierarchical else EXPLICIT
     x, seed, loop = tf.constant(X), tf.constant([6, 7]), settings(5, hierarchical)
     log_pi = tf.math.log(tf.constant([0.1, 0.1, 0.1, 0.2, 0.2, 0.3], tf.float64))
-    points = svi.refine(lg.localize, row, x, loop, seed).points
-    scores = svi_scores.score_images(lg.localize, row, loop, x, seed, log_pi=log_pi)
+    points = svi.refine(lg.localize, method, x, loop, seed).points
+    scores = refined_scores.score_images(lg.localize, method, loop, x, seed, log_pi=log_pi)
     bound = bounds.generalized_iwae(points.log_weight(), log_pi)
     np.testing.assert_allclose(scores.log_likelihood, bound, rtol=1e-12)
     np.testing.assert_allclose(scores.elbo_start, points.log_weight()[0], rtol=1e-12)
-    uniform = svi_scores.score_images(lg.localize, row, loop, x, seed)
+    uniform = refined_scores.score_images(lg.localize, method, loop, x, seed)
     iwae = bounds.log_mean_exp(points.log_weight())
     np.testing.assert_allclose(uniform.log_likelihood, iwae, rtol=1e-12)
 
 
-def test_the_elbo_is_minus_kl_minus_reconstruction():
+def test_the_elbo_equals_minus_kl_minus_reconstruction():
     scores, _ = replicated_scores(0, draws=3, steps=2)
     np.testing.assert_allclose(scores["elbo"], -(scores["kl"] + scores["reconstruction"]))
     assert np.all(z_of_mean(scores["kl"]) > 5)
@@ -263,7 +196,7 @@ def test_the_graph_does_not_grow_with_the_steps():
     lg, x = Refinable(), tf.constant(X)
 
     def operations(steps):
-        score = svi_scores.make_scorer(lg.localize, EXPLICIT, settings(steps))
+        score = refined_scores.make_scorer(lg.localize, EXPLICIT, settings(steps))
         graph = score.get_concrete_function(x, tf.constant([0, 1])).graph.as_graph_def()
         return len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
 
@@ -273,64 +206,18 @@ def test_the_graph_does_not_grow_with_the_steps():
 # -- Gradients ---------------------------------------------------------------------------
 
 
-class Trainable:
-    """A model with a theta, and a phi for lambda_0, of its own for each observation."""
-
-    def __init__(self, count, hierarchical_prior=False):
-        rng = np.random.default_rng(8)
-
-        def variable(value):
-            return tf.Variable(np.broadcast_to(value, (count, *np.shape(value))))
-
-        self.x = tf.constant(np.broadcast_to(rng.normal(size=3), (count, 3)))
-        self.W, self.G = variable(rng.normal(size=(3, 2))), variable(rng.normal(size=(2, 2)))
-        self.start = variable(np.array([0.3, -0.2, -0.5, 0.1]))
-        self.rho_loc = variable(np.zeros(2))
-        self.hierarchical_prior = hierarchical_prior
-        theta = [self.W, self.G] if hierarchical_prior else [self.W]
-        rho = [self.rho_loc] if hierarchical_prior else []
-        self.variables = ParameterGroups(theta=theta, phi=[self.start], rho=rho)
-
-    def localize(self, x):
-        prior = standard_normal(2)
-        if self.hierarchical_prior:
-            prior = Hierarchy(
-                standard_normal(2),
-                lambda zeta: normal(tf.linalg.matvec(self.G, zeta), 0.7 * tf.ones_like(zeta)),
-                lambda z: normal(z + self.rho_loc, tf.ones_like(z)),
-            )
-
-        def at(lam):
-            mean, log_variance = tf.split(lam, 2, axis=-1)
-            return svi.Model(
-                prior,
-                lambda z: normal(tf.linalg.matvec(self.W, z), tf.ones_like(self.x)),
-                lambda psi, x: normal(mean, tf.exp(0.5 * log_variance)),
-            )
-
-        return LocalModel(tf.convert_to_tensor(self.start), at)
-
-    def gradients(self, seed, **values):
-        values = dict(settings=settings(4, L=2), log_pi=LOG_PI, seed=tf.constant(seed)) | values
-        compute = tf.function(
-            lambda: svi_gradients.value_and_gradients(
-                self.localize, EXPLICIT, self.x, self.variables, **values
-            )
-        )
-        return compute()
-
-
-LOG_PI = tf.math.log(tf.constant([0.1, 0.1, 0.2, 0.2, 0.4], tf.float64))
 priors = pytest.mark.parametrize("hierarchical_prior", [False, True])
 
 
 @priors
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
-def test_theta_has_the_gradient_of_the_bound_on_a_fixed_trajectory(hierarchical_prior, kl_weight):
+def test_the_gradient_for_theta_is_that_of_the_bound_on_a_fixed_trajectory(
+    hierarchical_prior, kl_weight
+):
     model = Trainable(6, hierarchical_prior)
-    found, ascent = model.gradients([1, 2], kl_weight=kl_weight)
-    z, zeta = found.points.z, found.points.zeta
-    log_ratio = found.points.log_ratio
+    refined, ascent = model.gradients([1, 2], kl_weight=kl_weight)
+    z, zeta = refined.points.z, refined.points.zeta
+    log_ratio = refined.points.log_ratio
     with tf.GradientTape() as tape:
         local = model.localize(model.x)
         built = local.at(local.start)
@@ -350,21 +237,8 @@ def test_theta_has_the_gradient_of_the_bound_on_a_fixed_trajectory(hierarchical_
         np.testing.assert_allclose(mine, autodiff, rtol=1e-9, atol=1e-12)
 
 
-def resampling_errors(seed, hierarchical_prior):
-    """Theta's gradient from one resampled draw less that from all, `[20000, parameters]`."""
-    model = Trainable(20_000, hierarchical_prior)
-    full, one = (model.gradients([seed, 2], sir=sir)[1].theta for sir in (False, True))
-    return np.concatenate(
-        [
-            len(model.x) * (drawn - whole).numpy().reshape(len(model.x), -1)
-            for whole, drawn in zip(full, one, strict=True)
-        ],
-        axis=1,
-    )
-
-
 @priors
-def test_resampling_has_the_mean_of_the_full_gradient(hierarchical_prior, seed):
+def test_resampling_keeps_the_mean_of_the_gradient(hierarchical_prior, seed):
     errors = resampling_errors(seed, hierarchical_prior)
     assert np.all(errors.std(axis=0) > 1e-3)  # another estimator, not the same one
     assert np.all(np.abs(z_of_mean(errors)) < 5)
@@ -379,7 +253,7 @@ def test_resampling_draws_in_proportion_to_the_weights(seed):
 
 
 @priors
-def test_phi_and_rho_have_the_gradient_of_the_elbo_at_lambda_0(hierarchical_prior):
+def test_the_gradients_for_phi_and_rho_are_those_of_the_elbo_at_lambda_0(hierarchical_prior):
     model, seed = Trainable(6, hierarchical_prior), tf.constant([1, 2])
     _, ascent = model.gradients([1, 2])
 
@@ -397,47 +271,29 @@ def test_phi_and_rho_have_the_gradient_of_the_elbo_at_lambda_0(hierarchical_prio
             assert np.all(mine != 0)
 
 
-def test_the_kl_objective_pulls_the_encoder_to_the_refined_proposal():
+def test_the_kl_objective_has_the_gradient_of_the_kl_to_the_refined_proposal():
     model = Trainable(4)
-    found, ascent = model.gradients([1, 2], encoder_objective="kl")
+    refined, ascent = model.gradients([1, 2], encoder_objective="kl")
     mean, log_variance = np.split(model.start.numpy(), 2, axis=-1)
-    end_mean, end_log_variance = np.split(found.local.numpy(), 2, axis=-1)
-    # KL(N(m, v) || N(m', v')), differentiated by hand.
+    end_mean, end_log_variance = np.split(refined.local.numpy(), 2, axis=-1)
+    # The derivatives of KL(N(m, v) || N(m', v')).
     at_mean = (mean - end_mean) / np.exp(end_log_variance)
     at_log_variance = 0.5 * (np.exp(log_variance - end_log_variance) - 1.0)
-    by_hand = -np.concatenate([at_mean, at_log_variance], axis=-1) / 4
-    np.testing.assert_allclose(ascent.phi[0], by_hand, rtol=1e-9)
+    expected = -np.concatenate([at_mean, at_log_variance], axis=-1) / 4
+    np.testing.assert_allclose(ascent.phi[0], expected, rtol=1e-9)
 
 
-def learned_gains(seed):
-    """Bound of learned pi less that of a uniform one on fresh draws `[3000]`, and pi."""
-    lg, k = Refinable(), 6
-    x = tf.constant(np.repeat(X, 1_000, axis=0))
-    logits = tf.Variable(tf.zeros([k + 1], tf.float64))
-    optimizer = keras.optimizers.Adam(0.1)
-    refine = tf.function(
-        lambda s: svi.refine(lg.localize, EXPLICIT, x, settings(k), s).points.log_weight()
-    )
-    for step in range(60):
-        log_weights = refine(tf.constant([seed % 1000, step]))
-        optimizer.apply([-svi_gradients._pi_gradient(log_weights, [logits])[0]], [logits])
-    log_weights = refine(tf.constant([seed % 1000, -1]))
-    learned = bounds.generalized_iwae(log_weights, tf.nn.log_softmax(logits))
-    gains = (learned - bounds.log_mean_exp(log_weights)).numpy()
-    return gains, tf.nn.softmax(logits).numpy()
-
-
-def test_learned_weights_are_not_worse_than_uniform_ones(seed):
+def test_learned_weights_improve_the_bound_of_uniform_weights(seed):
     gains, pi = learned_gains(seed)
     assert z_of_mean(gains) > 5
     assert np.argmax(pi) > 0  # the first proposal is the worst
 
 
-def test_svi_is_bsvi_with_all_of_pi_on_the_last_proposal():
+def test_svi_equals_bsvi_with_all_of_pi_on_the_last_proposal():
     model = Trainable(5)
     last = tf.math.log(tf.one_hot(4, 5, dtype=tf.float64))
-    found, ascent = model.gradients([1, 2], log_pi=last)
+    refined, ascent = model.gradients([1, 2], log_pi=last)
     _, drawn = model.gradients([1, 2], log_pi=last, sir=True)
     np.testing.assert_allclose(ascent.theta[0], drawn.theta[0], rtol=1e-12)
-    bound = bounds.generalized_iwae(found.points.log_weight(), last)
-    np.testing.assert_array_equal(bound, found.points.log_weight()[-1])
+    bound = bounds.generalized_iwae(refined.points.log_weight(), last)
+    np.testing.assert_array_equal(bound, refined.points.log_weight()[-1])

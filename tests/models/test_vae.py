@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods, sampling, svi
@@ -304,7 +305,7 @@ def test_k_0_needs_no_special_case():
 def test_a_frozen_model_trains_only_the_inverse_models(prior):
     sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, batch_size=6)
     config = config_lib.derive(sizes, prior=prior, K=4, gradient="dreg", jit_compile="off")
-    model = make_vae(config_lib.with_frozen(config, step=7), x_dim=12)
+    model = make_vae(identity.with_frozen(config, step=7), x_dim=12)
     before = {name: layer.get_weights() for name, layer in model.networks.items()}
     model.train_step(X)
     for name, layer in model.networks.items():

@@ -1,4 +1,4 @@
-"""A headless Chromium, where there is one, to see what a person would see."""
+"""Pages as a headless Chromium renders them, if one is installed."""
 
 import pathlib
 import shutil
@@ -13,14 +13,14 @@ needs_browser = pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-
 
 
 def browse(*arguments, width=1200, height=900, budget_ms=20_000):
-    """Output of the browser at a URL, its last argument; virtual time lets scripts finish."""
+    """Returns the output of the browser at a URL, its last argument, after scripts have run."""
     command = [
         *(BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
         *(f"--window-size={width},{height}", f"--virtual-time-budget={budget_ms}", *arguments),
     ]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert found.returncode == 0, found.stderr[-2000:]
-    return found.stdout
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stderr[-2000:]
+    return process.stdout
 
 
 def screenshot(url, path, **size):
@@ -29,5 +29,5 @@ def screenshot(url, path, **size):
 
 
 def dom(url, **size):
-    """The page after its scripts have run."""
+    """Returns the page after its scripts have run."""
     return browse("--dump-dom", url, **size)

@@ -1,4 +1,4 @@
-"""The results that the documentation shows, as tests read them."""
+"""The stored results of docs/results."""
 
 import csv
 import json

@@ -1,6 +1,6 @@
 """Trainings of tiny models on made-up images, under a strategy: `python -m tests.oracles.tiny_run`.
 
-A process of its own: devices and workers are settled before TensorFlow has run anything.
+The run has its own process, because devices and workers are set up before any operation runs.
 """
 
 import json
@@ -24,12 +24,12 @@ SIZES = dict(hidden=(8, 8), latent_dim=3, aux_dim=3, prior_dim=3, jit_compile="o
 
 
 def run(values, folder, spoiled_replica=None):
-    """Trains and scores; the chief leaves the final state and the scores in `folder`.npz.
+    """Trains and scores; the chief writes the final state and the scores to `folder`.npz.
 
     Args:
-        values: of the configuration.
-        folder: the workdir.
-        spoiled_replica: whose part of step 2 is not finite.
+        values: changed values of the configuration.
+        folder: the working directory.
+        spoiled_replica: index of the replica that gets a NaN in step 2.
     """
     from hvi_tf.evaluation import evaluate, scorers
     from hvi_tf.models.vae import make_vae
@@ -38,44 +38,44 @@ def run(values, folder, spoiled_replica=None):
     data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
     config = config_lib.derive(SIZES, **values)
     folder = pathlib.Path(folder)
-    found, model = {"error": ""}, None
+    results, model = {"error": ""}, None
     try:
         runs.check_data(config, data)
         with distribution.chief_first():
             workdir = workdirs.create_or_open(folder, config, writes=distribution.is_chief())
         model = make_vae(config, 16)
-        model.validation_images = 5  # so that there are some batches, the last one short
+        model.validation_images = 5  # several batches, the last one shorter
         if spoiled_replica is not None:
             spoil(model, spoiled_replica)
         metrics, step_runner = [], steps.StepRunner.__call__
 
         def recorded(*arguments):
-            told = step_runner(*arguments)
-            metrics.append(told.values)
-            return told
+            step_metrics = step_runner(*arguments)
+            metrics.append(step_metrics.values)
+            return step_metrics
 
         with mock.patch.object(steps.StepRunner, "__call__", recorded):
             step = runs.train_to_best(config, model, data, workdir).step
-        found["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
+        results["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
-        distribution.barrier()  # the chief writes the scores, and the others read them here
+        distribution.barrier()  # the others read the scores of the chief
         scores = np.load(scorers.scores_path(workdir, config, step), allow_pickle=False)
-        found |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
-        found["best_step"] = step
+        results |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
+        results["best_step"] = step
         workdir.close()
     except UserError as error:
-        found["error"] = str(error)
+        results["error"] = str(error)
     if model is not None:
-        found["steps"] = model.optimizer.iterations.numpy()
+        results["steps"] = model.optimizer.iterations.numpy()
         state = [*model.variables, *(v for o in model.all_optimizers for v in o.variables)]
-        found |= {f"state_{i:03}": v.numpy() for i, v in enumerate(state)}
+        results |= {f"state_{i:03}": v.numpy() for i, v in enumerate(state)}
     if distribution.is_chief():
-        np.savez(folder.with_suffix(".npz"), **found)
+        np.savez(folder.with_suffix(".npz"), **results)
     distribution.barrier()
 
 
 def spoil(model, bad):
-    """Makes one replica's part of the second step not finite."""
+    """Sets the observations of one replica to NaN in the second step."""
     import tensorflow as tf
 
     differentiate = model.differentiate

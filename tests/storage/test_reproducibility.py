@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from hvi_tf.cli import report
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.errors import UserError
@@ -53,8 +54,8 @@ def test_a_training_that_breaks_off_is_not_called_the_same():
 def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi"])
     monkeypatch.setattr(provenance, "_data", {})
-    provenance.saw(CONFIG.data, DATA.digests())
-    provenance.saw(DataConfig(dataset="omniglot"), {"train": "of another run"})
+    provenance.record_data(CONFIG.data, DATA.digests())
+    provenance.record_data(DataConfig(dataset="omniglot"), {"train": "of another run"})
     for _ in range(2):  # which is told once
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]
@@ -135,9 +136,9 @@ def test_digests_are_of_pixels_shapes_and_types():
 
 def test_a_configuration_is_the_same_whoever_reads_it():
     """What a run is known by depends on no setting of how it is stored, or gone on with."""
-    digest = config_lib.identity_digest(CONFIG)
+    digest = identity.identity_digest(CONFIG)
     flat = config_lib.flatten(CONFIG)
     for same in (dict(keep_checkpoints=1), dict(on_nonfinite="skip"), dict(epochs=9)):
-        assert config_lib.identity_digest(config_lib.make(**flat | same)) == digest
+        assert identity.identity_digest(config_lib.make(**flat | same)) == digest
     for other in (dict(seed=1), dict(K=3), dict(learning_rate=1e-4), dict(precision="bfloat16")):
-        assert config_lib.identity_digest(config_lib.make(**flat | other)) != digest
+        assert identity.identity_digest(config_lib.make(**flat | other)) != digest

@@ -1,4 +1,4 @@
-"""bfloat16 is for the factors of products; the bound is that of float32 but for their rounding."""
+"""bfloat16 rounds the factors of products only; the bound is close to that of float32."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.models import networks
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import steps
@@ -25,7 +26,7 @@ MODELS = {
 
 
 def make(name, precision):
-    """The model and a batch that has something to learn."""
+    """Returns the model and a batch of three repeated images."""
     side, count = (28, 20) if name == "mnist" else (8, 50)
     rng = np.random.default_rng(0)
     prototypes = rng.random((3, side**2)) < 0.3
@@ -37,10 +38,10 @@ def make(name, precision):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_bound_is_that_of_float32_within_the_rounding(name):
-    """Within 2^-8, which one rounding to bfloat16 changes at most.
+def test_the_bound_equals_that_of_float32_up_to_rounding(name):
+    """The relative difference is at most 2^-8, the largest error of one rounding to bfloat16.
 
-    Processors without instructions for bfloat16 round each product, too: 1.7e-3 was seen there.
+    Processors without instructions for bfloat16 also round each product: 1.7e-3 was seen there.
     """
     bounds = []
     for precision in ("float32", "bfloat16"):
@@ -72,8 +73,8 @@ def operations(graph):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_nothing_but_products_is_rounded_and_no_product_is_left_out(name):
-    """In the graph of a step, gradients included."""
+def test_all_products_are_rounded_and_nothing_else(name):
+    """The graph is that of a training step, with its gradients."""
     model, batch = make(name, "bfloat16")
     step = tf.function(model.train_step).get_concrete_function(batch)
     products = rounded = 0
@@ -81,7 +82,7 @@ def test_nothing_but_products_is_rounded_and_no_product_is_left_out(name):
         half = {t.dtype for t in op.inputs} == {tf.bfloat16}
         if "MatMul" in op.type or op.type.startswith("Conv2D"):
             products += 1
-            # Of a convolution's gradient one input is a shape.
+            # The gradient of a convolution also has the shape as an input.
             assert tf.bfloat16 in {t.dtype for t in op.inputs}, op.name
         elif half:
             rounded += 1
@@ -90,8 +91,8 @@ def test_nothing_but_products_is_rounded_and_no_product_is_left_out(name):
     assert rounded
 
 
-def test_weights_are_those_of_float32_and_biases_are_not_rounded():
-    """A run of one precision begins where a run of the other does."""
+def test_weights_equal_those_of_float32_and_biases_are_not_rounded():
+    """Runs of both precisions begin with the same weights."""
     layers = [
         networks.dense(networks.uniform(5, 3, randomness.initializer_seeds(0)), precision=precision)
         for precision in ("float32", "bfloat16")
@@ -102,7 +103,7 @@ def test_weights_are_those_of_float32_and_biases_are_not_rounded():
     np.testing.assert_array_equal(layers[1](tf.zeros([1, 5])), layers[0].bias[tf.newaxis])
 
 
-def test_the_precision_is_part_of_a_run():
+def test_the_precision_is_part_of_the_identity_of_a_run():
     one, other = (config_lib.make(precision=p) for p in ("float32", "bfloat16"))
-    assert config_lib.differences(one, other) == ["--precision: float32 -> bfloat16"]
+    assert identity.differences(one, other) == ["--precision: float32 -> bfloat16"]
     assert config_lib.make().model.precision == "float32"
