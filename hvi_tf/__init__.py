@@ -21,15 +21,10 @@ if TYPE_CHECKING:
     from hvi_tf.inference.evidence import Evidence, evidence, refined_evidence
     from hvi_tf.inference.fit import fit
     from hvi_tf.inference.hmc import hmc_posterior
+    from hvi_tf.inference.kl import kl_lower, kl_upper
     from hvi_tf.inference.methods import METHODS
     from hvi_tf.inference.model import Hierarchy, LatentSample, LocalModel, Model, ParameterGroups
-    from hvi_tf.inference.sandwich import (
-        kl_lower,
-        kl_upper,
-        log_density_lower,
-        log_density_upper,
-        mutual_information,
-    )
+    from hvi_tf.inference.sandwich import log_density_lower, log_density_upper, mutual_information
     from hvi_tf.inference.svi import SVI
 
 if sys.flags.optimize > 1:  # With this name `python -OO -m hvi_tf.main` ends with one line.
@@ -60,8 +55,8 @@ _HOME_OF = {
     "fit": "inference.fit",
     "hmc_posterior": "inference.hmc",
     "jackknife": "bounds.jackknife",
-    "kl_lower": "inference.sandwich",
-    "kl_upper": "inference.sandwich",
+    "kl_lower": "inference.kl",
+    "kl_upper": "inference.kl",
     "log_densities": "inference.densities",
     "log_density_lower": "inference.sandwich",
     "log_density_upper": "inference.sandwich",

@@ -9,7 +9,7 @@ from hvi_tf.benchmark.cells import Evaluation
 from hvi_tf.benchmark.operations import Operations
 from hvi_tf.benchmark.training import noise_images
 from hvi_tf.inference import image_scores, plans, refined_scores
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.models.vae import make_vae
 
 

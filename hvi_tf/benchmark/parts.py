@@ -25,7 +25,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.training import Step
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import priors, sampling, svi
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.models.vae import VAE, make_vae
 
 Run = Callable[[int], Any]

@@ -6,7 +6,8 @@ from typing import Any
 from hvi_tf.config.settings import MethodConfig
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import METHODS, FixedCountError, Method
+from hvi_tf.inference.counts import FixedCountError
+from hvi_tf.inference.methods import METHODS, Method
 
 
 def resolve(m: MethodConfig) -> MethodConfig:

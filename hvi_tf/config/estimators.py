@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config

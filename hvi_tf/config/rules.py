@@ -17,7 +17,8 @@ from hvi_tf.config.settings import (
 )
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config

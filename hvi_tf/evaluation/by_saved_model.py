@@ -13,7 +13,7 @@ from hvi_tf.evaluation import jobs, summary
 from hvi_tf.evaluation import saved_model as saved_models
 from hvi_tf.evaluation.jobs import Job, Scorer
 from hvi_tf.inference import plans
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models import architecture
 from hvi_tf.storage.workdir import Workdir

@@ -13,8 +13,9 @@ from hvi_tf.config.estimators import counts, estimator, scoring_method
 from hvi_tf.evaluation import jobs
 from hvi_tf.evaluation.jobs import Job, Scorer
 from hvi_tf.inference import image_scores, plans, refined_scores
+from hvi_tf.inference.counts import Counts
 from hvi_tf.inference.image_scores import ImageScores
-from hvi_tf.inference.methods import MIXTURE_SIZE, Counts
+from hvi_tf.inference.methods import MIXTURE_SIZE
 from hvi_tf.inference.plans import Plan
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.inference.svi import SVI

@@ -8,7 +8,8 @@ from hvi_tf.bounds import diagnostics
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import scorers
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.runtime.progress import counted, duration
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.loop import TrainingResult

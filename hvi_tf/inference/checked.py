@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from hvi_tf import arguments
 from hvi_tf.inference import gradients, model_checks, sampling, validation
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import LatentSample, Model, ParameterGroups, Prepare, prepared
 from hvi_tf.inference.objective import Objective
 

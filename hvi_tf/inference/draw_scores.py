@@ -12,7 +12,8 @@ from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import Streamed, add_to_largest, no_largest
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import priors, sampling
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import LatentSample, Model
 from hvi_tf.inference.plans import Plan
 from hvi_tf.randomness import ChunkStream
@@ -36,6 +37,27 @@ class DrawScores(NamedTuple):
     kl_mixing_posterior: tf.Tensor
     ess_inner: tf.Tensor
     pareto_k_inner: tf.Tensor
+
+
+class InnerSums(NamedTuple):
+    """Sums over k of the inner weights of some draws of z.
+
+    Attributes:
+        others: sums of the weights of psi_1:K, `[m, B]`.
+        with_psi_0: sums of the weights of psi_0:K, `[m, B]`.
+        beta_sum: the sum of beta_1:K, `[m, B]`, nats.
+        largest: the largest log weights, `[tail + 1, m, B]`. Axis 0 is empty if there is no
+            tail.
+    """
+
+    others: Streamed
+    with_psi_0: Streamed
+    beta_sum: tf.Tensor
+    largest: tf.Tensor
+
+    def pareto_k(self) -> tf.Tensor | None:
+        """Returns the tail shape of the weights `[m, B]`, or None for too few weights."""
+        return diagnostics.pareto_k(self.largest) if self.largest.shape[0] else None
 
 
 def nan_like(like: tf.Tensor) -> tf.Tensor:
@@ -74,7 +96,54 @@ def score_chunk(
     sample = sampling.draw(model, method, x, Counts(M=plan.chunk_m), chunk_seed)
     densities = densities_lib.log_densities(model, method, x, sample)
     beta_0 = bounds.inner_log_ratios(densities)
-    inner = Streamed.empty(beta_0[0])
+    inner, kl_sum = _stream_own_psi(model, method, plan, x, sample.z, beta_0, chunk_seed)
+    log_p = log_prior(model, method, plan, sample, chunk_seed)
+    undefined, pareto_k = nan_like(beta_0[0]), inner.pareto_k()
+    scores = DrawScores(
+        alpha=densities.log_likelihood + log_p - inner.with_psi_0.log_mean(plan.K + 1),
+        kl_tau_mixing=undefined,
+        kl_tau_posterior=undefined,
+        kl_mixing_posterior=undefined,
+        ess_inner=inner.with_psi_0.effective_sample_size(),
+        pareto_k_inner=undefined if pareto_k is None else pareto_k,
+    )
+    if plan.K == 0:
+        return scores
+    lower = inner.others.log_mean(plan.K)
+    log_q_z_of_other = densities_lib.log_conditional_of_other(
+        model, x, sample.z, randomness.substream(chunk_seed, ChunkStream.OTHER_POSTERIOR_DRAW)
+    )
+    return scores._replace(
+        kl_tau_mixing=kl_sum / plan.K,
+        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, inner.beta_sum / plan.K),
+        kl_mixing_posterior=lower - log_q_z_of_other,
+    )
+
+
+def _stream_own_psi(
+    model: Model,
+    method: Method,
+    plan: Plan,
+    x: tf.Tensor,
+    z: tf.Tensor,
+    beta_0: tf.Tensor,
+    seed: tf.Tensor,
+) -> tuple[InnerSums, tf.Tensor]:
+    """Sums the inner weights of every z over psi_0 and its own psi_1:K.
+
+    Args:
+        model: the callables.
+        method: decides which density proposes psi.
+        plan: the counts and the chunks.
+        x: observations `[B, ...]`.
+        z: `[m, B, Dz]`.
+        beta_0: the log weights of psi_0, `[1, m, B]`.
+        seed: int32 `[2]`.
+
+    Returns:
+        The sums, and the sum of log tau - log q(psi|x) over psi_1:K, `[m, B]`, nats.
+    """
+    others = Streamed.empty(beta_0[0])
     tail = diagnostics.tail_length(plan.K + 1)
     largest = no_largest(tail + 1 if tail else 0, beta_0[0])
     beta_sum, kl_sum = tf.zeros_like(beta_0[0]), tf.zeros_like(beta_0[0])
@@ -83,43 +152,23 @@ def score_chunk(
             psi = sampling.draw_psi(
                 model,
                 method,
-                sample.z,
+                z,
                 x,
                 plan.chunk_k,
-                randomness.substream(chunk_seed, ChunkStream.PSI, j),
+                randomness.substream(seed, ChunkStream.PSI, j),
             )
             log_q_z, log_q_psi, log_tau = densities_lib.inner_log_densities(
-                model, method, x, sample.z, psi
+                model, method, x, z, psi
             )
             is_drawn = j * plan.chunk_k + tf.range(plan.chunk_k) < plan.K
             is_drawn = is_drawn[:, tf.newaxis, tf.newaxis]
             beta = log_q_z + log_q_psi - log_tau
             masked = tf.where(is_drawn, beta, -float("inf"))
-            inner, largest = inner.add(masked), add_to_largest(largest, masked)
+            others, largest = others.add(masked), add_to_largest(largest, masked)
             beta_sum += tf.reduce_sum(tf.where(is_drawn, beta, 0.0), axis=0)
             kl_sum += tf.reduce_sum(tf.where(is_drawn, log_tau - log_q_psi, 0.0), axis=0)
-    with_psi_0, largest = inner.add(beta_0), add_to_largest(largest, beta_0)
-    log_p = log_prior(model, method, plan, sample, chunk_seed)
-    undefined = nan_like(beta_0[0])
-    scores = DrawScores(
-        alpha=densities.log_likelihood + log_p - with_psi_0.log_mean(plan.K + 1),
-        kl_tau_mixing=undefined,
-        kl_tau_posterior=undefined,
-        kl_mixing_posterior=undefined,
-        ess_inner=with_psi_0.effective_sample_size(),
-        pareto_k_inner=diagnostics.pareto_k(largest) if tail else undefined,
-    )
-    if plan.K == 0:
-        return scores
-    lower = inner.log_mean(plan.K)
-    log_q_z_of_other = densities_lib.log_conditional_of_other(
-        model, x, sample.z, randomness.substream(chunk_seed, ChunkStream.OTHER_POSTERIOR_DRAW)
-    )
-    return scores._replace(
-        kl_tau_mixing=kl_sum / plan.K,
-        kl_tau_posterior=diagnostics.gain_over_one_draw(lower, beta_sum / plan.K),
-        kl_mixing_posterior=lower - log_q_z_of_other,
-    )
+    sums = InnerSums(others, others.add(beta_0), beta_sum, add_to_largest(largest, beta_0))
+    return sums, kl_sum
 
 
 def log_prior(

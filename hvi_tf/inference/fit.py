@@ -90,10 +90,7 @@ def fit(
         raise ValueError(f"gradient={arguments.shown(gradient)}: must be the name of an estimator")
     model_checks.check_model(model, method, first, gradient)
     flat = validation.model_variables(variables)
-    built = as_optimizer("adam" if optimizer is None else optimizer)
-    built.build(flat)  # This has no effect on an optimizer that is already built.
-    if {id(v) for v in flat} - {id(v) for v in getattr(built, "_trainable_variables", flat)}:
-        raise ValueError("optimizer: was built on other variables; make one for each fit of these")
+    built = _built_optimizer(optimizer, flat)
     unreached: list[str] = []
 
     @tf.function(jit_compile=jit_compile)
@@ -116,8 +113,23 @@ def fit(
         if unreached:
             raise ValueError(f"variables: no gradient reaches {unreached[0]}")
 
-    direction = lambda step: value_and_ascent(batch(step), step)  # noqa: E731
-    return Ascent(direction, flat, built, check).climb(steps)
+    return Ascent(lambda step: value_and_ascent(batch(step), step), flat, built, check).climb(steps)
+
+
+def _built_optimizer(
+    optimizer: keras.optimizers.Optimizer | type | str | None, variables: list
+) -> keras.optimizers.Optimizer:
+    """Returns the optimizer, built on these variables.
+
+    Raises:
+        ValueError: if it was built on other variables.
+    """
+    built = as_optimizer("adam" if optimizer is None else optimizer)
+    built.build(variables)  # This has no effect on an optimizer that is already built.
+    known = {id(v) for v in getattr(built, "_trainable_variables", variables)}
+    if {id(v) for v in variables} - known:
+        raise ValueError("optimizer: was built on other variables; make one for each fit of these")
+    return built
 
 
 def _unreached(variables: ParameterGroups, ascent: ParameterGroups) -> list[str]:

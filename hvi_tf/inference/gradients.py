@@ -23,7 +23,8 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities
-from hvi_tf.inference.methods import NO_WARMUP, Counts, Method, Warmup
+from hvi_tf.inference.counts import NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Model, Parameter, ParameterGroups, Prepare
 from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits, Objective, record
 

@@ -5,7 +5,6 @@ pairs with psi come in tiles.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -14,35 +13,15 @@ from hvi_tf.bounds import diagnostics
 from hvi_tf.bounds.streaming import LogSum, Streamed, add_to_largest, no_largest
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import pairs, priors, sampling
-from hvi_tf.inference.draw_scores import DrawScores, log_prior, nan_like
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.draw_scores import DrawScores, InnerSums, log_prior, nan_like
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Density, Model
 from hvi_tf.inference.plans import Plan
 from hvi_tf.randomness import ChunkStream, GroupStream
 
 # Number of z per group whose inner weights are diagnosed. The bound uses all z.
 DIAGNOSED = 64
-
-
-class _InnerSums(NamedTuple):
-    """Sums over k for the diagnosed draws of a group.
-
-    Attributes:
-        inner: sums of the weights of psi_1:K, `[diagnosed, B]`.
-        with_psi_0: sums of the weights of psi_0:K, `[diagnosed, B]`.
-        beta_sum: the sum of beta_1:K, `[diagnosed, B]`, nats.
-        largest: the largest log weights, `[tail + 1, diagnosed, B]`. Axis 0 is empty if there
-            is no tail.
-    """
-
-    inner: Streamed
-    with_psi_0: Streamed
-    beta_sum: tf.Tensor
-    largest: tf.Tensor
-
-    def pareto_k(self) -> tf.Tensor | None:
-        """Returns the tail shape of the weights `[diagnosed, B]`, or None for too few weights."""
-        return diagnostics.pareto_k(self.largest) if self.largest.shape[0] else None
 
 
 def score_group(
@@ -97,7 +76,7 @@ def score_group(
     )
     if plan.K == 0:
         return scores
-    lower = sums.inner.log_mean(plan.K)
+    lower = sums.others.log_mean(plan.K)
     log_q_z_of_other = densities_lib.log_conditional_of_other(
         model, x, z[:diagnosed], randomness.substream(seed, GroupStream.OTHER_POSTERIOR_DRAW)
     )
@@ -118,7 +97,7 @@ def _stream_shared_psi(
     tau: Density | None,
     beta_0: tf.Tensor,
     seed: tf.Tensor,
-) -> tuple[LogSum, _InnerSums]:
+) -> tuple[LogSum, InnerSums]:
     """Sums the inner weights of every z over psi_0 and the shared psi_1:K.
 
     Args:
@@ -137,7 +116,7 @@ def _stream_shared_psi(
     diagnosed = min(DIAGNOSED, plan.group)
     total = LogSum.empty(tf.transpose(beta_0))  # [B, group]
     # The diagnostics use [..., diagnosed, B].
-    inner = Streamed.empty(beta_0[:diagnosed])
+    others = Streamed.empty(beta_0[:diagnosed])
     tail = diagnostics.tail_length(plan.K + 1)
     largest = no_largest(tail + 1 if tail else 0, beta_0[:diagnosed])
     beta_sum = tf.zeros_like(beta_0[:diagnosed])
@@ -161,12 +140,12 @@ def _stream_shared_psi(
         beta = table.log_prob(z) + log_ratio[:, tf.newaxis]  # [B, group, chunk_k]
         total = total.add(beta)
         beta = tf.transpose(beta[:, :diagnosed], [2, 1, 0])
-        inner, largest = inner.add(beta), add_to_largest(largest, beta)
+        others, largest = others.add(beta), add_to_largest(largest, beta)
         beta_sum += tf.reduce_sum(tf.where(is_drawn[..., tf.newaxis], beta, 0.0), axis=0)
     total = total.add(tf.transpose(beta_0)[..., tf.newaxis])
     first = beta_0[tf.newaxis, :diagnosed]
-    with_psi_0, largest = inner.add(first), add_to_largest(largest, first)
-    return total, _InnerSums(inner, with_psi_0, beta_sum, largest)
+    with_psi_0, largest = others.add(first), add_to_largest(largest, first)
+    return total, InnerSums(others, with_psi_0, beta_sum, largest)
 
 
 def _kl_tau_mixing(model: Model, x: tf.Tensor, z: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

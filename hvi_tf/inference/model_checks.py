@@ -17,7 +17,8 @@ from hvi_tf.arguments import shown
 from hvi_tf.bounds import LogDensities
 from hvi_tf.errors import first_line
 from hvi_tf.inference import densities, priors, sampling
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Density, DistributionLike, Hierarchy, LatentSample, Model
 from hvi_tf.inference.objective import AT_Z
 

@@ -9,7 +9,8 @@ from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling, subsampling
-from hvi_tf.inference.methods import NO_WARMUP, Counts, Method, Warmup
+from hvi_tf.inference.counts import NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import LatentSample, Model, ParameterGroups, Prepare, prepared
 from hvi_tf.inference.subsampling import Kept
 

@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 
 # Rows of the conditional network per call. They fill the machine and take about 20 MB for an
 # activation.

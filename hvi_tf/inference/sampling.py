@@ -3,7 +3,8 @@
 import tensorflow as tf
 
 from hvi_tf.inference import priors
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.mixtures import mixture
 from hvi_tf.inference.model import Density, LatentSample, Model
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
-from hvi_tf.inference.methods import NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.counts import NO_WARMUP, Counts, Warmup
 from hvi_tf.inference.model import LatentSample
 
 

@@ -27,8 +27,9 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.inference import objective as objectives
+from hvi_tf.inference.counts import Warmup
 from hvi_tf.inference.gradients import ESTIMATORS
-from hvi_tf.inference.methods import Method, Warmup
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Localize, LocalModel, ParameterGroups
 from hvi_tf.inference.trajectory import SVI, Point, as_point, draw_point
 

@@ -9,7 +9,8 @@ from hvi_tf import arguments, bounds
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import LatentSample, Model
 
 

@@ -6,7 +6,8 @@ import tensorflow as tf
 from hvi_tf import arguments
 from hvi_tf.arguments import shown
 from hvi_tf.inference import methods, objective, priors
-from hvi_tf.inference.methods import METHODS, MIXTURE_SIZE, Counts, Method, Warmup
+from hvi_tf.inference.counts import Counts, Warmup
+from hvi_tf.inference.methods import METHODS, MIXTURE_SIZE, Method
 from hvi_tf.inference.model import Model, ParameterGroups
 
 

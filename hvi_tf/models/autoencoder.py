@@ -17,7 +17,7 @@ from hvi_tf import arguments, randomness
 from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.inference.model import Hierarchy, LocalModel, Model, ParameterGroups
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models import architecture, distributions, likelihoods, networks

@@ -7,7 +7,7 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.models.vae import VAE
 from hvi_tf.storage import files
 
@@ -51,11 +51,9 @@ class ExportedModel(tf.Module):
 
         # `saved_model.load` calls this. A SavedModel stores no Python values. A variable is not
         # possible either: only the chief worker exports, and to make a variable all must join.
-        @tf.function(input_signature=[])
-        def draws_psi() -> tf.Tensor:
-            return tf.constant(model.method.draws_psi)
-
-        self.draws_psi = draws_psi
+        self.draws_psi = tf.function(
+            lambda: tf.constant(model.method.draws_psi), input_signature=[]
+        )
         self.encode, self.decode = encode, decode
         self.sample, self.log_weights = sample, log_weights
 

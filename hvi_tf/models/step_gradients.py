@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities, gradients, sampling, svi_gradients
-from hvi_tf.inference.methods import Counts, Method, Warmup
+from hvi_tf.inference.counts import Counts, Warmup
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import ParameterGroups
 from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits, Objective
 from hvi_tf.models import metrics

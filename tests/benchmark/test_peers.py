@@ -11,7 +11,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.peers import compare, weights
 from hvi_tf.benchmark.peers.weights import Noise, Weights
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.models.vae import make_vae
 
 K, B, D = 7, 6, 30

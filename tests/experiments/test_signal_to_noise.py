@@ -7,7 +7,8 @@ import tensorflow as tf
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.iwhvi import gradient_snr_toy, signal_to_noise
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.objective import record
 
 DRAWS = 40

@@ -11,7 +11,8 @@ import hvi_tf as hvi
 from hvi_tf import bounds, randomness
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import gradients, image_scores, plans, subsampling, svi
-from hvi_tf.inference.methods import METHODS, Counts, Warmup
+from hvi_tf.inference.counts import Counts, Warmup
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import LocalModel, Model, ParameterGroups
 from hvi_tf.models import distributions, networks
 from tests.oracles.extremes import DTYPES, FLOAT16, KINDS, SEED, Reference, extreme_densities

@@ -12,7 +12,8 @@ import tensorflow_probability as tfp
 from hvi_tf import bounds
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import ParameterGroups
 from hvi_tf.inference.objective import Objective
 from tests.oracles.analytic import normal

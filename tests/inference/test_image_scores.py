@@ -12,7 +12,8 @@ from hvi_tf.bounds import LogDensities, diagnostics
 from hvi_tf.bounds.streaming import Streamed
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import image_scores, plans, priors, sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import LatentSample
 from hvi_tf.inference.plans import Plan
 from hvi_tf.randomness import ChunkStream, GroupStream

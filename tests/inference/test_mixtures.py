@@ -11,7 +11,8 @@ from hvi_tf import bounds
 from hvi_tf.bounds import jackknife
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import group_scores, plans, sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.mixtures import mixture
 from hvi_tf.inference.model import Model
 from tests.oracles.analytic import LinearGaussian, normal, standard_normal

@@ -3,7 +3,8 @@
 import pytest
 
 from hvi_tf.inference import plans
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 
 pytestmark = pytest.mark.quick
 

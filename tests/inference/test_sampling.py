@@ -9,7 +9,8 @@ import tensorflow as tf
 from hvi_tf import bounds
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import LinearGaussian
 from tests.oracles.special_cases import EXPLICIT, SPECIAL_CASES, X
 

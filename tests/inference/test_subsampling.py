@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.inference import subsampling
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from tests.oracles.unbiased import assert_unbiased, replicate_gradients
 
 CASES = [

@@ -12,7 +12,8 @@ import hvi_tf as hvi
 from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities, jackknife
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.counts import NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import normal
 
 X = tf.constant([[0.8, 0.7], [0.3, -0.2]], tf.float64)

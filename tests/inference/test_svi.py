@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from hvi_tf import bounds
 from hvi_tf.inference import gradients, refined_scores, svi
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.inference.subsampling import systematic_resampling
 from hvi_tf.inference.svi import SVI
 from tests.oracles.analytic import Refinable

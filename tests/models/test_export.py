@@ -14,7 +14,7 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.counts import Counts
 from hvi_tf.models.export import SIGNATURES, export
 from hvi_tf.models.vae import make_vae
 

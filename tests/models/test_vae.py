@@ -10,7 +10,8 @@ from hvi_tf.config import identity
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods, sampling, svi
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.models import likelihoods, observations
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training.steps import StepRunner

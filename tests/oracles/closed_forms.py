@@ -11,7 +11,8 @@ from hvi_tf import bounds
 from hvi_tf.bounds import LogDensities
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 # The densities that propose psi_1:K and zeta_1:L in each method.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from hvi_tf.inference import sandwich
+from hvi_tf.inference import kl
 from hvi_tf.inference.model import Hierarchy
 from tests.oracles.analytic import gaussian_kl, normal
 from tests.oracles.closed_forms import log_normal
@@ -76,12 +76,12 @@ def kl_ladder(name, seed, n=20_000):
 
     def lower(K, L):
         posterior = posterior_of(pair.exact_p)
-        return sandwich.kl_lower(
+        return kl.kl_lower(
             pair.q, pair.p, n=n, K=K, L=L, posterior=posterior, seed=tf.constant([seed, 1])
         )
 
     def upper(K, L):
-        return sandwich.kl_upper(pair.q, pair.p, n=n, K=K, L=L, seed=tf.constant([seed, 2]))
+        return kl.kl_upper(pair.q, pair.p, n=n, K=K, L=L, seed=tf.constant([seed, 2]))
 
     return np.stack([lower(1, 0), lower(8, 8), upper(8, 8), upper(0, 1)])
 
@@ -117,7 +117,7 @@ def kl_lower_by_hmc(name, seed, n=2_000):
     """Returns kl_lower with HMC, and with exact draws, each `[n]`, on the same draws of z."""
     pair = PAIRS[name]
     return tuple(
-        sandwich.kl_lower(
+        kl.kl_lower(
             pair.q, pair.p, n=n, K=4, L=4, posterior=posterior, seed=tf.constant([seed, 31])
         ).numpy()
         for posterior in (

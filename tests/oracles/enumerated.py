@@ -10,7 +10,7 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import bounds
 from hvi_tf.bounds import jackknife
 from hvi_tf.inference import densities as densities_lib
-from hvi_tf.inference import sandwich
+from hvi_tf.inference import kl, sandwich
 from hvi_tf.inference.methods import METHODS
 from tests.oracles.closed_forms import CASES, HIERARCHICAL, free_axes
 from tests.oracles.discrete import Discrete
@@ -140,8 +140,8 @@ def discrete_estimates(K, L, seed, n=100_000):
     s = [tf.constant([seed, i]) for i in (11, 12, 13)]
     information = sandwich.mutual_information(q, n=n, K=K, seed=s[2])
     return (
-        sandwich.kl_lower(q, p, n=n, K=K, L=L, posterior=draw, seed=s[0]),
-        sandwich.kl_upper(q, p, n=n, K=K, L=L, seed=s[1]),
+        kl.kl_lower(q, p, n=n, K=K, L=L, posterior=draw, seed=s[0]),
+        kl.kl_upper(q, p, n=n, K=K, L=L, seed=s[1]),
         information.lower,
         information.upper,
     )

@@ -7,7 +7,8 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import bounds
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 SAME = dict(tau_shift=0.4)

@@ -6,7 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, Counts, Warmup
+from hvi_tf.inference.counts import Counts, Warmup
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import Hierarchy, Model, ParameterGroups
 from tests.oracles.analytic import HierarchicalPrior, normal, standard_normal
 

@@ -239,7 +239,9 @@ def test_checkpoints_without_their_configuration_are_refused(workdir):
     workdir.close()
     (workdir.path / "config.json").unlink()
     other = config_lib.make(**config_lib.flatten(CONFIG) | dict(seed=9))
-    with pytest.raises(UserError, match=r"config\.json is missing, and the checkpoints belong to a"):
+    with pytest.raises(
+        UserError, match=r"config\.json is missing, and the checkpoints belong to a"
+    ):
         workdirs.create_or_open(workdir.path, other)
     assert not (workdir.path / "config.json").exists()
     workdirs.create_or_open(workdir.path, CONFIG).close()

@@ -15,7 +15,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import NO_WARMUP, Counts, Warmup
+from hvi_tf.inference.counts import NO_WARMUP, Counts, Warmup
 from hvi_tf.inference.objective import FreeBits
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hvi_tf.config import estimators
 from hvi_tf.inference import methods
-from hvi_tf.inference.methods import METHODS, Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config

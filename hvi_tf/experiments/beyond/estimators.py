@@ -10,7 +10,8 @@ from hvi_tf.evaluation.annealing import Annealing
 from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.iwhvi import explicit_encoder
 from hvi_tf.inference import image_scores, plans, refined_scores
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.runs import Run

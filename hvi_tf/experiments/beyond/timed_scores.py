@@ -13,7 +13,8 @@ from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness.experiment import Cell, Context
 from hvi_tf.inference import image_scores, plans
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
 

@@ -23,7 +23,8 @@ from hvi_tf.experiments.harness.rows import (
 )
 from hvi_tf.experiments.iwhvi import reference_model
 from hvi_tf.inference import image_scores, plans
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
 # Label -> name in the table of methods.

@@ -13,7 +13,8 @@ from hvi_tf.examples.laplace import entropy_model
 from hvi_tf.experiments.harness.experiment import Settings
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.storage import npz
 
 # The K and estimator of tau's training; the paper names neither.

@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from hvi_tf.errors import UserError
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import Counts, Method
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Model, ParameterGroups
 from hvi_tf.inference.objective import record
 
