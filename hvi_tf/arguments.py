@@ -1,4 +1,4 @@
-"""Numbers as users pass them: one rule for every public function."""
+"""Checks of counts, numbers and seeds, with one rule for every public function."""
 
 import numbers
 import operator
@@ -29,7 +29,7 @@ def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
     """
     value = _static(value)
     try:
-        # Python counts with booleans.
+        # operator.index accepts booleans.
         whole = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:
         whole = None
@@ -40,7 +40,7 @@ def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
 
 
 def count_or_tensor(name: str, value: Any, lowest: int) -> "int | tf.Tensor":
-    """Returns `count`, or an integer scalar tensor unchanged whose value is not static."""
+    """Returns a count; an integer scalar tensor without a static value is returned unchanged."""
     if (
         _is_tensor(value)
         and _static(value) is value
@@ -57,11 +57,11 @@ def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> 
     Args:
         name: of the argument, for the message.
         value: a number, or a scalar tensor with a static value.
-        rule: that the number has to obey, in words.
-        holds: whether a number obeys it.
+        rule: condition on the number, in words.
+        holds: returns whether a number meets the condition.
 
     Raises:
-        ValueError: for a boolean, another type or a number that breaks the rule.
+        ValueError: for a boolean, another type or a number that does not meet the condition.
     """
     static = _static(value)
     is_number = isinstance(static, numbers.Real) and not isinstance(static, bool)
@@ -83,7 +83,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _static(value: Any) -> Any:
-    """Returns the scalar in a tensor or an array; the value itself if there is none."""
+    """Returns the scalar in a tensor or an array; any other value unchanged."""
     if _is_tensor(value):
         import tensorflow as tf
 
@@ -104,7 +104,7 @@ def seed(value: Any) -> int:
 def stateless_seed(value: Any) -> "tf.Tensor":
     """Returns the int32 `[2]` seed of TensorFlow's stateless random functions.
 
-    An int64 seed would draw other numbers than an int32 seed of the same value.
+    The seed becomes int32, because an int64 seed of the same value draws other numbers.
 
     Raises:
         ValueError: unless the value is a pair of whole numbers in the range of int32.
@@ -129,6 +129,6 @@ def shown(value: Any) -> str:
         return f"<a {value.dtype.name} tensor of shape {value.shape}>"
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python prints no integer of more than 4300 digits.
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
         text = f"<a large {type(value).__name__}>"
     return text if len(text) <= 80 else f"{text[:77]}..."

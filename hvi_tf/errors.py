@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into one line and exit status 2."""
+"""The exception that a command turns into one line and exit status 2."""
 
 import re
 
@@ -7,19 +7,19 @@ _MAX_LINE = 4_000
 
 
 class UserError(Exception):
-    """Something the user can mend: a flag, a file, a disk, a diverged run.
+    """An error that the user can mend: a flag, a file, a disk, a diverged run.
 
-    The message is one line. It names the flag or file, quotes the offending value and
-    says what would do.
+    The message is one line. It names the flag or file, quotes the wrong value and proposes a
+    remedy.
     """
 
 
 class KerasError(UserError, ValueError):
-    """Settings of Keras that this package cannot compute with."""
+    """Settings of Keras with which this package cannot compute."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, on one line; its type if it says nothing."""
+    """Returns the first line of the message of an exception; its type if the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

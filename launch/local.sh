@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Runs the command line on this machine and keeps its output beside the run.
+# Runs the command line on this machine and keeps its output next to the run.
 #
 #   launch/local.sh --dataset=mnist --bound=iwhvi --K=50 --workdir=runs/first
 #   launch/local.sh --flagfile=flags/mnist_iwhvi.cfg --workdir=runs/paper
 #
-# Started again with the same arguments, it resumes the run. Needs --workdir.
+# The same command again resumes the run. --workdir is required.
 set -euo pipefail
 
 workdir=""
@@ -16,18 +16,18 @@ if [ -z "$workdir" ]; then
   exit 2
 fi
 
-unset CDPATH # in which cd would look first
+unset CDPATH # cd would search it first
 cd -- "$(dirname -- "$0")/.."
 case "$workdir" in
   *://*)
-    echo "error: --workdir=$workdir: a URL; name a local folder" >&2
+    echo "error: --workdir=$workdir: is a URL; must be a local folder" >&2
     exit 2
     ;;
-  "~" | "~/"*) workdir="$HOME${workdir#\~}" ;; # as hvi_tf.main does
+  "~" | "~/"*) workdir="$HOME${workdir#\~}" ;; # expanded as by hvi_tf.main
   /*) ;;
-  *) workdir="./$workdir" ;; # its name may begin with a dash
+  *) workdir="./$workdir" ;; # because the name may begin with a dash
 esac
 log="${workdir%/}.log"
 mkdir -p "${log%/*}/"
-echo "Output goes to $log as well."
-python -u -m hvi_tf.main "$@" 2>&1 | tee -i -a "$log"  # -i: Ctrl-C is for the run alone
+echo "The output is also written to $log."
+python -u -m hvi_tf.main "$@" 2>&1 | tee -i -a "$log"  # -i: Ctrl-C interrupts only the run

@@ -3,13 +3,13 @@
 #
 #   setsid launch/long_runs.sh --out=runs/long >> long.log 2>&1 &
 #
-# Started again with the same arguments, it goes on where it was. All arguments go to
-# python -m hvi_tf.reproduce. The order is: likelihood-table on MNIST with one seed, the other
-# experiments with one seed, then all seeds.
+# The same command again resumes. All arguments are passed to python -m hvi_tf.reproduce. The
+# order is: likelihood-table on MNIST with one seed, the other experiments with one seed, then all
+# seeds.
 set -euo pipefail
 
-# Linux shares its time among sessions, and `nice` counts within one. With `setsid` this script has
-# a session of its own, which this makes wait for all others.
+# Linux divides CPU time among sessions, and `nice` applies within one. With `setsid` this script
+# has its own session, which the next lines give the lowest priority.
 read -r _ _ _ _ _ session _ < /proc/$$/stat
 if [ "$session" = "$$" ] && [ -w /proc/self/autogroup ]; then
   echo 19 > /proc/self/autogroup || true

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Trains, or evaluates, with N workers on this machine, which share each batch.
+# Trains or evaluates with N workers on this machine, which share each batch.
 #
 #   launch/multiworker_local.sh 2 --dataset=mnist --bound=iwhvi --K=50 --workdir=runs/two
 #
-# Output of worker 0 comes to the terminal; what the others say goes to DIR.worker1.log and so
-# on. If one ends badly all are ended; started again with the same arguments, the run resumes.
-# Ctrl-C and SIGTERM are passed on: all workers stop at the same step, with a checkpoint.
+# The output of worker 0 goes to the terminal, that of the others to DIR.worker1.log and so on. If
+# one worker fails, all are killed. The same command again resumes the run. Ctrl-C and SIGTERM are
+# passed on: all workers stop at the same step, with a checkpoint.
 set -euo pipefail
 
 if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 501)); then
@@ -27,23 +27,23 @@ for argument in "$@"; do
 done
 [ -n "$workdir" ] || usage
 
-unset CDPATH # in which cd would look first
+unset CDPATH # cd would search it first
 cd -- "$(dirname -- "$0")/.."
 case "$workdir" in
   *://*)
-    echo "error: --workdir=$workdir: a URL; name a local folder" >&2
+    echo "error: --workdir=$workdir: is a URL; must be a local folder" >&2
     exit 2
     ;;
-  "~" | "~/"*) workdir="$HOME${workdir#\~}" ;; # as hvi_tf.main does
+  "~" | "~/"*) workdir="$HOME${workdir#\~}" ;; # expanded as by hvi_tf.main
   /*) ;;
-  *) workdir="./$workdir" ;; # its name may begin with a dash
+  *) workdir="./$workdir" ;; # because the name may begin with a dash
 esac
 workdir="${workdir%/}"
 mkdir -p "${workdir%/*}/"
 ports=$(python - "$count" <<'PYTHON'
 import socket, sys
 
-sockets = [socket.socket() for _ in range(int(sys.argv[1]))]  # all at once, to be different
+sockets = [socket.socket() for _ in range(int(sys.argv[1]))]  # all open at once, so the ports differ
 for s in sockets:
     s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in sockets))
@@ -51,7 +51,7 @@ PYTHON
 )
 addresses=$(printf '"127.0.0.1:%s",' $ports)
 
-set -m # each worker in a group of its own: a Ctrl-C comes once, by way of the trap
+set -m # gives each worker its own process group, so Ctrl-C reaches it once, through the trap
 pids=()
 pass_on() { kill "-$1" "${pids[@]}" 2> /dev/null || true; }
 trap 'pass_on TERM' INT TERM
@@ -71,14 +71,15 @@ for ((left = count; left > 0; left--)); do
   while :; do
     code=0
     wait -n -p ended "${pids[@]}" || code=$?
-    [ -n "${ended:-}" ] && break # else it was a signal, which the trap has passed on
+    [ -n "${ended:-}" ] && break # otherwise a signal ended the wait; the trap has passed it on
   done
   remaining=()
   for pid in "${pids[@]}"; do [ "$pid" = "$ended" ] || remaining+=("$pid"); done
   pids=(${remaining[@]+"${remaining[@]}"})
   if ((code != 0 && status == 0)); then
     status=$code
-    # 130 and 143: interrupted, as the others are at the same step. 2: they may say the same.
+    # After 130 and 143 the others are interrupted at the same step. After 2 they may print the
+    # same error, so they get time for it.
     ((code == 130 || code == 143)) || { ((code == 2)) && sleep 2; pass_on KILL; }
   fi
 done

@@ -4,12 +4,12 @@ r"""Runs a grid of settings, on this machine or as a Slurm array, and prints its
     python launch/sweep.py --grid='K=1,5;gradient=dreg,reparameterized' --out=runs/sweep \
         --jobs=2 -- --bound=iwhvi --K_schedule= --epochs=5
 
-What follows `--` are flags of `python -m hvi_tf.main` for every cell. Each cell is a run of its
-own in a folder of --out that its settings name, with its output beside it. The same command
-again skips the cells that are finished, resumes the others, and prints the table.
+Arguments after `--` are flags of `python -m hvi_tf.main` for every cell. Each cell is a separate
+run in a folder of --out that is named after its settings; its log is next to the folder. The same
+command again skips finished cells, resumes the others, and prints the table.
 
-With --slurm the unfinished cells become one job array; when it has ended, the same command
-prints the table. `--sbatch='--time=2:00:00 --gpus=1'` are sbatch's own options.
+With --slurm the unfinished cells become one job array. When it has ended, the same command prints
+the table. `--sbatch='--time=2:00:00 --gpus=1'` passes options to sbatch.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from hvi_tf.errors import UserError, one_line
 from hvi_tf.storage import files
 
 INTERRUPTED = 130
-LAST_BYTES = 2**20  # of a log, among which its error is looked for
-STOPPED = (INTERRUPTED, 143)  # by SIGINT and by SIGTERM
+LAST_BYTES = 2**20  # of a log, which are searched for an error
+STOPPED = (INTERRUPTED, 143)  # statuses after SIGINT and SIGTERM
 
 
 class Cell(NamedTuple):
@@ -46,48 +46,48 @@ class Cell(NamedTuple):
 
     @property
     def log(self) -> pathlib.Path:
-        """What the run printed."""
+        """Returns the path of the run's output."""
         return self.workdir.with_name(f"{self.workdir.name}.log")
 
     @property
     def marker(self) -> pathlib.Path:
-        """Holds the flags of the run, once it has finished."""
+        """Returns the path of the file that holds the flags of a finished run."""
         return self.workdir / "sweep.json"
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run has come to its end, with these very flags."""
+        """Returns whether the run has finished with exactly these flags."""
         try:
             return files.read_json(self.marker) == self.flags
-        except (OSError, ValueError):  # none yet, or a machine went down while it was written
+        except (OSError, ValueError):  # missing, or incomplete because the machine crashed
             return False
 
 
 def main(argv: list[str]) -> int:
-    """Runs what is left of a sweep; returns the exit status, 2 for what the user can mend."""
+    """Runs the unfinished cells of a sweep; returns the exit status, 2 for a user's mistake."""
     try:
         status = _sweep(argv)
-    except SystemExit as end:  # of argparse, which has printed its help or an error
+    except SystemExit as end:  # from argparse, which has printed its help or an error
         status = end.code if isinstance(end.code, int) else 2
     except (OSError, ValueError, UserError) as error:
         status = _fail(str(error))
     try:
         print(end="", flush=True)
-    except BrokenPipeError:  # as of `--help | head -1`
-        _let_go_of_output()
+    except BrokenPipeError:  # for example in `--help | head -1`
+        _discard_output()
     except OSError as error:
-        _let_go_of_output()
+        _discard_output()
         status = status or _fail(f"standard output: {error.strerror}")
     return status
 
 
-def _let_go_of_output() -> None:
-    """Sends the rest of the output to the null device, or Python tries again and exits with 120."""
+def _discard_output() -> None:
+    """Sends further output to the null device; otherwise Python exits with status 120."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(reason: str) -> int:
-    """Prints the one line of an error; returns its exit status."""
+    """Prints an error on one line; returns its exit status."""
     with contextlib.suppress(OSError):
         print(f"error: {one_line(reason)}", file=sys.stderr)
     return 2
@@ -117,7 +117,9 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--grid", required=True, help="name=value,value;name=value,... of flags of hvi_tf.main")
     add("--out", required=True, help="folder of the cells")
-    add("--jobs", default=1, type=int, help="cells at a time; of an array, if above 1")
+    add(
+        "--jobs", default=1, type=int, help="number of cells at a time, also in an array if above 1"
+    )
     add("--slurm", action="store_true", help="submit a job array instead of running here")
     add(
         "--sbatch",
@@ -125,15 +127,15 @@ def _parser() -> argparse.ArgumentParser:
         type=shlex.split,
         help="options for sbatch, such as '--time=2:00:00 --gpus=1'",
     )
-    add("--cell", type=int, help=argparse.SUPPRESS)  # what a task of the array runs
+    add("--cell", type=int, help=argparse.SUPPRESS)  # for the tasks of the array
     return parser
 
 
 def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:
-    """The cells of a grid `name=value,value;name=...`, the last name changing fastest.
+    """Returns the cells of a grid `name=value,value;name=...`; the last name changes fastest.
 
     Raises:
-        ValueError: quoting the part of the grid that is wrong.
+        ValueError: with the part of the grid that is wrong.
     """
     axes: dict[str, list[str]] = {}
     for part in filter(None, grid.split(";")):
@@ -141,7 +143,7 @@ def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:
         if not (name.isidentifier() and equals and values) or name in axes:
             raise ValueError(f"--grid: {part!r}: write it like 'K=1,5;gradient=dreg,stl'")
         if name == "workdir":
-            raise ValueError("--grid: each cell has a workdir of its own, in --out")
+            raise ValueError("--grid: must not vary workdir; each cell has its own, in --out")
         axes[name] = values.split(",")
     if not axes:
         raise ValueError(f"--grid={grid}: name a flag and its values, such as 'K=1,5'")
@@ -149,7 +151,7 @@ def make_cells(grid: str, out: pathlib.Path, flags: list[str]) -> list[Cell]:
     for values in itertools.product(*axes.values()):
         settings = dict(zip(axes, values, strict=True))
         own = [f"--{name}={value}" for name, value in settings.items()]
-        # A value may be a path: no character of it shall mean anything to a file system.
+        # Quotes each value, because it may be a path and its slashes would name folders.
         name = "-".join(f"{n}={urllib.parse.quote(v, safe='')}" for n, v in settings.items())
         cells.append(Cell(settings, out / name, [*flags, *own, f"--workdir={out / name}"]))
     return cells
@@ -183,9 +185,9 @@ def _last_line(log: pathlib.Path) -> str:
 
 
 def run_here(cells: list[Cell], jobs: int) -> int:
-    """Runs cells on this machine, `jobs` at a time; 0 if all of them came to their end."""
+    """Runs cells on this machine, `jobs` at a time; returns 0 if all of them finish."""
 
-    def end(number: int, frame: object) -> None:  # a Ctrl-C comes to the cells by itself
+    def end(number: int, frame: object) -> None:  # Ctrl-C reaches the cells directly
         for process in list(_running):
             process.terminate()
         raise KeyboardInterrupt
@@ -195,7 +197,7 @@ def run_here(cells: list[Cell], jobs: int) -> int:
     try:
         statuses = list(pool.map(run, cells))
     except KeyboardInterrupt:
-        print("\nInterrupted; every cell saves a checkpoint. The same command goes on.", flush=True)
+        print("\nInterrupted; every cell saves a checkpoint. The same command resumes.", flush=True)
         return INTERRUPTED
     finally:
         pool.shutdown(cancel_futures=True)
@@ -206,28 +208,28 @@ def run_here(cells: list[Cell], jobs: int) -> int:
 
 
 def submit(arguments: argparse.Namespace, argv: list[str], indices: list[int]) -> int:
-    """Submits the cells of these indices as one array."""
+    """Submits the cells with these indices as one job array."""
     out = arguments.out.resolve()
     itself = [sys.executable, str(pathlib.Path(__file__).resolve())]
     split = argv.index("--") if "--" in argv else len(argv)
     before, after = shlex.join([*itself, *argv[:split]]), shlex.join(argv[split:])
     script = out / "array.sbatch"
-    # exec: the signal before the time limit goes to what runs the cell, which passes it on.
+    # exec makes the signal before the time limit reach this program, which passes it on.
     line = f'exec {before} --cell="$SLURM_ARRAY_TASK_ID" {after}'
     files.write_atomically(script, f"#!/usr/bin/env bash\n{line}\n")
     array = ",".join(map(str, indices)) + (f"%{arguments.jobs}" if arguments.jobs > 1 else "")
     command = ["sbatch", f"--array={array}", "--job-name=hvi_tf-sweep", "--requeue"]
-    folder = str(out).replace("%", "%%")  # or sbatch would put the job's number there, or such
+    folder = str(out).replace("%", "%%")  # sbatch replaces %j and the like
     command += ["--signal=B:TERM@120", f"--output={folder}/array-%a.log"]
     command += [*arguments.sbatch, str(script)]
     try:
         return subprocess.run(command, check=False).returncode
     except FileNotFoundError:
-        return _fail("--slurm: there is no sbatch here")
+        return _fail("--slurm: sbatch is not installed here")
 
 
 def table(cells: list[Cell]) -> str:
-    """The score of every cell, of its latest evaluation."""
+    """Returns the score of every cell, from its latest evaluation."""
     names = list(cells[0].settings)
     rows = [[*names, "score, nats", "+-", "images", "step"]]
     rows += [[*cell.settings.values(), *_score(cell)] for cell in cells]
@@ -241,17 +243,19 @@ def table(cells: list[Cell]) -> str:
 def _score(cell: Cell) -> list[str]:
     if not cell.is_finished:
         return ["unfinished", "", "", ""]
-    found = sorted((cell.workdir / "evaluation").glob("*.json"), key=lambda f: f.stat().st_mtime)
-    if not found:
+    summaries = sorted(
+        (cell.workdir / "evaluation").glob("*.json"), key=lambda f: f.stat().st_mtime
+    )
+    if not summaries:
         return ["no score", "", "", ""]
     try:
-        return _of_summary(files.read_json(found[-1]))
+        return _of_summary(files.read_json(summaries[-1]))
     except (OSError, ValueError, KeyError, TypeError):
-        return [f"cannot read {found[-1].name}", "", "", ""]
+        return [f"cannot read {summaries[-1].name}", "", "", ""]
 
 
 def _of_summary(summary: dict[str, Any]) -> list[str]:
-    # What a run's own table has on top: the bound on log p(x), or else the ELBO.
+    # The first score of a run's own table: the bound on log p(x), or else the ELBO.
     bounds = [name for name in summary if name.startswith("log_likelihood")] or ["elbo"]
     score = summary[bounds[-1]]
     error = score["standard_error"]

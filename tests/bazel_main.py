@@ -1,4 +1,4 @@
-"""What Bazel's py_test runs: pytest on the files named by its arguments."""
+"""Runs pytest on the files that the arguments name, for Bazel's py_test."""
 
 import sys
 

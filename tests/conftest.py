@@ -1,3 +1,5 @@
+"""Options and fixtures of all tests."""
+
 import contextlib
 import os
 import pathlib
@@ -12,7 +14,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--vary-seed",
         action="store_true",
-        help="draw the seed of the statistical tests anew, to calibrate their error rates",
+        help="draw the seed of the statistical tests at random, to calibrate their error rates",
     )
 
 
@@ -26,9 +28,18 @@ def seed(request):
     return value
 
 
+@pytest.fixture(scope="module")
+def victims():
+    """Starts runs of the command that a test may kill."""
+    from tests.faults.victims import Victims
+
+    with Victims() as started:
+        yield started
+
+
 @pytest.fixture
 def eager():
-    """Functions are not traced: of a few tiny steps tracing is the larger part."""
+    """Runs functions without tracing, which takes longer than a few tiny steps."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)
@@ -38,7 +49,7 @@ def eager():
 
 @pytest.fixture
 def interrupted(monkeypatch):
-    """A context in which a signal asks every loop to stop, and one does."""
+    """A context in which a signal asks every loop to stop, and a loop stops."""
     from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 
     @contextlib.contextmanager
@@ -65,7 +76,7 @@ def mnist_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_files():
-    """The folder of real files that HVI_TEST_DATA names, one folder per data set in it."""
+    """The folder that HVI_TEST_DATA names, with one folder of real files per data set."""
     folder = os.environ.get("HVI_TEST_DATA")
     if not folder or not pathlib.Path(folder).is_dir():
         pytest.skip("needs real pixels: HVI_TEST_DATA names no folder with omniglot/ and others")

@@ -67,6 +67,7 @@ def hvi(*flags: str) -> None:
 
 
 def digest(*parts: bytes) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 digest of all parts."""
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
@@ -75,26 +76,27 @@ def weights(workdir: pathlib.Path) -> dict[str, str]:
     import tensorflow as tf
 
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
-    found = {}
+    digests = {}
     for name in reader.get_variable_to_shape_map():
         if "VARIABLE_VALUE" in name:
-            found[f"weights {name}"] = digest(reader.get_tensor(name).tobytes())
-    return found
+            digests[f"weights {name}"] = digest(reader.get_tensor(name).tobytes())
+    return digests
 
 
 def scores(workdir: pathlib.Path) -> dict[str, str]:
     """Digests of the arrays of scores by image, without the times."""
     import numpy as np
 
-    found = {}
+    digests = {}
     for path in sorted(workdir.rglob("*.npz")):
-        with np.load(path) as arrays:
+        with np.load(path, allow_pickle=False) as arrays:
             for name in sorted(set(arrays.files) - {"seconds"}):
-                found[f"scores {name}"] = digest(arrays[name].tobytes())
-    return found
+                digests[f"scores {name}"] = digest(arrays[name].tobytes())
+    return digests
 
 
 def main() -> None:
+    """Trains and scores the configurations; stores, prints and compares the digests."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--against", type=pathlib.Path)

@@ -1,4 +1,4 @@
-"""What is measured: training steps as settings of `config.make`, alone and in families."""
+"""The measured training steps, as settings of `config.make`, alone and in families."""
 
 from typing import Any, NamedTuple
 
@@ -9,10 +9,10 @@ from hvi_tf.inference.methods import METHODS
 
 
 class Cell(NamedTuple):
-    """One training step to measure.
+    """A training step to measure.
 
     Attributes:
-        name: what the tables call it.
+        name: in the tables.
         settings: of `config.make`.
         x_dim: pixels of an observation.
     """
@@ -23,25 +23,25 @@ class Cell(NamedTuple):
 
     @property
     def config(self) -> Config:
-        """The whole configuration, by default that of the stored figures."""
+        """Returns the whole configuration; its defaults are those of the stored numbers."""
         stored = {"jit_compile": "off", "batch_size": 256, "clip_norm": 0.0}
         stored["gradient"] = "reparameterized"
         return config_lib.derive({**stored, **self.settings})
 
     def but(self, **changes: Any) -> "Cell":
-        """The same step with other settings."""
+        """Returns the same step with some settings changed."""
         return self._replace(settings={**self.settings, **changes})
 
 
 class Family(NamedTuple):
-    """Steps that differ in one count, whose times tell how they grow with it.
+    """Steps that differ in one count, for measuring how time grows with it.
 
     Attributes:
-        name: what the tables call it.
-        setting: the one that varies.
-        values: of it, rising.
-        cell: the others.
-        memory: whether the first and the last are asked for their peak too.
+        name: in the tables.
+        setting: name of the setting that varies.
+        values: of that setting, increasing.
+        cell: the other settings.
+        memory: whether to measure the peak memory of the first and the last step.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Family(NamedTuple):
     memory: bool = False
 
     def cells(self) -> list[Cell]:
-        """One for each value."""
+        """Returns a cell for each value."""
         return [
             self.cell.but(**{self.setting: value})._replace(name=f"{self.name} {value}")
             for value in self.values
@@ -59,13 +59,13 @@ class Family(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """A score to measure: the cell's model by the bound of its row.
+    """A score to measure: the cell's model by the bound of its method.
 
     Attributes:
         cell: of the model.
         M: draws of z.
-        K: draws of psi for each.
-        steps: of SVI, where the row refines; M and K are 1 and 0 there.
+        K: draws of psi for each z.
+        steps: of SVI, if the method refines; M and K are 1 and 0 then.
         bound: of the cell, if the name of the score shows it.
     """
 
@@ -77,7 +77,7 @@ class Evaluation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the tables call it."""
+        """Returns the name in the tables."""
         return f"BSVI-{self.steps}" if self.steps else f"{self.bound} {self.M}x{self.K}".strip()
 
 
@@ -111,13 +111,13 @@ QUICK_FAMILIES = ["K", "bsvi"]
 
 
 def quick(family: Family) -> Family:
-    """The same on two small networks: seconds, for a look at whether it runs."""
+    """Returns the same family with two values and small networks, which take seconds."""
     cell = family.cell.but(hidden=(8, 8), batch_size=4)
     return family._replace(values=family.values[:2], cell=cell, memory=False)
 
 
 def parse_cells(text: str) -> list[Cell]:
-    """The cells of a flag such as `iwhvi:K=50,batch_size=256;vae`; each begins with a bound.
+    """Parses a flag such as `iwhvi:K=50,batch_size=256;vae`; each cell begins with a bound.
 
     Raises:
         UserError: if a setting is unknown or invalid.
@@ -139,31 +139,31 @@ def _parse_cell(text: str) -> Cell:
         name, _, value = part.partition("=")
         if name not in known:
             raise UserError(
-                f"--cells: {name!r} in {text!r} is no setting of a run; see main --help"
+                f"--cells: {name!r} in {text!r} is not a setting of a run; see main --help"
             )
         try:
             settings[name] = config_lib.parse(name, value)
         except ValueError as error:
             raise UserError(f"--cells: {part!r} in {text!r}: {error}") from error
     cell = Cell(" ".join([bound, *parts]), settings)
-    _ = cell.config  # which validates it
+    _ = cell.config  # validates the settings
     return cell
 
 
 def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
-    """The scores of a flag such as `100x20,diwhvi-mixture:1000x1000,bsvi-100`.
+    """Parses a flag such as `100x20,diwhvi-mixture:1000x1000,bsvi-100`.
 
-    M times K, by the bound of `cell` unless another is named; or steps of SVI.
+    Each score is M times K, by the bound of `cell` unless another is named, or steps of SVI.
 
     Raises:
-        UserError: if there is anything but numbers.
+        UserError: for a part of another form.
     """
-    found = []
+    evaluations = []
     for part in filter(None, text.split(",")):
         bound, _, steps = part.partition("-")
         if bound == "bsvi" and steps.isdigit() and int(steps):
             refined = Cell("bsvi", dict(bound="bsvi", hidden=cell.config.model.hidden), cell.x_dim)
-            found.append(Evaluation(refined, 1, 0, int(steps)))
+            evaluations.append(Evaluation(refined, 1, 0, int(steps)))
             continue
         bound, _, counts = part.rpartition(":")
         M, _, K = counts.partition("x")
@@ -172,11 +172,11 @@ def parse_evaluations(text: str, cell: Cell) -> list[Evaluation]:
                 f"--evaluations: {part!r} is not MxK, such as 100x20, BOUND:MxK or bsvi-STEPS"
             )
         scored = cell.but(bound=bound) if bound else cell
-        found.append(Evaluation(scored, int(M), int(K), bound=bound))
-    return found
+        evaluations.append(Evaluation(scored, int(M), int(K), bound=bound))
+    return evaluations
 
 
 def settings_text(settings: dict[str, Any]) -> str:
-    """For a table's caption."""
+    """Returns settings as text for the caption of a table."""
     shown = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in settings.items()}
     return ", ".join(f"{name}={value}" for name, value in shown.items())

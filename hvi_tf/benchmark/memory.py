@@ -1,4 +1,4 @@
-"""Peak memory, each of a process of its own."""
+"""Peak memory, with a separate process for each task."""
 
 import multiprocessing
 import os
@@ -6,18 +6,19 @@ import pathlib
 from typing import Any, NamedTuple
 
 from hvi_tf.benchmark.cells import Cell, Evaluation
+from hvi_tf.runtime import startup
 from hvi_tf.storage import files
 
 
 class Peak(NamedTuple):
-    """Megabytes; of the device 0 where that is the host."""
+    """Peak memory in megabytes; `device` is 0 if there is no GPU."""
 
     host: float
     device: float
 
 
 def measure(tasks: list[Cell | Evaluation]) -> list[Peak]:
-    """The peak of each task in a fresh process; two at a time, which memory does not mind."""
+    """Returns the peak of each task in a new process; two run at a time."""
     if not tasks:
         return []
     context = multiprocessing.get_context("spawn")
@@ -26,7 +27,8 @@ def measure(tasks: list[Cell | Evaluation]) -> list[Peak]:
 
 
 def peak(task: Cell | Evaluation) -> Peak:
-    """Peak of this process after a few training steps, or after one call of the scorer."""
+    """Returns the peak of this process after ten training steps, or one call of the scorer."""
+    startup.quiet_tensorflow()
     import tensorflow as tf
 
     work = _work(task)
@@ -46,9 +48,9 @@ def _work(task: Cell | Evaluation) -> Any:
 
 
 def resident() -> float:
-    """The largest resident memory that this process had, MB.
+    """Returns the largest resident memory of this process so far, in MB.
 
-    Not `ru_maxrss`, which a child inherits from its parent.
+    It does not use `ru_maxrss`, which a child inherits from its parent.
     """
     status = files.read_text(pathlib.Path("/proc/self/status"))
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))

@@ -1,8 +1,8 @@
 """Floating-point operations of a compiled function, counted from the shapes in its graph.
 
-What is counted is what is executed: the graph after tracing, the functions that it calls
-and the bodies of its loops included, without what no output needs. A layer that is asked
-for K rows in place of one shows here whatever its source says, and no clock is involved.
+The count covers the executed operations: the traced graph, the functions that it calls and the
+bodies of its loops, without operations that no output needs. It depends on no clock. It shows a
+layer that computes K rows instead of one, however its source is written.
 """
 
 import collections
@@ -14,12 +14,12 @@ import tensorflow as tf
 
 
 class Product(NamedTuple):
-    """One kind of product: enough to do it again (`products.replay`).
+    """One kind of product, with enough data to repeat it (see `products.Replay`).
 
     Attributes:
         kind: TensorFlow's name of the operation.
         shapes: of its inputs.
-        attributes: those that decide what is computed, by name.
+        attributes: those that determine the result, by name.
         flops: 2 for each multiplication and addition.
     """
 
@@ -30,21 +30,21 @@ class Product(NamedTuple):
 
 
 class Operations(NamedTuple):
-    """What one call of a function executes."""
+    """The operations that one call of a function executes."""
 
     products: collections.Counter[Product]
     elementwise: int  # results of operations on single numbers, and terms of sums
 
     @property
     def flops(self) -> int:
-        """Of all products."""
+        """Returns the floating-point operations of all products."""
         return sum(product.flops * count for product, count in self.products.items())
 
     def __add__(self, other: "Operations") -> "Operations":  # type: ignore[override]
         return Operations(self.products + other.products, self.elementwise + other.elementwise)
 
     def times(self, count: int) -> "Operations":
-        """So many calls."""
+        """Returns the operations of `count` calls."""
         products = collections.Counter({p: n * count for p, n in self.products.items()})
         return Operations(products, self.elementwise * count)
 
@@ -59,7 +59,7 @@ _ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "Conv2DBackpropInput": _CONVOLUTION,
     "Conv2DBackpropFilter": _CONVOLUTION,
 }
-# Products that nothing in this package uses: better an error than a count that lacks them.
+# Products that this package does not use. They raise an error, because the count lacks them.
 _UNKNOWN_PRODUCTS = {"Einsum", "BatchMatMul", "BatchMatMulV3", "Conv3D", "DepthwiseConv2dNative"}
 
 _ELEMENTWISE = {
@@ -72,12 +72,12 @@ _SUMS = {"Sum", "Mean", "Max", "BiasAddGrad"}
 
 
 def count(function: Any) -> Operations:
-    """The operations of one call of a concrete function.
+    """Returns the operations of one call of a concrete function.
 
-    A `tf.cond` counts as its first branch, where this package puts the usual case.
+    A `tf.cond` counts as its first branch, which is the usual case in this package.
 
     Raises:
-        ValueError: if a shape, or how often a loop is run, depends on the data.
+        ValueError: if a shape, or the number of iterations of a loop, depends on the data.
     """
     return _of_graph(function.graph)
 
@@ -90,13 +90,13 @@ def _of_graph(graph: Any) -> Operations:
 
 
 def _needed(graph: Any) -> Iterable[Any]:
-    """The operations that an output, or an effect that has to happen, depends on."""
+    """Returns the operations that an output, or a required effect, depends on."""
     seen = _ancestors([tensor.op for tensor in graph.outputs] + list(graph.control_outputs))
     return [op for op in graph.get_operations() if op in seen]
 
 
 def _inputs_needed(graph: Any, tensors: list) -> set[int]:
-    """The places of the inputs that `tensors` depend on."""
+    """Returns the indices of the inputs that `tensors` depend on."""
     seen = _ancestors([tensor.op for tensor in tensors], effects=False)
     return {i for i, tensor in enumerate(graph.inputs) if tensor.op in seen}
 
@@ -122,7 +122,7 @@ def _of_operation(graph: Any, op: Any) -> Operations:
     if op.type in ("If", "StatelessIf"):
         return _of_graph(_called(graph, op, "then_branch"))
     if op.type in _UNKNOWN_PRODUCTS:
-        raise ValueError(f"{op.name}: how to count {op.type} is not written down here")
+        raise ValueError(f"{op.name}: counting {op.type} is not implemented")
     if op.type in _ATTRIBUTES:
         return Operations(collections.Counter({_product(op): 1}), 0)
     if op.type in _ELEMENTWISE:
@@ -138,14 +138,13 @@ def _called(graph: Any, op: Any, name: str) -> Any:
 
 def _shape(op: Any, tensor: tf.Tensor) -> tuple[int, ...]:
     if not tensor.shape.is_fully_defined():
-        raise ValueError(f"{op.name}: its shape {tensor.shape} is not known before it runs")
+        raise ValueError(f"{op.name}: its shape {tensor.shape} is not known before the run")
     return tuple(tensor.shape.as_list())
 
 
 def _product(op: Any) -> Product:
     attributes = tuple((name, _plain(op.get_attr(name))) for name in _ATTRIBUTES[op.type])
     shapes = tuple(_shape(op, tensor) for tensor in op.inputs)
-    # Of the three arrays of a convolution, the one that the others make or differentiate.
     if op.type in ("MatMul", "BatchMatMulV2"):
         transposed = dict(attributes)[_ATTRIBUTES[op.type][0]]
         terms = shapes[0][-2 if transposed else -1]
@@ -153,11 +152,13 @@ def _product(op: Any) -> Product:
         return Product(op.type, shapes, attributes, flops)
     if op.type == "Conv2D":
         image, kernel = op.outputs[0], op.inputs[1]
-    else:  # the shape that is asked for is an input, as numbers
+    else:  # the requested shape is an input of the operation, as numbers
         image = op.inputs[2]
         kernel = op.outputs[0] if op.type == "Conv2DBackpropFilter" else op.inputs[1]
-        asked = 0 if op.type == "Conv2DBackpropInput" else 1
-        shapes = tuple(_shape(op, op.outputs[0]) if i == asked else s for i, s in enumerate(shapes))
+        requested = 0 if op.type == "Conv2DBackpropInput" else 1
+        shapes = tuple(
+            _shape(op, op.outputs[0]) if i == requested else s for i, s in enumerate(shapes)
+        )
     height, width, inputs, outputs = _shape(op, kernel)
     pixels = math.prod(_shape(op, image)) // outputs
     return Product(op.type, shapes, attributes, 2 * pixels * height * width * inputs * outputs)
@@ -170,17 +171,17 @@ def _plain(value: Any) -> Any:
 
 
 def _source(tensor: tf.Tensor) -> tf.Tensor:
-    """Past the identities of an output, which wait for all effects of the body."""
+    """Skips the identities of an output, which wait for all effects of the body."""
     while tensor.op.type == "Identity":
         tensor = tensor.op.inputs[0]
     return tensor
 
 
 def _trip_count(graph: Any, op: Any) -> int:
-    """How often the body of a loop is run, from its counter alone."""
+    """Returns the number of iterations of a loop, computed from its counter alone."""
     condition, body = (_called(graph, op, name) for name in ("cond", "body"))
     used = _inputs_needed(condition, list(condition.outputs))
-    while True:  # what the counter's next value needs too
+    while True:  # adds the inputs that the next value of the counter needs
         more = _inputs_needed(body, [_source(body.outputs[i]) for i in used])
         if more <= used:
             break
@@ -202,5 +203,5 @@ def _trip_count(graph: Any, op: Any) -> int:
                 values = advance.run([_source(body.outputs[i]) for i in used], feeds(body, values))
                 trips += 1
     except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"{op.name}: how often it is run depends on the data") from error
+        raise ValueError(f"{op.name}: its number of iterations depends on the data") from error
     return trips

@@ -2,17 +2,17 @@
 
 | part | what is timed |
 |---|---|
-| encoder | a draw of z from x, and back to the encoder's weights |
-| inner terms | the K+1 psi of each z, log q(z,psi|x) and log tau(psi|z,x), forward and back |
-| inner loop | of svi and bsvi: the steps of SVI; forward and back happen in each |
-| decoder | log p(x|z), forward and back |
-| prior terms | under a hierarchical prior: the L zeta of each z, forward and back |
+| encoder | a draw of z from x, and the gradients of the encoder's weights |
+| inner terms | the K+1 psi of each z, log q(z,psi|x) and log tau(psi|z,x), forward and backward |
+| inner loop | the steps of SVI of svi and bsvi, each forward and backward |
+| decoder | log p(x|z), forward and backward |
+| prior terms | under a hierarchical prior: the L zeta of each z, forward and backward |
 | optimizer | one update of all weights |
-| input | the next batch alone; in training it is made while the step before is running |
-| host | what a step of one image costs more as a call of its own than as one of ten |
+| input | the next batch alone; training prepares it during the step before |
+| host | the extra time of a one-image step as a separate call instead of one of ten |
 
-They need not add up to the step: alone, a part can use both the cores and the caches
-differently, the input overlaps with the step, and the reductions between are in no part.
+The parts need not add up to the step. A part alone can use cores and caches differently, the input
+overlaps with the step, and the reductions in between belong to no part.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,16 +32,16 @@ Run = Callable[[int], Any]
 
 
 def make(step: Step) -> dict[str, Run]:
-    """Every part that the step has, compiled, by name; `input` and `host` are not here."""
+    """Returns every part of the step, compiled, by name, except `input` and `host`."""
     made = _Parts(step)
     parts: dict[str, Run] = {"encoder": made.encoder()}
-    row = made.model.method
-    if row.refines:
+    method = made.model.method
+    if method.refines:
         parts["inner loop"] = made.inner_loop()
-    elif row.hierarchical:
+    elif method.hierarchical:
         parts["inner terms"] = made.inner_terms()
     parts["decoder"] = made.decoder()
-    if step.config.method.prior == "hierarchical" and not row.refines:
+    if step.config.method.prior == "hierarchical" and not method.refines:
         parts["prior terms"] = made.prior_terms()
     parts["optimizer"] = optimizer(step.cell)
     return parts
@@ -53,20 +53,20 @@ class _Parts:
         self.x = step.batch()
         self._jit = step.config.training.jit_compile == "on"
         m = self.model
-        shape = [m.M, len(self.x), m.model_config.latent_dim]
+        shape = [m.counts.M, len(self.x), m.model_config.latent_dim]
         self._z = tf.random.stateless_normal(shape, [0, 1], alg="philox")
 
     def encoder(self) -> Run:
         m = self.model
 
         def draw(seed: tf.Tensor) -> tf.Tensor:
-            return sampling.draw(m.prepare(self.x), m.method, self.x, Counts(M=m.M), seed).z
+            return sampling.draw(m.prepare(self.x), m.method, self.x, Counts(M=m.counts.M), seed).z
 
         return self._there_and_back(draw, m.parameter_groups.phi)
 
     def inner_terms(self) -> Run:
         m, groups = self.model, self.model.parameter_groups
-        count = m.method.psi_per_z(Counts(K=m.training_K, M=m.M)) + 1
+        count = m.method.psi_per_z(Counts(K=m.training_K, M=m.counts.M)) + 1
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             model = m.prepare(self.x)
@@ -80,8 +80,8 @@ class _Parts:
         m = self.model
 
         def refine(seed: tf.Tensor) -> tf.Tensor:
-            found = svi.refine(m.localize, m.method, self.x, m.svi_settings(m.training_K), seed)
-            return found.points.log_weight()
+            refined = svi.refine(m.localize, m.method, self.x, m.svi_settings(m.training_K), seed)
+            return refined.points.log_weight()
 
         return self._loop(tf.function(refine, jit_compile=self._jit))
 
@@ -102,7 +102,7 @@ class _Parts:
 
         def terms(seed: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
             prior = priors.hierarchical(m.callables.prior)
-            zeta = prior.draw_zeta(m.method, z, None, m.L, seed)
+            zeta = prior.draw_zeta(m.method, z, None, m.counts.L, seed)
             return prior.log_ratios(m.method, z, zeta)
 
         networks = (m.prior_decoder, m.prior_inverse)
@@ -112,7 +112,7 @@ class _Parts:
     def _there_and_back(
         self, forward: Callable[..., tf.Tensor], variables: Sequence[Any], *inputs: tf.Tensor
     ) -> Run:
-        """The value and its gradients by `variables` and `inputs`."""
+        """Returns a run of a value and its gradients by `variables` and `inputs`."""
 
         @tf.function(jit_compile=self._jit)
         def both(seed: tf.Tensor) -> list[tf.Tensor]:
@@ -125,7 +125,7 @@ class _Parts:
         return self._loop(both)
 
     def _loop(self, compute: Callable[[tf.Tensor], Any]) -> Run:
-        """Repeats in one call, so that no host is timed; a number of each result is used."""
+        """Repeats in one call, which excludes the host; uses a number of each result."""
 
         @tf.function
         def loop(count: tf.Tensor) -> tf.Tensor:
@@ -143,7 +143,7 @@ class _Parts:
 
 
 def optimizer(cell: Cell) -> Run:
-    """Updates of a model of its own, whose weights end up anywhere."""
+    """Returns a run of updates of a separate model, whose weights do not matter."""
     model = make_vae(cell.config, cell.x_dim)
     variables = [v for group in model.parameter_groups for v in group]
     gradients = [1e-3 * tf.ones(v.shape) for v in variables]

@@ -1,4 +1,4 @@
-"""The rate of matrix products on this machine, measured on the very shapes of a step."""
+"""The rate of matrix products on this machine, measured on the shapes of a step."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ from hvi_tf.benchmark.operations import Operations, Product
 class Replay:
     """All products of a function, forward and backward, on noise and one after another.
 
-    What a function would take that did nothing but these, from arrays that are there
-    already. They are called one by one, since a compiler would do equal ones once.
+    It measures the time of a function that computes only these products on existing arrays. They
+    are called one by one, because a compiler would merge equal ones.
     """
 
     def __init__(self, operations: Operations) -> None:
@@ -21,7 +21,7 @@ class Replay:
         self._calls = [(self._inputs(p), dict(p.attributes), p, n) for p, n in self._products]
 
     def __call__(self, repeats: int) -> None:
-        """Does all of them so many times."""
+        """Computes all products `repeats` times."""
         for _ in range(repeats):
             for inputs, attributes, product, count in self._calls:
                 for _ in range(count):
@@ -30,9 +30,9 @@ class Replay:
 
     def _inputs(self, product: Product) -> list[Any]:
         inputs: list[Any] = [self._array(shape) for shape in product.shapes]
-        asked = {"Conv2DBackpropInput": 0, "Conv2DBackpropFilter": 1}.get(product.kind)
-        if asked is not None:
-            inputs[asked] = tf.constant(product.shapes[asked])
+        shape_input = {"Conv2DBackpropInput": 0, "Conv2DBackpropFilter": 1}.get(product.kind)
+        if shape_input is not None:
+            inputs[shape_input] = tf.constant(product.shapes[shape_input])
         return inputs
 
     def _array(self, shape: tuple[int, ...]) -> tf.Tensor:
@@ -42,7 +42,7 @@ class Replay:
         return self._arrays[shape]
 
 
-# The names of the inputs, which raw operations take by keyword only.
+# Names of the inputs, because raw operations take keywords only.
 _INPUTS = {
     "MatMul": ("a", "b"),
     "BatchMatMulV2": ("x", "y"),

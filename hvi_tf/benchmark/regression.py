@@ -1,7 +1,7 @@
-"""The ratios of a benchmark, kept in a file, and today's beside them.
+"""The ratios of a benchmark: stored in a file, and compared with new ones.
 
-Ratios of times in the same rounds say something on another machine, or on the same one in a
-slow hour; times do not.
+Ratios of times in the same rounds are comparable between machines, and between busy and idle
+hours; times are not.
 """
 
 import pathlib
@@ -12,53 +12,53 @@ from hvi_tf.benchmark.tables import table
 from hvi_tf.errors import UserError
 from hvi_tf.storage import files
 
-Ratios = dict[str, dict[str, float]]  # by name: a value and what tells its spread
+Ratios = dict[str, dict[str, float]]  # by name: a value and its spread
 
 
 class Stored(NamedTuple):
-    """What a file of `--store` holds."""
+    """The content of a file of `--store`."""
 
     ratios: Ratios
     about: str  # when and where they were measured
 
 
 def ratios(results: dict[str, Any]) -> Ratios:
-    """Every ratio that the results hold, by a name that stays."""
-    found: Ratios = {}
+    """Returns every ratio in the results, by a stable name."""
+    by_name: Ratios = {}
     for r in results["cells"]:
-        found[f"share of the product rate: {r['name']}"] = r["share_of_product_rate"]
+        by_name[f"share of the product rate: {r['name']}"] = r["share_of_product_rate"]
     for r in results["evaluations"]:
-        found[f"share of the product rate: score {r['name']}"] = r["share_of_product_rate"]
+        by_name[f"share of the product rate: score {r['name']}"] = r["share_of_product_rate"]
     for r in results["families"]:
         exponent = r["growth"]["exponent"]
-        found[f"exponent: {r['name']}"] = {
+        by_name[f"exponent: {r['name']}"] = {
             "median": exponent["slope"],
             "error": exponent["slope_error"],
         }
-        found[f"slope ratio: {r['name']}"] = {"median": r["growth"]["slope_ratio"]}
+        by_name[f"slope ratio: {r['name']}"] = {"median": r["growth"]["slope_ratio"]}
     for r in results["comparison"]:
         if r["name"] != OURS:
-            found[f"time over ours: {r['name']}"] = r["over_ours"]
-    return {n: {k: round(v, 4) for k, v in ratio.items()} for n, ratio in found.items()}
+            by_name[f"time over ours: {r['name']}"] = r["over_ours"]
+    return {n: {k: round(v, 4) for k, v in ratio.items()} for n, ratio in by_name.items()}
 
 
 def read(path: pathlib.Path) -> Stored:
-    """What `--store` wrote.
+    """Reads a file that `--store` wrote.
 
     Raises:
-        UserError: if the file is missing or another one.
+        UserError: if the file is missing or has another content.
     """
     try:
-        found = files.read_json(path)
-        when = found["provenance"]
+        content = files.read_json(path)
+        when = content["provenance"]
         about = f"{when['date']}, commit {when['commit']}, {when['machine']['processor']}"
-        return Stored(found["ratios"], about)
+        return Stored(content["ratios"], about)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--check={path}: cannot be read as ratios ({error})") from error
 
 
 def check(stored: Stored, today: Ratios) -> str:
-    """A table of the stored ratios and today's; nothing fails by what it says."""
+    """Returns a table of stored and new ratios; no difference is an error."""
     rows = []
     for name in dict.fromkeys([*stored.ratios, *today]):
         then, now = stored.ratios.get(name), today.get(name)

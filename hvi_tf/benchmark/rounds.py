@@ -1,7 +1,7 @@
-"""Times of several contestants, taken in turn, and what they tell of one another.
+"""Times of several contestants, measured in turn, and their ratios.
 
-A machine has slow minutes. In a round every contestant runs once, so that such a minute
-falls on all of them alike, and a ratio is one of two times in the same round.
+A machine has slow minutes. Every contestant runs once in each round, so a slow minute affects all
+of them, and ratios compare two times of the same round.
 """
 
 import gc
@@ -21,10 +21,10 @@ def in_turn(contestants: Mapping[str, Callable[[int], Any]], rounds: int, second
     """Times every contestant once in each round.
 
     Args:
-        contestants: by name; called with the number of repeats, and done when it returns.
-            Each has run before, so that nothing is compiled on the clock.
-        rounds: how many.
-        seconds: that a measurement should last at least, by repeats.
+        contestants: by name; each is called with the number of repeats. It has run before, so no
+            compilation is timed.
+        rounds: number of rounds.
+        seconds: minimum duration of a measurement, reached by repeats.
     """
     repeats = {}
     for name, run in contestants.items():
@@ -49,12 +49,12 @@ def _seconds(run: Callable[[int], Any], repeats: int) -> float:
 
 
 def spread(values: Any) -> dict[str, float]:
-    """Smallest value, quartiles and median, for JSON."""
+    """Returns smallest value, quartiles and median, for JSON."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     smallest = float(np.min(values))
     return {"min": smallest, "q1": float(low), "median": float(middle), "q3": float(high)}
 
 
 def ratios(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """The `spread` of the ratios round by round."""
+    """Returns the `spread` of the ratios, round by round."""
     return spread(np.divide(numerator, denominator))

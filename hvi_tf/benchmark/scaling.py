@@ -1,4 +1,4 @@
-"""How time grows with a count: an exponent, and for K a line beside that of the arithmetic."""
+"""Growth of time with a count: an exponent, and a line next to that of the products."""
 
 from typing import NamedTuple
 
@@ -6,16 +6,16 @@ import numpy as np
 
 
 class Fit(NamedTuple):
-    """A least-squares line with standard errors, 0 where there is nothing to tell them by."""
+    """A least-squares line with standard errors, which are 0 for two points."""
 
     start: float
     slope: float
     slope_error: float
-    residual: float  # the largest
+    residual: float  # the largest absolute one
 
 
 def line(x: np.ndarray, y: np.ndarray) -> Fit:
-    """Y = start + slope x; `[n], [n]`, n >= 2."""
+    """Fits y = start + slope x to `[n]` points, n >= 2."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     slope, start = np.polyfit(x, y, 1)
     residuals = y - start - slope * x
@@ -26,7 +26,7 @@ def line(x: np.ndarray, y: np.ndarray) -> Fit:
 
 
 def exponent(x: np.ndarray, y: np.ndarray) -> Fit:
-    """Y = exp(start) x^slope, fitted as a line of the logarithms."""
+    """Fits y = exp(start) x^slope, as a line of the logarithms."""
     return line(np.log(x), np.log(y))
 
 
@@ -47,6 +47,6 @@ class Growth(NamedTuple):
 
 
 def growth(x: np.ndarray, milliseconds: np.ndarray, products: np.ndarray) -> Growth:
-    """Of medians over rounds, `[n]` each."""
+    """Returns the growth of medians over rounds, `[n]` each."""
     step, arithmetic = line(x, milliseconds), line(x, products)
     return Growth(exponent(x, milliseconds), step, arithmetic, step.slope / arithmetic.slope)

@@ -1,4 +1,4 @@
-"""The measurements as Markdown."""
+"""The measurements as Markdown tables."""
 
 from typing import Any
 
@@ -11,13 +11,13 @@ _PARTS = (
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def training(records: list[Record]) -> str:
-    """Speed, operations and memory of the cells."""
+    """Returns speed, operations and memory of the cells."""
     header = [
         *("step", "steps/s", "ms: median (quartiles)", "GFLOP in products"),
         *("other operations, millions", "share of the product rate", "peak MB"),
@@ -34,7 +34,7 @@ def training(records: list[Record]) -> str:
 
 
 def split(records: list[Record]) -> str:
-    """Where the time goes, and what the whole recipe would take."""
+    """Returns the time of each part, and the hours of the whole recipe."""
     parts = [part for part in _PARTS if any(part in r["split"] for r in records)]
     header = [
         "ms",
@@ -55,7 +55,7 @@ def split(records: list[Record]) -> str:
 
 
 def evaluation(records: list[Record]) -> str:
-    """The streamed scores."""
+    """Returns speed, operations and memory of the streamed scores."""
     header = [
         *(
             "score: MxK, or steps of SVI",
@@ -78,7 +78,7 @@ def evaluation(records: list[Record]) -> str:
 
 
 def growth(records: list[Record]) -> str:
-    """Exponents and lines of the families."""
+    """Returns exponents and lines of the families."""
     header = [
         *("family", "values", "ms: medians", "exponent", "line, ms (furthest off)"),
         *("slope over the products' slope", "MB from first to last"),
@@ -107,7 +107,7 @@ def growth(records: list[Record]) -> str:
 
 
 def comparison(records: list[Record]) -> str:
-    """Ours beside the other frameworks."""
+    """Returns our times next to those of other frameworks."""
     header = [
         *("step", "written as", "ms: median (quartiles)"),
         *("time over ours, paired: median (quartiles; least)", "peak MB"),

@@ -1,4 +1,4 @@
-"""A training step as the command line runs it, to be timed."""
+"""A training step as the command line runs it, ready to be timed."""
 
 from collections.abc import Iterator
 
@@ -17,17 +17,17 @@ _NEVER = 2**40
 
 
 def noise_images(count: int, x_dim: int) -> np.ndarray:
-    """Images `[count, x_dim]` of 8 bits, about as dark as MNIST."""
+    """Returns images `[count, x_dim]` of 8 bits, about as dark as MNIST."""
     drawn = np.random.default_rng(0).random((count, x_dim), np.float32)
     return np.where(drawn < 0.2, 255, 0).astype(np.uint8)
 
 
 class Step:
-    """The step of a cell with its input pipeline, compiled and ready."""
+    """The compiled step of a cell with its input pipeline."""
 
     def __init__(self, cell: Cell) -> None:
         self.cell, self.config = cell, cell.config
-        self.model = make_vae(self.config, cell.x_dim)  # which has to outlive its graphs
+        self.model = make_vae(self.config, cell.x_dim)  # kept, because it has to outlive its graphs
         self.model.set_run_length(_NEVER)
         self.batches = self._batches()
         self._runner = StepRunner(self.model)
@@ -43,27 +43,27 @@ class Step:
         )
 
     def __call__(self, steps: int) -> None:
-        """So many steps, several in a call as in training."""
+        """Runs `steps` steps, several in a call as in training."""
         while steps > 0:
             self._runner(self.batches, min(steps, STEPS_PER_CALL))
             steps -= STEPS_PER_CALL
 
     def one_by_one(self, steps: int) -> None:
-        """So many steps, each a call of its own."""
+        """Runs `steps` steps, each as a separate call."""
         for _ in range(steps):
             self._runner(self.batches, 1)
 
     def next_batches(self, count: int) -> None:
-        """Nothing but the input."""
+        """Reads `count` batches of the input."""
         for _ in range(count):
             next(self.batches)
 
     def batch(self) -> tf.Tensor:
-        """`[B, x_dim]`."""
+        """Returns a batch `[B, x_dim]`."""
         return next(self.batches)
 
     def count(self) -> Operations:
-        """What a step executes."""
+        """Returns the operations of a step."""
         shape = [self.config.training.batch_size, self.cell.x_dim]
         step = tf.function(self.model.train_step)
         return operations.count(step.get_concrete_function(tf.TensorSpec(shape)))

@@ -1,6 +1,7 @@
-"""Bounds on log densities as pure reductions: arrays in, nats out.
+"""Bounds on log-densities as pure reductions: arrays in, nats out.
 
-Nothing here knows a model, a distribution or a configuration.
+Read `marginal`, `weights`, `path_factors`, `buffer`, `jackknife`, `diagnostics` and then
+`streaming`. Nothing here depends on a model, a distribution or a configuration.
 """
 
 from hvi_tf.bounds.buffer import buffer_responsibilities, generalized_iwae

@@ -1,4 +1,4 @@
-"""Flagfiles: read here and not by absl, so that a mistake in one names the file and its line."""
+"""A reader of flagfiles that names the file and the line of a mistake, which absl does not."""
 
 import os
 import pathlib
@@ -10,7 +10,7 @@ from absl import flags
 from hvi_tf.storage import files
 
 _MAX_BYTES = 2**20  # of a flagfile
-_MAX_FILES = 100  # in a command, each as often as it is named
+_MAX_FILES = 100  # of a command; a file counts as often as it is named
 
 
 class _Argument(NamedTuple):
@@ -22,16 +22,16 @@ class _Argument(NamedTuple):
         return self.text.lstrip("-").partition("=")[0]
 
 
-_arguments: list[_Argument] = []  # of this process, in their order
+_arguments: list[_Argument] = []  # of this process, in order
 
 
 def expand(argv: list[str]) -> list[str]:
-    """Returns the arguments of a command with those of its flagfiles in the place of `--flagfile`.
+    """Returns the arguments of a command with each `--flagfile` replaced by its content.
 
-    In a flagfile each line is a flag, `--flagfile=OTHER` among them, or begins with # or //.
+    A line of a flagfile is a flag, possibly another `--flagfile=OTHER`, or begins with # or //.
 
     Raises:
-        flags.Error: if a flagfile cannot be read; names it, and the line.
+        flags.Error: if a flagfile cannot be read; the message names the file and the line.
     """
     _arguments.clear()
     budget = [_MAX_FILES]
@@ -53,7 +53,11 @@ def expand(argv: list[str]) -> list[str]:
 
 
 def place(message: str) -> str:
-    """Returns "FILE, line N: " of the argument that a message begins with, if a flagfile has it."""
+    """Returns "FILE, line N: " if the argument in a message comes from a flagfile, else "".
+
+    Args:
+        message: an error message that begins with an argument or a flag name.
+    """
     found = re.match(r"(?:flag )?--?(\w+)|Unknown command line flag '([^']*)'", message)
     name = (found[1] or found[2]) if found else None
     own = [a for a in _arguments if a.name in (name, f"no{name}")]
@@ -68,17 +72,18 @@ _DIRECTIVES = tuple(f"{flag}=" for flag in _FLAG)
 
 
 def _file_of(directive: str) -> str:
+    """Returns the path in `--flagfile=PATH`."""
     return os.path.expanduser(directive.partition("=")[2].strip())
 
 
 def _read(name: str, budget: list[int]) -> list[_Argument]:
-    """The arguments in a flagfile and in those that it names; no name means none, as in absl."""
+    """Returns the arguments of a flagfile and of those it names; none for an empty name."""
     if not name:
         return []
     budget[0] -= 1
     if budget[0] < 0:
         raise flags.Error(f"more than {_MAX_FILES} flagfiles; {name} may lead back to itself")
-    found = []
+    arguments = []
     for number, line in enumerate(_lines(name), start=1):
         text, where = line.strip(), f"{name}, line {number}"
         if not text or text.startswith(("#", "//")):
@@ -86,13 +91,14 @@ def _read(name: str, budget: list[int]) -> list[_Argument]:
         if text in _FLAG:
             raise flags.Error(f"{where}: {text} with no argument; write it like {text}=FILE")
         if text.startswith(_DIRECTIVES):
-            found += _read(_file_of(text), budget)
+            arguments += _read(_file_of(text), budget)
         else:
-            found.append(_Argument(text, where))
-    return found
+            arguments.append(_Argument(text, where))
+    return arguments
 
 
 def _lines(name: str) -> list[str]:
+    """Returns the lines of a flagfile."""
     try:
         content = files.read_bytes(pathlib.Path(name), _MAX_BYTES)
     except (OSError, ValueError) as error:
@@ -103,6 +109,6 @@ def _lines(name: str) -> list[str]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise flags.Error(
-            f"{name}, line {line}: no UTF-8 text (byte 0x{content[error.start]:02x}); save the "
+            f"{name}, line {line}: not UTF-8 text (byte 0x{content[error.start]:02x}); save the "
             "file as UTF-8"
         ) from error

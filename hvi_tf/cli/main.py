@@ -1,25 +1,22 @@
-"""The command line: flags -> Config -> train -> evaluate -> export.
+"""Trains and evaluates a hierarchical variational autoencoder.
 
     python -m hvi_tf.main --dataset=mnist --bound=iwhvi --K=50
 
-TensorFlow is imported only once the flags are known to be good.
+Trains, evaluates and exports a model; --mode selects one of these, or another task.
 """
 
-import dataclasses
-import os
 import pathlib
 import shlex
 import sys
 import time
-from typing import Any
 
 from absl import flags
 
-from hvi_tf.cli import exits as command_line
+from hvi_tf.cli import exits
+from hvi_tf.cli import flags as setting_flags
 from hvi_tf.cli.task import Task
 from hvi_tf.config import config as config_lib
-from hvi_tf.config import relevance
-from hvi_tf.config import rules as validation
+from hvi_tf.config import identity, relevance, rules
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DeviceConfig, SavedModelConfig
 from hvi_tf.data import datasets
@@ -33,140 +30,67 @@ from hvi_tf.storage.workdir import Workdir
 FLAGS = flags.FLAGS
 MODES = ("train", "fit_tau", "evaluate", "export", "sample")
 
-
-def _flag_fields() -> list[dataclasses.Field]:
-    return [f for f in config_lib.fields() if f.metadata["help"]]
-
-
-# Flags that are no settings of a run: what a config.json may never say.
-_OF_A_COMMAND = (DeviceConfig, SavedModelConfig)
-
-
-def _of_command(kind: type) -> Any:
-    return kind(**{f.name: FLAGS[f.name].value for f in dataclasses.fields(kind)})
-
-
-def _define_flags() -> None:
-    of_command = [f for kind in _OF_A_COMMAND for f in dataclasses.fields(kind)]
-    for field in (*_flag_fields(), *of_command):
-        text = field.metadata["help"]
-        kind = config_lib.kind(field)
-        if kind is tuple:
-            flags.DEFINE_list(field.name, [str(n) for n in field.default], text)  # type: ignore
-        elif kind is bool:
-            flags.DEFINE_boolean(field.name, field.default, text)
-        elif kind is int:
-            flags.DEFINE_integer(field.name, field.default, text)
-        elif kind is float:
-            flags.DEFINE_float(field.name, field.default, text)
-        else:
-            flags.DEFINE_string(field.name, field.default, text)
-    flags.DEFINE_string(
-        "workdir", "", "Folder of the run; the same command on it resumes. Default: runs/<name>."
-    )
-    flags.DEFINE_string(
-        "mode",
-        "train",
-        "train (then evaluates and exports); or, for a trained --workdir: fit_tau (keeps p and "
-        "q and trains a fresh tau, in a folder of its own), evaluate, export, or sample (a PNG "
-        "file of images that the model draws).",
-    )
-    flags.DEFINE_string(
-        "strategy",
-        "one",
-        "Devices that share each batch, and the images to be scored: one; mirrored = all GPUs of "
-        "this machine; multiworker = the processes that TF_CONFIG or Slurm names. No part of a "
-        "run: it may be resumed by another.",
-    )
-    flags.DEFINE_integer(
-        "replicas",
-        0,
-        "Devices of --strategy=mirrored: GPUs, or parts of the CPU where there is none. 0: all "
-        "GPUs.",
-        lower_bound=0,
-        upper_bound=1_024,
-    )
-    flags.DEFINE_boolean(
-        "check_determinism",
-        False,
-        "Trains ten steps twice in place of the run, and says whether they are the same bit for "
-        "bit. Writes nothing.",
-    )
-
-
-_define_flags()
-
-
-def _flag_values(only_given: bool = False) -> dict[str, Any]:
-    """The flags by name, lists of numbers as such."""
-    values = {}
-    for field in _flag_fields():
-        flag = FLAGS[field.name]
-        if flag.present or not only_given:
-            values[field.name] = flag.value
-            if isinstance(flag.value, list):
-                values[field.name] = _whole_numbers(field.name, flag.value)
-    return values
-
-
-def _whole_numbers(name: str, texts: list[str]) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, texts))
-    except ValueError:
-        raise UserError(
-            f"--{name}={','.join(texts)}: must be whole numbers, such as 300,300"
-        ) from None
+setting_flags.define()
+flags.adopt_module_key_flags(setting_flags)
 
 
 def _config_of_run(workdir: Workdir) -> Config:
-    """The run's own configuration; flags only name its data and what to evaluate."""
+    """Returns the configuration of the run; flags only change its data and its evaluation."""
     stored = config_lib.flatten(workdir.config)
-    given = _flag_values(only_given=True)
+    given = setting_flags.values(only_given=True)
     if "estimator" in given:
-        del stored["eval_steps"]  # which belongs to the stored estimator
+        del stored["eval_steps"]  # belongs to the stored estimator
     if given.get("jit_compile") == "auto":
         del given["jit_compile"]
     build = config_lib.for_saved_model if FLAGS.saved_model else config_lib.derive
     asked = build(stored, **given)
-    changes = config_lib.differences(workdir.config, asked)
+    changes = identity.differences(workdir.config, asked)
     if changes:
         raise UserError(
             f"--workdir={workdir.path} holds another run: {'; '.join(changes)}; "
-            f"--mode={FLAGS.mode} takes the run's own settings, leave these out"
+            f"--mode={FLAGS.mode} takes the settings of the run; leave these out"
         )
     relevance.check_mode(FLAGS.mode, given, config_lib.flatten(workdir.config))
     return asked
 
 
 def _workdir_path() -> pathlib.Path:
-    """The folder of --workdir, which need not be there."""
-    path = validation.local_path("--workdir", FLAGS.workdir)
+    """Returns the folder of --workdir, which may not exist yet."""
+    path = rules.local_path("--workdir", FLAGS.workdir)
     try:
         (path / "config.json").exists()
-    except OSError as error:  # such as a name that is too long, or a folder closed to this user
+    except OSError as error:  # such as a name that is too long, or a folder without permission
         raise UserError(
-            f"--workdir={path}: cannot be looked into ({error.strerror}); name another"
+            f"--workdir={path}: cannot be read ({error.strerror}); name another"
         ) from error
     return path
 
 
 def _task(mode: str, writes: bool) -> Task:
+    """Returns the task that the flags describe.
+
+    Args:
+        mode: of the command line.
+        writes: whether this process writes into the workdir.
+
+    Raises:
+        UserError: if a flag is wrong, or does not fit the run in the workdir.
+    """
     if mode not in MODES:
         raise UserError(f"--mode={mode}: choose one of {', '.join(MODES)}")
-    given = _flag_values(only_given=True)
-    asked = _of_command(SavedModelConfig)
-    validation.check_saved_model(asked, mode, FLAGS.strategy, given)
+    given = setting_flags.values(only_given=True)
+    asked = setting_flags.of_section(SavedModelConfig)
+    rules.check_saved_model(asked, mode, FLAGS.strategy, given)
     switches = dict(device_report=FLAGS.device_report, check_determinism=FLAGS.check_determinism)
     if mode == "train":
         relevance.check_mode(mode, given, config_lib.defaults())
-        config = config_lib.make(**_flag_values())
+        config = config_lib.make(**setting_flags.values())
         datasets.check(config.data)
         path = _workdir_path() if FLAGS.workdir else workdirs.new_path(config)
         if FLAGS.check_determinism:
             return Task(mode, config, path, None, given, **switches)
         if writes:
-            workdirs.check_not_in_use(path)  # to say so now, not after TensorFlow has loaded
-        FLAGS.workdir = str(path)  # for the command that goes on with it
+            workdirs.check_not_in_use(path)  # before TensorFlow loads, which takes seconds
         return Task(mode, workdirs.reconcile(path, config), path, None, given, **switches)
     if FLAGS.check_determinism:
         raise UserError(f"--check_determinism: for --mode=train, not --mode={mode}")
@@ -178,49 +102,67 @@ def _task(mode: str, writes: bool) -> Task:
     return Task(mode, config, run.path, run, given, saved_model, **switches)
 
 
-def _run(mode: str) -> None:
-    # As the command, its process began with it.
-    start_up = StartUp(startup.process_began() if __name__ == "__main__" else time.monotonic())
-    member = cluster.check(FLAGS.strategy, FLAGS.replicas, FLAGS.workdir)
-    task = _task(mode, writes=member.index == 0)
+class _Command:
+    """One command, which remembers the workdir that it has chosen for a new run."""
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with startup.without_matplotlib():
-        startup.check_keras_backend()
-        startup.check_keras_dtype()
-        from hvi_tf.cli import modes as commands
-        from hvi_tf.runtime import devices
-        from hvi_tf.runtime import replicas as distribution
+    def __init__(self, arguments: list[str], began: float) -> None:
+        self._arguments, self._began = arguments, began
+        self._workdir: pathlib.Path | None = None
 
-    devices.configure(_of_command(DeviceConfig))
-    if member.index:  # what worker 0 tells is enough
-        sys.stdout = open(os.devnull, "w")
-    with distribution.scope(FLAGS.strategy, FLAGS.replicas):
-        if distribution.describe():
-            print(f"Strategy: {FLAGS.strategy}, {distribution.describe()}", flush=True)
-        commands.run(task, start_up)
-        distribution.barrier()  # or the others would be gone while the chief still writes
+    def __call__(self) -> None:
+        """Runs the mode that the flags name."""
+        if self._arguments:
+            raise UserError(f"{self._arguments[0]}: not a flag; flags look like --name=value")
+        start_up = StartUp(self._began)
+        member = cluster.check(FLAGS.strategy, FLAGS.replicas, FLAGS.workdir)
+        task = _task(FLAGS.mode, writes=member.index == 0)
+        if not task.check_determinism:
+            self._workdir = task.path
 
+        with startup.without_matplotlib():
+            startup.quiet_tensorflow(FLAGS.debug)
+            startup.check_keras_backend()
+            startup.check_keras_dtype()
+            from hvi_tf.cli import modes
+            from hvi_tf.runtime import devices, replicas
 
-def _same_command() -> str:
-    """The command that goes on with an interrupted one."""
-    if FLAGS.strategy == "multiworker":
-        return "the command that started the workers"
-    arguments = sys.argv[1:]
-    if FLAGS.workdir and not FLAGS["workdir"].present:  # chosen by this program
-        arguments = [*arguments, f"--workdir={FLAGS.workdir}"]
-    return shlex.join(["python", "-m", "hvi_tf.main", *arguments])
+        devices.configure(setting_flags.of_section(DeviceConfig))
+        if member.index:  # the output of worker 0 is enough
+            exits.silence_stdout()
+        with replicas.scope(FLAGS.strategy, FLAGS.replicas):
+            if replicas.describe():
+                print(f"Strategy: {FLAGS.strategy}, {replicas.describe()}", flush=True)
+            modes.run(task, start_up)
+            replicas.barrier()  # otherwise the others could exit while the chief still writes
+
+    def again(self) -> str:
+        """Returns the command that resumes this one."""
+        if FLAGS.strategy == "multiworker":
+            return "the command that started the workers"
+        arguments = sys.argv[1:]
+        if self._workdir is not None and not FLAGS.workdir:
+            arguments = [*arguments, f"--workdir={self._workdir}"]
+        return shlex.join(["python", "-m", "hvi_tf.main", *arguments])
 
 
 def main(argv: list[str]) -> None:
-    """Runs the mode that the flags name."""
-
-    def command() -> None:
-        if len(argv) > 1:
-            raise UserError(f"{argv[1]}: not a flag; flags look like --name=value")
-        _run(FLAGS.mode)
-
-    command_line.run(command, _same_command)
+    """Runs the mode that the flags name, in a process that may run other commands too."""
+    _run(argv, time.monotonic())
 
 
-_parse_flags = command_line.flags_parser(__doc__)
+def main_of_process(argv: list[str]) -> None:
+    """Runs the mode that the flags name, in a process that began for it."""
+    _run(argv, startup.process_began())
+
+
+def _run(argv: list[str], began: float) -> None:
+    command = _Command(argv[1:], began)
+    exits.run(command, command.again)
+
+
+def console() -> None:
+    """Runs this process as the command; `hvi` and `python -m hvi_tf.main` begin here."""
+    exits.start(main_of_process, __doc__)
+
+
+_parse_flags = exits.flags_parser(__doc__, __name__)

@@ -1,4 +1,4 @@
-"""Reproduces a figure or table of the papers.
+"""Reproduces figures and tables of the papers.
 
     python -m hvi_tf.reproduce laplace                    # quick: minutes on 2 cores
     python -m hvi_tf.reproduce training-k --preset=long   # trained to the end: nights on 2 cores
@@ -6,16 +6,15 @@
     python -m hvi_tf.reproduce --list                     # all, with their cost
     python -m hvi_tf.reproduce --list laplace             # its settings, for --set
 
-Several names, or `all`, run one after another. Results lie in --out/NAME: results.csv (a row
-per measurement), figures as PNG and SVG, and results.json (settings, versions, machine,
-commit, claims). What is finished is not measured again, so the same command goes on after
-Ctrl-C, a kill or a crash, and given several times, as to the tasks of a Slurm array on one
---out, it shares the work. `python -m hvi_tf.report DIR` makes a page of all results.
+Several names, or `all`, run one after another. The folder --out/NAME contains results.csv (a
+row per measurement), figures as PNG and SVG, and results.json (settings, versions, machine,
+commit, claims). Finished cells are not measured again, so the same command resumes after
+Ctrl-C, a kill or a crash. Several processes with one --out, such as the tasks of a Slurm array,
+share the work. `python -m hvi_tf.report DIR` makes a page of all results.
 """
 
 import fnmatch
 import importlib.util
-import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -23,8 +22,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from hvi_tf.cli import exits as command_line
-from hvi_tf.config import rules as validation
+from hvi_tf.cli import exits
+from hvi_tf.config import rules
 from hvi_tf.config.settings import DataConfig, DeviceConfig
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.harness import catalogue
@@ -35,7 +34,7 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-    """Only for a run of this module: other modules have flags of these names."""
+    """Defines the flags of this command; other commands have flags of the same names."""
     flags.DEFINE_boolean(
         "list", False, "Lists the experiments with their cost; with names, also settings and cells."
     )
@@ -43,27 +42,28 @@ def define_flags() -> None:
         "preset",
         "quick",
         catalogue.PRESETS,
-        "quick shows a claim's shape; full is the paper's; long is what nights on 2 cores can do.",
+        "quick shows the shape of a claim; full is the setting of the paper; long takes nights on "
+        "2 cores.",
     )
     flags.DEFINE_string("out", "", "Folder of results and runs. Default: runs/reproduce-PRESET.")
     flags.DEFINE_multi_string(
         "set",
         [],
         "Changes a setting of the preset, such as --set=seeds=5 or --set=K=0,5,50; may be "
-        "repeated. --list NAME shows what there is.",
+        "repeated. --list NAME lists the settings.",
     )
     flags.DEFINE_string(
         "cells",
         "*",
-        "Measures only the cells whose names match, such as '*-seed3'.",
+        "Measures only the cells with matching names, such as '*-seed3'.",
     )
-    flags.DEFINE_string("data_dir", "", "As for hvi_tf.main.")
-    flags.DEFINE_string("manual_dir", "", "As for hvi_tf.main.")
+    flags.DEFINE_string("data_dir", "", "The same as for hvi_tf.main.")
+    flags.DEFINE_string("manual_dir", "", "The same as for hvi_tf.main.")
 
 
 def listing(names: Sequence[str]) -> str:
-    """The table of experiments; of those that are named also the settings and cells."""
-    lines = ["Cost of quick: on 2 cores, as measured. The costs of full and long are estimates."]
+    """Returns the table of experiments, with settings and cells for the given names."""
+    lines = ["The cost of quick is measured on 2 cores. The costs of full and long are estimates."]
     lines.append("")
     for entry in catalogue.ENTRIES.values():
         if not names or entry.name in names:
@@ -81,18 +81,19 @@ def listing(names: Sequence[str]) -> str:
 
 
 def _shown(names: list[str]) -> str:
-    """Names for a message: of many the first three and the last."""
+    """Returns names for a message; of more than four, the first three and the last."""
     return ", ".join(names if len(names) <= 4 else [*names[:3], "...", names[-1]])
 
 
 def _text(value: Any) -> str:
-    """A setting as --set takes it."""
+    """Returns a setting in the form of --set."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _names(arguments: list[str]) -> list[str]:
+    """Returns the names of experiments in the arguments; `all` means all of them."""
     if not arguments:
-        raise UserError("name an experiment, or all; --list shows them")
+        raise UserError("name an experiment, or all; --list lists them")
     if arguments == ["all"]:
         return list(catalogue.ENTRIES)
     for name in arguments:
@@ -103,16 +104,17 @@ def _names(arguments: list[str]) -> list[str]:
 
 
 def _with_preset(arguments: list[str], preset: str) -> list[str]:
-    """The names among the arguments; `all` means those that have the preset."""
+    """Returns the names in the arguments; `all` means all experiments with the preset."""
     names = [name for name in _names(arguments) if preset in catalogue.ENTRIES[name].presets]
     for name in arguments:
         if name != "all" and name not in names:
             others = " or ".join(catalogue.ENTRIES[name].presets)
-            raise UserError(f"{name}: it has no --preset={preset}; choose {others}")
+            raise UserError(f"{name}: has no --preset={preset}; choose {others}")
     return names
 
 
 def _changes() -> dict[str, str]:
+    """Returns the settings in --set by name."""
     changes = {}
     for text in FLAGS.set:
         name, equals, value = text.partition("=")
@@ -128,11 +130,15 @@ class Task(NamedTuple):
     name: str
     experiment: Any
     settings: dict[str, Any]
-    cells: list[Any]  # those to be measured
+    cells: list[Any]  # to be measured
 
 
 def _task(name: str) -> Task:
-    """Raises `UserError`, naming the experiment, if the flags do not fit it."""
+    """Returns an experiment with the settings of the flags.
+
+    Raises:
+        UserError: if the flags do not fit the experiment; the message names it.
+    """
     from hvi_tf.experiments.harness.experiment import settings_of
 
     experiment = catalogue.load(name)
@@ -150,6 +156,7 @@ def _task(name: str) -> Task:
 
 
 def _make(out: pathlib.Path) -> None:
+    """Makes the folder of --out."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -157,7 +164,7 @@ def _make(out: pathlib.Path) -> None:
 
 
 def _check_data(task: Task, folder: pathlib.Path) -> None:
-    """Raises `UserError` now if a data set that is still needed cannot be had."""
+    """Raises `UserError` if a data set of an unfinished cell cannot be loaded."""
     from hvi_tf.data import datasets
     from hvi_tf.experiments.harness import measuring
 
@@ -174,7 +181,7 @@ def _check_data(task: Task, folder: pathlib.Path) -> None:
 
 
 def reproduce(task: Task, out: pathlib.Path) -> None:
-    """Measures what is left of an experiment, and makes its figures when nothing is."""
+    """Measures the unfinished cells of an experiment, and makes its figures at the end."""
     from hvi_tf.experiments.harness import measuring
     from hvi_tf.experiments.harness.experiment import Context
 
@@ -191,8 +198,8 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
     measuring.measure_cells(task.experiment, task.cells, folder, context)
     changes = [f"--set={text}" for text in FLAGS.set]
     command = ["python", "-m", "hvi_tf.reproduce", task.name, f"--preset={FLAGS.preset}", *changes]
-    told = dict(name=task.name, preset=FLAGS.preset, command=shlex.join(command))
-    results = measuring.collect(task.experiment, task.settings, told, folder)
+    metadata = dict(name=task.name, preset=FLAGS.preset, command=shlex.join(command))
+    results = measuring.collect(task.experiment, task.settings, metadata, folder)
     if results is None:
         left = measuring.unfinished(task.experiment.cells(task.settings), folder)
         print(
@@ -206,7 +213,7 @@ def reproduce(task: Task, out: pathlib.Path) -> None:
 
 
 def _hints(out: pathlib.Path) -> str:
-    """The commands that show what lies in a folder: its results, and its event files."""
+    """Returns the commands that show the results and the event files of a folder."""
     text = ""
     if any((out / name / "results.json").exists() for name in catalogue.ENTRIES):
         command = ["python", "-m", "hvi_tf.report", str(out)]
@@ -218,29 +225,29 @@ def _hints(out: pathlib.Path) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Runs the experiments that are named."""
+    """Runs the named experiments."""
 
     def command() -> None:
         if FLAGS.list:
             print(listing(_names(argv[1:]) if len(argv) > 1 else []))
             return
         names = _with_preset(argv[1:], FLAGS.preset)
-        out = validation.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
+        out = rules.local_path("--out", FLAGS.out or f"runs/reproduce-{FLAGS.preset}")
         if importlib.util.find_spec("matplotlib") is None:
             raise UserError("experiments need matplotlib: pip install -e '.[plots]'")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        startup.quiet_tensorflow(FLAGS.debug)
         startup.check_keras_backend()
         startup.check_keras_dtype()
         import tensorflow as tf
 
         from hvi_tf.runtime import devices
 
-        devices.configure(DeviceConfig())  # several such commands may share a GPU
+        devices.configure(DeviceConfig())  # several of these commands may share a GPU
         tasks = [_task(name) for name in names]
         _make(out)
-        tf.get_logger().setLevel("ERROR")  # many counts, many graphs: no news in an experiment
+        tf.get_logger().setLevel("ERROR")  # it warns of retracing
         for task in tasks:
             reproduce(task, out)
         print(_hints(out), end="")
 
-    command_line.run(command, lambda: command_line.again("hvi_tf.reproduce"))
+    exits.run(command, lambda: exits.again("hvi_tf.reproduce"))

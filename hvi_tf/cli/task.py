@@ -1,4 +1,4 @@
-"""What a command line asks for, once its flags are known to be good; TensorFlow is not needed."""
+"""The task that a command line describes; this module does not import TensorFlow."""
 
 import pathlib
 from typing import Any, NamedTuple
@@ -8,17 +8,17 @@ from hvi_tf.storage.workdir import Workdir
 
 
 class Task(NamedTuple):
-    """What is asked for.
+    """The task of a command, with checked settings.
 
     Attributes:
         mode: train, fit_tau, evaluate, export or sample.
-        config: of the run; for fit_tau that of the run whose model is kept.
+        config: of the run; for fit_tau, of the run whose p and q are kept.
         path: of the workdir.
-        run: in it, if there has to be one.
-        given: the settings that the command line names.
-        saved_model: to be scored in the place of the checkpoint.
-        device_report: whether to tell what is computed on what.
-        check_determinism: whether to do ten steps twice, and nothing else.
+        run: the open workdir, for a mode that needs a trained run.
+        given: the settings on the command line, by name.
+        saved_model: path of the SavedModel that is scored instead of the checkpoint.
+        device_report: whether to print devices, threads, XLA and precision.
+        check_determinism: whether to train ten steps twice, and do nothing else.
     """
 
     mode: str

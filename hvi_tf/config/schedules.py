@@ -1,4 +1,4 @@
-"""Schedules: pure functions of the epoch, so that a resumed run needs no state."""
+"""Schedules as pure functions of the epoch, so that a resumed run needs no state."""
 
 import itertools
 import math
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class ScheduleValues(NamedTuple):
-    """What the schedules prescribe for one epoch.
+    """The values of all schedules in one epoch.
 
     Attributes:
         K: number of psi_1:K.
@@ -26,11 +26,11 @@ def parse_steps(text: str, epochs: int) -> tuple[tuple[int, int], ...]:
 
     Args:
         text: the pairs, all with epochs or all with percents of the run.
-        epochs: of the run. A percent means the first epoch that begins there or later.
+        epochs: of the run. A percent means the first epoch that begins at it or later.
 
     Returns:
-        Pairs of epoch and value. Two percents of a short run may mean the same epoch; the later
-        pair then holds.
+        Pairs of epoch and value. In a short run two percents may mean the same epoch; then the
+        later pair holds.
 
     Raises:
         ValueError: if the text is malformed, does not begin at epoch 0, or its epochs
@@ -56,15 +56,15 @@ def parse_steps(text: str, epochs: int) -> tuple[tuple[int, int], ...]:
 
 
 def step_function(steps: tuple[tuple[int, int], ...], epoch: int) -> int:
-    """The value of the last step at or before `epoch`."""
+    """Returns the value of the last step at or before `epoch`."""
     return [value for start, value in steps if start <= epoch][-1]
 
 
 def linear_warmup(epoch: int, epochs: float) -> float:
-    """Rises from 0 at epoch 0 to 1 at epoch `epochs`; 1 throughout if `epochs` is 0."""
+    """Returns min(1, epoch / epochs), or 1 if `epochs` is 0."""
     return min(1.0, epoch / epochs) if epochs > 0 else 1.0
 
 
 def exponential_decay(epoch: int, initial: float, factor: float, every: float) -> float:
-    """`initial * factor ** (epoch / every)`, with a continuous exponent."""
+    """Returns `initial * factor ** (epoch / every)`, with a continuous exponent."""
     return initial * factor ** (epoch / every)

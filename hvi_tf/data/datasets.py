@@ -1,6 +1,6 @@
 """The table of data sets: how each is opened, and its named splits.
 
-TensorFlow and TFDS are imported in functions only: --help must not wait seconds for them.
+TensorFlow and TFDS are imported inside functions, because --help must not wait for them.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from hvi_tf.config import rules as validation
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import preparation, splits
+from hvi_tf.data import originals, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError, first_line
 
@@ -29,17 +29,17 @@ class Dataset(NamedTuple):
     validation: np.ndarray  # [N, D]
     test: np.ndarray  # [N, D]
     image_shape: tuple[int, ...]  # of one image, with prod = D
-    digest: str = ""  # md5 of the file it came from, where more than one file will do
+    digest: str = ""  # MD5 of the original file, if several files are accepted
 
     def digests(self) -> dict[str, str]:
-        """The SHA-256 of the pixels of each split, whatever files they came from."""
+        """Returns the SHA-256 digest of the pixels of each split, by its name."""
         return {name: _sha256(getattr(self, name)) for name in ("train", "validation", "test")}
 
 
 def _sha256(images: np.ndarray) -> str:
-    found = hashlib.sha256(f"{images.dtype} {images.shape}".encode())
-    found.update(np.ascontiguousarray(images).data)
-    return found.hexdigest()
+    digest = hashlib.sha256(f"{images.dtype} {images.shape}".encode())
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
 
 
 def _open_registered(
@@ -48,7 +48,7 @@ def _open_registered(
     packaged: pathlib.Path | None = None,
     needs: preparation.Needs = preparation.SMALL,
 ) -> tuple[Any, str]:
-    """The prepared builder of one of TFDS's own data sets, whose files TFDS knows."""
+    """Returns the prepared builder of one of TFDS's own data sets, and no digest."""
     import tensorflow_datasets as tfds
 
     def make(data_dir: str) -> Any:
@@ -59,10 +59,10 @@ def _open_registered(
         infos = builder.url_infos
         manual_dir = pathlib.Path(config.manual_dir).expanduser() if config.manual_dir else packaged
         if manual_dir is not None:
-            preparation.verify_files(manual_dir, infos)
+            originals.verify_files(manual_dir, infos)
         else:
             files = ", ".join(f"{u} (SHA-256 {i.checksum})" for u, i in infos.items())
-            preparation.require_network(next(iter(infos)), files, config)
+            originals.require_network(next(iter(infos)), files, config)
         builder = preparation.prepare(make, config, manual_dir, needs)
     return builder, ""
 
@@ -75,17 +75,16 @@ def _open_omniglot(config: DataConfig) -> tuple[Any, str]:
 
 
 class Source(NamedTuple):
-    """How a data set is opened and read, and its named splits."""
+    """The way a data set is opened and read, and its named splits."""
 
     builder: Callable[[DataConfig], tuple[Any, str]]  # -> prepared TFDS builder, digest
     splits: dict[str, splits.Split]
     train: str = "train"  # the training images, as TFDS names its splits
-    gray: bool = False  # whether colours become gray while they are read
+    gray: bool = False  # whether color images are converted to gray while they are read
 
 
 _SHU = splits.hold_out_drawn(2_000)
-# TFDS shuffles once when it prepares these, so the last 5,000 are a fixed pseudo-random
-# subset.
+# TFDS shuffles these once, at their preparation, so the last 5,000 are a fixed random subset.
 _MNIST_SPLITS = {"sobolev": splits.hold_out_last(5_000), "shu": _SHU}
 
 SOURCES: dict[str, Source] = {
@@ -104,7 +103,7 @@ SOURCES: dict[str, Source] = {
             "shu": _SHU,
         },
     ),
-    # Shu et al. (2019, appendix D) merge "train" and "extra" and gray-scale all images.
+    # Shu et al. (2019, appendix D) merge "train" and "extra" and convert all images to gray.
     "svhn": Source(
         functools.partial(
             _open_registered,
@@ -119,7 +118,7 @@ SOURCES: dict[str, Source] = {
 
 
 def check_name(name: str) -> None:
-    """Raises `UserError` unless `name` is a known data set."""
+    """Checks that `name` is a known data set, else raises `UserError`."""
     if name not in SOURCES:
         raise UserError(f"--dataset={name}: unknown; choose one of {', '.join(SOURCES)}")
 
@@ -128,7 +127,12 @@ _FOLDERS = ("data_dir", "manual_dir")
 
 
 def check(config: DataConfig) -> None:
-    """Raises `UserError` unless the data set is known and has that split, and folders can be."""
+    """Checks the settings that choose and locate a data set.
+
+    Raises:
+        UserError: if the data set is unknown or has no such split, if a folder is not a local
+            path, or if a seed or digest does not apply.
+    """
     check_name(config.dataset)
     for name in _FOLDERS:
         validation.local_path(f"--{name}", getattr(config, name))
@@ -143,17 +147,17 @@ def check(config: DataConfig) -> None:
             f"--split_seed={config.split_seed}: --split={config.split} of "
             f"--dataset={config.dataset} is not drawn; leave it out"
         )
-    if not re.fullmatch("([0-9a-f]{32})?", config.data_digest):  # it becomes part of a path
-        raise UserError(f"data_digest={config.data_digest!r}: must be an md5 digest, or empty")
+    if not re.fullmatch("([0-9a-f]{32})?", config.data_digest):  # becomes part of a path
+        raise UserError(f"data_digest={config.data_digest!r}: must be an MD5 digest, or empty")
 
 
 @preparation.quiet()
 def load(config: DataConfig) -> Dataset:
-    """Loads a data set, preparing it first where it is not prepared yet.
+    """Loads a data set; prepares it first if that has not been done.
 
     Raises:
-        UserError: for an unknown name or split, missing or damaged files, or no network
-            when a download is needed.
+        UserError: if the name or split is unknown, if files are missing or damaged, or if a
+            download is needed and there is no network.
     """
     check(config)
     source = SOURCES[config.dataset]
@@ -161,11 +165,11 @@ def load(config: DataConfig) -> Dataset:
 
     try:
         builder, digest = source.builder(config)
-    except OSError as error:  # a closed folder, or a name that is too long
-        named = [f"--{n}={getattr(config, n)}" for n in _FOLDERS if getattr(config, n)]
+    except OSError as error:  # no permission, or a name that is too long
+        flags = [f"--{n}={getattr(config, n)}" for n in _FOLDERS if getattr(config, n)]
         raise UserError(
-            f"{' or '.join(named) or 'the default --data_dir'}: cannot be looked into "
-            f"({first_line(error)}); name another"
+            f"{' or '.join(flags) or 'the default --data_dir'}: cannot read this folder "
+            f"({first_line(error)}); give another one"
         ) from error
     try:
         num_images = builder.info.splits[source.train].num_examples
@@ -175,13 +179,13 @@ def load(config: DataConfig) -> Dataset:
     except (tf.errors.OpError, ValueError, AssertionError) as error:
         raise UserError(
             f"{builder.data_dir}: the prepared data set is damaged "
-            f"({first_line(error)}); delete that folder and it will be prepared anew"
+            f"({first_line(error)}); delete that folder to prepare it again"
         ) from error
     return Dataset(_flat(train), _flat(validation), _flat(test), train.shape[1:], digest)
 
 
 def describe(dataset_name: str, digest: str) -> str:
-    """The name of a data set in a report: says so where its file is not the original."""
+    """Returns the name of a data set for a report, with a note if its file is not the original."""
     if digest in ("", chardata.ORIGINAL_MD5):
         return dataset_name
     return f"{dataset_name} (rebuilt, not the original file: md5 {digest[:8]}...)"
@@ -194,20 +198,23 @@ def _flat(images: np.ndarray) -> np.ndarray:
 def _read(
     builder: Any, name: str, gray: bool = False, held_out: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a TFDS split that are kept, and those held out, in the order stored.
+    """Reads the images of a TFDS split, in stored order, and separates those held out.
 
-    Reads by batches into one array made in advance, so that at no time there is more than
-    the result and a few batches.
+    Reads batches into one array allocated in advance, so memory holds only the result and a few
+    batches.
 
     Args:
         builder: a prepared TFDS builder.
-        name: of the split, such as "train+extra".
-        gray: whether colours become gray, by `tf.image.rgb_to_grayscale`: the luma 0.2989 R
-            + 0.5870 G + 0.1140 B. Shu et al. (2019) do not say which weights they took.
-        held_out: bool `[N]`, which of the images are held out; None for none.
+        name: the split, such as "train+extra".
+        gray: whether to convert colors by `tf.image.rgb_to_grayscale`: the luma 0.2989 R
+            + 0.5870 G + 0.1140 B. Shu et al. (2019) do not give their weights.
+        held_out: bool `[N]`, true for each image to hold out; None holds out none.
 
     Returns:
         Two views of one array, `[kept, H, W, C]` and `[held out, H, W, C]`.
+
+    Raises:
+        ValueError: if the split does not have as many images as its metadata say.
     """
     import tensorflow as tf
 
@@ -217,7 +224,7 @@ def _read(
     num_images = builder.info.splits[name].num_examples
     if held_out is None:
         held_out = np.zeros(num_images, bool)
-    place = np.empty(num_images, np.int64)  # of each image in the result: first those kept
+    place = np.empty(num_images, np.int64)  # index of each image in the result; kept ones first
     place[np.argsort(held_out, kind="stable")] = np.arange(num_images)
     spec = batches.element_spec
     images = np.empty((num_images, *spec.shape[1:]), spec.dtype.as_numpy_dtype)
@@ -226,15 +233,15 @@ def _read(
         images[place[done : done + len(batch)]] = batch
         done += len(batch)
     if done != num_images:
-        raise ValueError(f"{name} has {done} images, its metadata say {num_images}")
+        raise ValueError(f"{name} has {done} images, but its metadata give {num_images}")
     kept = num_images - np.count_nonzero(held_out)
     return images[:kept], images[kept:]
 
 
 def _batches(builder: Any, name: str) -> Any:
-    """A `tf.data.Dataset` of the images of a TFDS split, in the order stored.
+    """Returns a `tf.data.Dataset` of batches of a TFDS split's images, in stored order.
 
-    Parsed and decoded by batches: TFDS's own pipeline goes example by example, which takes
+    It parses and decodes whole batches. TFDS's own pipeline decodes single examples, which takes
     three times as long.
     """
     import tensorflow as tf

@@ -10,7 +10,7 @@ from hvi_tf.errors import UserError
 
 
 def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws pixels in {0, 1} with the intensities as probabilities.
+    """Draws pixels in {0, 1} whose probabilities of 1 are the intensities.
 
     Args:
         images: `[..., D]`, uint8 0 to 255 or float32 0 to 1.
@@ -27,14 +27,14 @@ def binarize(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def scale_levels(images: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """The 256 levels of 8-bit pixels as v / 255; nothing is drawn.
+    """Returns the 256 levels v of 8-bit pixels as v / 255; nothing is drawn.
 
     Args:
         images: `[..., D]`, uint8.
-        seed: ignored; an observation takes one.
+        seed: ignored; `observe` passes one to every likelihood.
 
     Returns:
-        float32 of the same shape; times 255 and rounded, it is the level again.
+        float32 of the same shape; 255 times it, rounded, is the level v.
 
     Raises:
         ValueError: if the images are not uint8.
@@ -51,12 +51,15 @@ _OBSERVATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
 
 
 def check_likelihood(dtype: np.dtype, dataset: str, likelihood: str) -> None:
-    """Raises `UserError` unless images of `dtype` can be observed under `likelihood`.
+    """Checks that images of `dtype` can be observed under `likelihood`.
 
     Args:
         dtype: of the data set's images.
-        dataset: its name, for the message.
+        dataset: name of the data set, for the message.
         likelihood: bernoulli or discretized_logistic.
+
+    Raises:
+        UserError: if discretized_logistic gets other pixels than 8-bit levels.
     """
     if likelihood == "discretized_logistic" and dtype != np.uint8:
         raise UserError(
@@ -65,7 +68,7 @@ def check_likelihood(dtype: np.dtype, dataset: str, likelihood: str) -> None:
 
 
 def observe(images: tf.Tensor, likelihood: str, seed: tf.Tensor) -> tf.Tensor:
-    """What a likelihood is asked about: pixels drawn in {0, 1}, or the levels v / 255.
+    """Returns the observations that a likelihood scores: pixels in {0, 1}, or levels v / 255.
 
     Args:
         images: `[..., D]`, uint8 0 to 255, or for bernoulli also float32 0 to 1.
@@ -79,7 +82,7 @@ def observe(images: tf.Tensor, likelihood: str, seed: tf.Tensor) -> tf.Tensor:
 
 
 def steps_per_epoch(num_images: int, batch_size: int) -> int:
-    """Full batches in an epoch; the rest of its shuffled images wait for another epoch."""
+    """Returns the number of full batches in an epoch; the remaining images are left out."""
     return num_images // batch_size
 
 
@@ -91,22 +94,22 @@ def training_batch(
     *,
     likelihood: str = "bernoulli",
 ) -> tf.Tensor:
-    """The observed batch `[batch_size, D]` of a step.
+    """Returns the observed batch `[batch_size, D]` of a step.
 
-    Each epoch walks through a permutation of its own; each visit to an image observes it
-    anew.
+    Each epoch has its own permutation of the images. Each visit to an image draws a new
+    observation of it.
     """
     batch = tf.gather(images, training_rows(images.shape[0], batch_size, seed, step))
     return observe_step(batch, likelihood, seed, step)
 
 
 def observe_step(images: tf.Tensor, likelihood: str, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """The images of a step `[batch_size, D]` as it observes them."""
+    """Returns the observations of a step's images, `[batch_size, D]`."""
     return observe(images, likelihood, randomness.fold(seed, randomness.Purpose.BINARIZE, step))
 
 
 def training_rows(num_images: int, batch_size: int, seed: int, step: tf.Tensor) -> tf.Tensor:
-    """Which images are the batch of a step, `[batch_size]`."""
+    """Returns the indices of the images in the batch of a step, `[batch_size]`."""
     per_epoch = steps_per_epoch(num_images, batch_size)
     epoch, position = step // per_epoch, step % per_epoch
     return tf.random.experimental.index_shuffle(
@@ -125,11 +128,11 @@ def training_batches(
     *,
     likelihood: str = "bernoulli",
 ) -> tf.data.Dataset:
-    """The batches of steps `first_step` to `end_step - 1`, in order, prefetched."""
+    """Returns the batches of steps `first_step` to `end_step - 1`, in order, prefetched."""
     resident = tf.constant(images)
     options = tf.data.Options()
-    # To optimize such a short pipeline gains nothing, and makes a graph that holds the images
-    # once more: 620 MB for SVHN, kept as long as the iterator.
+    # The optimizer of pipelines would copy the images into a graph: 620 MB for SVHN, kept as long
+    # as the iterator. For such a short pipeline it gains nothing.
     options.experimental_optimization.apply_default_optimizations = False
     return (
         tf.data.Dataset.range(first_step, end_step)
@@ -146,7 +149,7 @@ def training_batches(
 def fixed_observation(
     images: np.ndarray, likelihood: str, seed: int, purpose: randomness.Purpose
 ) -> tf.Tensor:
-    """One observation `[N, D]` of a whole split, the same at every call."""
+    """Returns one observation `[N, D]` of a whole split, the same at every call."""
     folded = randomness.fold(
         seed, randomness.Purpose.BINARIZE, randomness.ObservationStream.FIXED, purpose
     )

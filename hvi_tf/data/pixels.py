@@ -1,4 +1,4 @@
-"""What the arrays of a data set have to be, so that a wrong one is named and never trained on."""
+"""Checks of the arrays of a data set, before a model is trained on them."""
 
 import math
 from collections.abc import Iterator
@@ -9,18 +9,21 @@ from hvi_tf.config.settings import ModelConfig
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 
-# Pixels looked at in one go: what comes from the disk stays in the processor's cache.
+# Pixels that are checked at a time; so many fit into the processor's cache.
 _CHUNK = 1 << 18
 
 
 def check(data: Dataset, name: str) -> None:
-    """Raises `UserError` at the first array that is not images as `Dataset` describes them.
+    """Checks that the arrays are images as `Dataset` describes them, without a copy.
 
-    Nothing is copied. uint8 pixels need no look at any; float32 ones are read once.
+    Every uint8 pixel is valid, so only float32 pixels are read.
 
     Args:
         data: the arrays.
         name: of the data set, for the message.
+
+    Raises:
+        UserError: naming the first array that is wrong.
     """
     shape = data.image_shape
     if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
@@ -28,10 +31,10 @@ def check(data: Dataset, name: str) -> None:
     for split in ("train", "validation", "test"):
         _check_split(f"{name}, {split}", getattr(data, split), shape)
     for split in ("validation", "test"):
-        found = getattr(data, split).dtype
-        if found != data.train.dtype:
+        dtype = getattr(data, split).dtype
+        if dtype != data.train.dtype:
             raise UserError(
-                f"{name}, {split}: {found} pixels; those of train are {data.train.dtype}"
+                f"{name}, {split}: {dtype} pixels; those of train are {data.train.dtype}"
             )
 
 
@@ -53,7 +56,7 @@ def _check_split(name: str, images: np.ndarray, shape: tuple[int, ...]) -> None:
 
 def _check_range(name: str, images: np.ndarray) -> None:
     for first, chunk in _chunks(images):
-        if chunk.min() >= 0 and chunk.max() <= 1:  # so put, a NaN is caught too
+        if chunk.min() >= 0 and chunk.max() <= 1:  # false for a NaN, too
             continue
         image, pixel = np.argwhere(~((chunk >= 0) & (chunk <= 1)))[0]
         raise UserError(
@@ -68,20 +71,23 @@ def _chunks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         yield first, images[first : first + rows]
 
 
-def check_networks(shape: tuple[int, ...], name: str, model: ModelConfig) -> None:
-    """Raises `UserError` if the networks are for square images of one channel and these are not.
+def check_networks(model: ModelConfig, shape: tuple[int, ...], name: str) -> None:
+    """Checks that convolutional networks, if any, get square images of one channel.
 
     Args:
+        model: the configuration of the networks.
         shape: of an image.
         name: of the data set, for the message.
-        model: the configuration of the networks.
+
+    Raises:
+        UserError: naming the network and the shape.
     """
     height, width, channels = shape
     for flag, convolutional in (("encoder", "resnet"), ("decoder", "pixelcnn")):
         if getattr(model, flag) == convolutional and (height != width or channels != 1):
             raise UserError(
-                f"--{flag}={convolutional}: images of {name} are {_times(shape)}, and it is for "
-                f"square ones of one channel; choose --{flag}=mlp"
+                f"--{flag}={convolutional}: images of {name} are {_times(shape)}, but it takes "
+                f"square images of one channel; choose --{flag}=mlp"
             )
 
 

@@ -1,18 +1,18 @@
-"""Annealed importance sampling: log p(x) of a latent variable model from both sides.
+"""Annealed importance sampling (AIS): bounds on log p(x) from both sides.
 
-Neal 2001, on the geometric path between the prior and the posterior,
+The path from the prior to the posterior is geometric (Neal 2001),
 
     log f_t = log p(z) + beta_t log p(x|z),  0 = beta_0 < ... < beta_T = 1,
 
-with one Hamiltonian transition per temperature. `forward` bounds log p(x) from below for
-any x, `reverse` from above for an x whose exact posterior draw is known, that is one
-simulated from the model (Grosse, Ghahramani & Adams 2015; on decoders Wu et al. 2017).
-A state is a list of parts: [z], or [z, zeta] for a hierarchical prior. C counts chains.
+with one Hamiltonian transition per temperature. `forward` bounds log p(x) from below for any x.
+`reverse` bounds it from above if an exact posterior draw is known, as it is for an x simulated
+from the model (Grosse, Ghahramani & Adams 2015; for decoders Wu et al. 2017). A state is a list of
+parts: [z], or [z, zeta] under a hierarchical prior. C is the number of chains.
 
-The loop is not `tfp.mcmc.sample_annealed_importance_chain`: that hands the kernel the
-log-density and gradient of the temperature before (TFP 0.25), so its transitions leave
-no f_t invariant and its weights are biased. They came out 4 to 20% low on a linear
-Gaussian model at 20 temperatures, and 119 nats low on an MNIST decoder at 300.
+This module does not use `tfp.mcmc.sample_annealed_importance_chain`. That function passes the
+log-density and gradient of the previous temperature to the kernel (TFP 0.25), so its transitions
+leave no f_t invariant and its weights are biased. The weights were 4 to 20% too small on a linear
+Gaussian model at 20 temperatures, and 119 nats too small on an MNIST decoder at 300.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,29 +30,30 @@ State = Sequence[tf.Tensor]
 class Target(NamedTuple):
     """p(x, z) for a batch of observations, as functions of the state parts `[C, B, D_i]`.
 
-    Both return `[C, B]`, nats. Chains must not see each other.
+    Both functions return `[C, B]`, nats. The value of a chain must not depend on other chains.
     """
 
-    log_prior: Callable[..., tf.Tensor]  # normalised, over all parts together
+    log_prior: Callable[..., tf.Tensor]  # normalized, of all parts together
     log_likelihood: Callable[..., tf.Tensor]  # log p(x|.)
 
 
 class AISResult(NamedTuple):
-    """What C chains say of B observations."""
+    """The weights of C chains for B observations, and the bounds they give."""
 
-    log_weights: tf.Tensor  # [C, B]; exp is unbiased for p(x), of `reverse` for 1 / p(x)
+    log_weights: tf.Tensor  # [C, B]; exp is unbiased for p(x), or for 1 / p(x) in `reverse`
     log_evidence: tf.Tensor  # [B], nats; the bound on log p(x)
     acceptance: tf.Tensor  # [B], mean over chains and temperatures, in [0, 1]
-    ess: tf.Tensor  # [B], effective sample size of the weights, of C
+    ess: tf.Tensor  # [B], effective sample size of the weights, at most C
 
 
 def inverse_temperatures(num_steps: int) -> np.ndarray:
-    """beta_0 = 0 to beta_T = 1, each gap larger than the one before by the same factor.
+    """Returns beta_0 = 0 to beta_T = 1, where each gap exceeds the one before by the same factor.
 
-    Where the data dominate, the variance of log p(x|z) under f_t falls like 1 / beta^2,
-    so equally good steps are spaced like beta itself, down to where the prior takes over.
-    On a 32-dimensional MNIST decoder, at 500 steps, the variance of the log-weights was 3
-    times as large with equal gaps, and 1.3 times with the sigmoidal schedule of Wu et al.
+    Where the likelihood dominates, the variance of log p(x|z) under f_t falls like 1 / beta^2.
+    Steps of equal quality then have lengths proportional to beta, down to the beta at which the
+    prior dominates. On a 32-dimensional MNIST decoder, at 500 steps, the variance of the
+    log-weights was 3 times as large with equal gaps, and 1.3 times as large with the sigmoidal
+    schedule of Wu et al.
 
     Args:
         num_steps: T >= 1.
@@ -78,20 +79,20 @@ def forward(
     leapfrog_steps: int,
     seed: tf.Tensor,
 ) -> AISResult:
-    """At most log p(x) in expectation: anneals prior draws to the posterior.
+    """Bounds log p(x) from below in expectation: anneals prior draws to the posterior.
 
-    Each chain's exp(log_weight) is unbiased for p(x) (Neal 2001, section 2), and so is
-    their mean; the bound is Jensen's inequality, tighter with more chains and more steps.
+    Each chain's exp(log_weight) is unbiased for p(x) (Neal 2001, section 2), and so is their
+    mean. The bound follows by Jensen's inequality, and tightens with more chains and more steps.
 
     Args:
         target: p(x, z).
         state: independent exact draws from the prior, parts `[C, B, D_i]`.
         step_size: of the leapfrog integrator, jittered by up to a half; broadcasts with
             every part. It may depend on x but not on these chains: see `tune_step_size`.
-        num_steps: temperatures T; run time grows with it, memory does not.
-        leapfrog_steps: gradients per transition, besides one at its start. In the same
-            time 5 did no worse than 10 with fewer temperatures.
-        seed: int32 `[2]`; the result is a pure function of it.
+        num_steps: temperatures T. Run time is proportional to T; memory does not depend on it.
+        leapfrog_steps: gradients per transition, plus one at its start. In equal time, 5 were
+            as good as 10 with fewer temperatures.
+        seed: int32 `[2]`; determines the result.
 
     Returns:
         The weights and the lower bound.
@@ -110,23 +111,22 @@ def reverse(
     leapfrog_steps: int,
     seed: tf.Tensor,
 ) -> AISResult:
-    """At least log p(x) in expectation: anneals exact posterior draws to the prior.
+    """Bounds log p(x) from above in expectation: anneals posterior draws to the prior.
 
-    The z that generated a simulated x is one draw from p(z|x), and from such a draw each
-    chain's exp(log_weight) is unbiased for 1 / p(x). All C chains may start at that same
-    draw: the mean of dependent unbiased estimates is unbiased, so Jensen's inequality
-    still bounds -log(mean), and the bound is still tighter than a single chain's. But
-    that draw's luck stays in all of them: average the bounds over observations, and do
-    not take the spread of the chains for their error.
+    The z that generated a simulated x is one draw from p(z|x). From such a draw, each chain's
+    exp(log_weight) is unbiased for 1 / p(x). All C chains may start at the same draw: the mean
+    of dependent unbiased estimates is unbiased, so Jensen's inequality still bounds -log(mean),
+    and the bound is tighter than that of a single chain. The chains share the error of their
+    start, so their spread underestimates it; average the bounds over observations instead.
 
     Args:
         target: p(x, z).
         state: exact posterior draws, parts `[C, B, D_i]`, equal along C or not.
-        step_size: as in `forward`. Tuning must not have seen `state`: given a step size
-            that depends on it, it is no posterior draw any more.
+        step_size: as in `forward`. It must not depend on `state`, which otherwise would not be
+            a posterior draw given the step size.
         num_steps: temperatures T.
-        leapfrog_steps: gradients per transition, besides one at its start.
-        seed: int32 `[2]`, another than that of `forward`.
+        leapfrog_steps: gradients per transition, plus one at its start.
+        seed: int32 `[2]`, different from that of `forward`.
 
     Returns:
         The weights and the upper bound.
@@ -146,25 +146,25 @@ def tune_step_size(
     first: float = 0.1,
     acceptance: float = 0.75,
 ) -> tf.Tensor:
-    """The step size at which HMC on the posterior accepts this often, per observation.
+    """Returns the step size at which HMC on the posterior has this acceptance, per observation.
 
-    Adapted on chains of its own, which half of the steps anneal from the prior to the
-    posterior: started there, prior draws would be rejected at any sensible step size. So
-    a poor `first` does no harm. Given x the result is independent of every other chain,
-    and a transition of any fixed step size leaves its f_t invariant: AIS with it stays
-    unbiased. A step size adapted on the way would depend on the very states it moves.
+    The step size is adapted on separate chains. During the first half of the steps these are
+    annealed from the prior to the posterior, because HMC on the posterior would reject all moves
+    from prior draws at any useful step size. So a poor `first` does no harm.
 
-    One size serves all temperatures: sizes tuned at each were no better on an MNIST
-    decoder.
+    Given x, the result is independent of all other chains, and a transition with a fixed step
+    size leaves f_t invariant. AIS therefore stays unbiased. A step size adapted during AIS would
+    depend on the states that it moves. All temperatures share one step size; on an MNIST decoder
+    a separate one for each temperature was not better.
 
     Args:
         target: p(x, z).
         state: draws from the prior, parts `[C, B, D_i]`; not those of `forward`.
-        leapfrog_steps: as in the run that it is tuned for.
-        seed: int32 `[2]`, another than those of `forward` and `reverse`.
+        leapfrog_steps: as in the AIS run.
+        seed: int32 `[2]`, different from those of `forward` and `reverse`.
         num_steps: transitions, >= 2. Each changes the step size by at most 5%.
         first: initial step size.
-        acceptance: probability of acceptance to aim for.
+        acceptance: target probability of acceptance.
 
     Returns:
         `[1, B, 1]`.
@@ -207,18 +207,18 @@ def _anneal(
     leapfrog_steps: int,
     seed: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Log-weights and mean acceptance `[C, B]` along `betas`, in either direction."""
+    """Returns log-weights and mean acceptance `[C, B]` along `betas`, rising or falling."""
     state = list(state)
     dtype = state[0].dtype
     num_steps = len(betas) - 1
-    # Differences in float64: in float32 those of neighbours have few digits left.
+    # In float64, because differences of close float32 numbers have few correct digits.
     gaps, betas = tf.constant(np.diff(betas), dtype), tf.constant(betas, dtype)
     log_weights = tf.zeros(tf.shape(state[0])[:2], dtype)
     accepted = tf.zeros_like(log_weights)
     for i in tf.range(num_steps):
         log_weights += gaps[i] * target.log_likelihood(*state)
         jitter_seed, hmc_seed = tf.unstack(tf.random.split(tf.random.fold_in(seed, i)))
-        # A length fixed near half an orbit would bring every chain back to its energy.
+        # Without jitter, a trajectory of about half an orbit would return to its energy.
         jitter = tf.random.stateless_uniform([], jitter_seed, 0.5, 1.5, dtype)
         kernel = _hmc(target, betas[i + 1], jitter * step_size, leapfrog_steps)
         state, results = _transition(kernel, state, hmc_seed)
@@ -229,7 +229,7 @@ def _anneal(
 def _hmc(
     target: Target, beta: tf.Tensor, step_size: float | tf.Tensor, leapfrog_steps: int
 ) -> tfp.mcmc.HamiltonianMonteCarlo:
-    """A transition that leaves p(z) p(x|z)^beta invariant."""
+    """Returns a transition that leaves p(z) p(x|z)^beta invariant."""
 
     def log_density(*state: tf.Tensor) -> tf.Tensor:
         return target.log_prior(*state) + beta * target.log_likelihood(*state)
@@ -240,5 +240,5 @@ def _hmc(
 def _transition(
     kernel: tfp.mcmc.TransitionKernel, state: list[tf.Tensor], seed: tf.Tensor
 ) -> tuple[list[tf.Tensor], Any]:
-    # Results of the last step would hold the density and gradient at its temperature.
+    # New results, because the last ones hold the density and gradient at another temperature.
     return kernel.one_step(state, kernel.bootstrap_results(state), seed=seed)

@@ -1,8 +1,8 @@
-"""Annealed importance sampling of a trained model: log p(x) from below, and from both sides.
+"""Annealed importance sampling of a trained model.
 
-On test images only the lower bound can be had. On images that the model itself drew, whose
-latent variables are known, the upper bound too; their distance tells how far annealing of
-this length still is from log p(x), for data like the model's own.
+Test images only get a lower bound on log p(x). Images drawn from the model also get an upper
+bound, because their latent variables are known. The difference of the two bounds limits the error
+of annealing with these settings, for data that resemble the model's own.
 """
 
 from collections.abc import Callable
@@ -16,15 +16,15 @@ from hvi_tf.inference.model import Model
 
 
 class AnnealedScores(NamedTuple):
-    """Of each test image, `[N]`."""
+    """Scores of test images, `[N]` each."""
 
     log_likelihood: tf.Tensor  # nats, at most log p(x) in expectation
-    acceptance: tf.Tensor  # of the Hamiltonian transitions, in [0, 1]
+    acceptance: tf.Tensor  # mean over the Hamiltonian transitions, in [0, 1]
     ess_chains: tf.Tensor  # effective sample size of the chains' weights
 
 
 class BracketScores(NamedTuple):
-    """Of each simulated image, `[N]`."""
+    """Scores of simulated images, `[N]` each."""
 
     lower: tf.Tensor  # nats, at most log p(x) in expectation
     upper: tf.Tensor  # nats, at least log p(x) in expectation
@@ -33,7 +33,7 @@ class BracketScores(NamedTuple):
 
 
 class Annealing(NamedTuple):
-    """How long to anneal: `chains` per image, `steps` temperatures, leapfrog steps in each."""
+    """Settings of annealing: chains per image, temperatures, and leapfrog steps at each."""
 
     chains: int
     steps: int
@@ -41,19 +41,19 @@ class Annealing(NamedTuple):
 
 
 class Simulated(NamedTuple):
-    """Draws of the model with the latent variables that made them."""
+    """Draws from the model, with the latent variables that generated them."""
 
     x: tf.Tensor  # [N, D]
     state: list[tf.Tensor]  # [z [1, N, Dz]], or [z, zeta]
 
     def take(self, rows: tf.Tensor) -> "Simulated":
-        """Those of these rows."""
+        """Returns the draws of these rows."""
         parts = [tf.gather(part, rows, axis=1) for part in self.state]
         return Simulated(tf.gather(self.x, rows), parts)
 
 
 def make_target(model: Model, x: tf.Tensor) -> ais.Target:
-    """p(x, z) of a batch `[B, D]`, or p(x, z, zeta) under a hierarchical prior."""
+    """Returns p(x, z) of a batch `[B, D]`, or p(x, z, zeta) under a hierarchical prior."""
 
     def log_prior(z: tf.Tensor, *zeta: tf.Tensor) -> tf.Tensor:
         return priors.adapt(model.prior).log_joint(z, *zeta)
@@ -62,7 +62,7 @@ def make_target(model: Model, x: tf.Tensor) -> ais.Target:
 
 
 def prior_state(model: Model, shape: list, seed: tf.Tensor) -> list[tf.Tensor]:
-    """Exact draws `[*shape, D]` of all latent variables of the model."""
+    """Returns exact prior draws `[*shape, D_i]` of all latent variables of the model."""
     return priors.adapt(model.prior).sample(shape, seed)
 
 
@@ -79,13 +79,13 @@ def anneal_images(
 ) -> AnnealedScores:
     """Bounds log p(x) of a batch of observations `[B, D]` from below.
 
-    Step sizes are tuned per observation on chains of their own. The scores are a pure
-    function of `seed`, int32 `[2]`.
+    Separate chains tune a step size for each observation. The scores are a pure function of
+    `seed`, int32 `[2]`.
     """
     tune_seed, seed = tf.unstack(tf.random.split(seed, 2))
     step_size = _tuned(model, annealing, x, tune_seed)
-    found = _forward(model, annealing, x, step_size, seed)
-    return AnnealedScores(found.log_evidence, found.acceptance, found.ess)
+    result = _forward(model, annealing, x, step_size, seed)
+    return AnnealedScores(result.log_evidence, result.acceptance, result.ess)
 
 
 def bracket_simulated(
@@ -141,7 +141,7 @@ def _tuned(model: Model, annealing: Annealing, x: tf.Tensor, seed: tf.Tensor) ->
 def make_annealer(
     model: Model, annealing: Annealing, jit_compile: bool = False
 ) -> Callable[[tf.Tensor, tf.Tensor], AnnealedScores]:
-    """`anneal_images` as a compiled function of (x, seed)."""
+    """Returns `anneal_images` as a compiled function of (x, seed)."""
 
     @tf.function(jit_compile=jit_compile)
     def anneal(x: tf.Tensor, seed: tf.Tensor) -> AnnealedScores:
@@ -153,7 +153,7 @@ def make_annealer(
 def make_bracketer(
     model: Model, annealing: Annealing, jit_compile: bool = False
 ) -> Callable[[Simulated, tf.Tensor], BracketScores]:
-    """`bracket_simulated` as a compiled function of (simulated, seed)."""
+    """Returns `bracket_simulated` as a compiled function of (simulated, seed)."""
 
     @tf.function(jit_compile=jit_compile)
     def bracket(simulated: Simulated, seed: tf.Tensor) -> BracketScores:

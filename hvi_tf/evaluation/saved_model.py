@@ -1,10 +1,10 @@
-"""Scores by a SavedModel: the one place where code out of a file can run.
+"""Log-weights from a SavedModel: the only module that can run code from a file.
 
-Configurations, checkpoints and scores are text and numbers: to read a stranger's runs nothing.
-A SavedModel is a graph of TensorFlow's operations, some of which read and write files, and
-loading it runs a part of them: it is a program. So one is loaded only where the command line
-names it; from outside the run's folder, or through a link that leads there, only with
-`--trust_saved_model`; and nowhere else in this package.
+Configurations, checkpoints and scores are text and numbers, so reading a stranger's files runs no
+code. A SavedModel is a graph of TensorFlow operations, some of which read and write files, and
+loading it runs a part of them: it is a program. This package loads a SavedModel only if the
+command line names it. A SavedModel outside the run's folder, or a link that leads out of it, also
+needs `--trust_saved_model`.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from hvi_tf.config.settings import SavedModelConfig
 from hvi_tf.errors import UserError
 from hvi_tf.storage import files
 
-if TYPE_CHECKING:  # TensorFlow, because flags are checked before it is imported
+if TYPE_CHECKING:  # because the flags are checked before TensorFlow is imported
     import tensorflow as tf
 
     from hvi_tf.inference.plans import Plan
@@ -29,50 +29,52 @@ class Loaded(NamedTuple):
     """The parts of a SavedModel that scoring uses.
 
     Attributes:
-        log_weights: (x `[B, Dx]`, M, K, seed int32 `[2]`) -> `[M, B]`, nats.
-        draws_psi: whether K changes them; None where an earlier version has exported it.
+        log_weights: maps (x `[B, Dx]`, M, K, seed int32 `[2]`) to `[M, B]`, nats.
+        draws_psi: whether they depend on K; None in an export of an earlier version.
     """
 
     log_weights: LogWeights
     draws_psi: bool | None
 
 
-# As of `log_likelihood.ImageScores`.
+# A subset of the fields of `image_scores.ImageScores`.
 SCORES = ("log_likelihood", "bound", "ess_outer")
 
 
-def find(asked: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
-    """The folder of the SavedModel that the flags name, with all links resolved.
+def find(given: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the SavedModel that the flags name, with all links resolved.
 
     Args:
-        asked: the flags; a relative path begins at the workdir.
+        given: the flags; a relative path starts at the workdir.
         workdir: of the run.
 
     Raises:
-        UserError: if there is none, or it lies outside the workdir and is not trusted.
+        UserError: if there is no SavedModel, or it is outside the workdir and not trusted.
     """
-    flag = f"--saved_model={asked.saved_model}"
+    flag = f"--saved_model={given.saved_model}"
     try:
         root = workdir.resolve()
-        path = (root / pathlib.Path(asked.saved_model).expanduser()).resolve()
+        path = (root / pathlib.Path(given.saved_model).expanduser()).resolve()
         if not (path / "saved_model.pb").is_file():
             raise UserError(f"{flag}: no saved_model.pb in {path}; name a SavedModel's folder")
         for file in (path, *_content(path)):
             real = file.resolve()
-            if not (asked.trust_saved_model or real.is_relative_to(root)):
+            if not (given.trust_saved_model or real.is_relative_to(root)):
                 raise UserError(
-                    f"{flag}: {real} lies outside --workdir; a SavedModel is a program, which may "
+                    f"{flag}: {real} is outside --workdir; a SavedModel is a program, which may "
                     "read and write files: if you trust its origin, add --trust_saved_model"
                 )
             if not file.is_file() and (file.is_symlink() or not file.is_dir()):
-                raise UserError(f"{flag}: {file} is no file or folder; copy it without links")
-    except (OSError, RuntimeError) as error:  # the latter of a link to itself
+                raise UserError(
+                    f"{flag}: {file} is neither a file nor a folder; copy it without links"
+                )
+    except (OSError, RuntimeError) as error:  # RuntimeError for a link to itself
         raise UserError(f"{flag}: cannot be read ({error})") from error
     return path
 
 
 def _content(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    def refuse(error: OSError) -> None:  # what cannot be listed may still be opened
+    def refuse(error: OSError) -> None:  # a folder that cannot be listed may still be opened
         raise error
 
     for folder, folders, names in os.walk(path, onerror=refuse):
@@ -80,21 +82,21 @@ def _content(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def digest(path: pathlib.Path) -> str:
-    """The SHA-256 of the names and the content of a SavedModel's files, in hexadecimal."""
-    found = {p.relative_to(path).as_posix(): p for p in _content(path) if p.is_file()}
-    lines = [f"{files.digest(found[name])} {name!r}\n" for name in sorted(found)]
+    """Returns the SHA-256 of the names and contents of a SavedModel's files, in hexadecimal."""
+    paths = {p.relative_to(path).as_posix(): p for p in _content(path) if p.is_file()}
+    lines = [f"{files.digest(paths[name])} {name!r}\n" for name in sorted(paths)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def load(path: pathlib.Path, x_dim: int) -> Loaded:
-    """Loads a SavedModel, which runs what is in it: only what `find` has found.
+    """Loads a SavedModel, which runs code in it; only for a path that `find` returned.
 
     Args:
         path: of its folder.
-        x_dim: pixels of the images that it is to score.
+        x_dim: pixels of the images to score.
 
     Raises:
-        UserError: if it cannot be loaded, or has no such log-weights.
+        UserError: if it cannot be loaded, or its log-weights have another signature.
     """
     import tensorflow as tf
 
@@ -107,8 +109,30 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
         raise UserError(
             f"{path}: a SavedModel without the signature log_weights; export one by --mode=export"
         ) from None
-    except Exception as error:  # whatever its parser makes of damaged bytes
+    except Exception as error:  # damaged bytes raise many types of error
         raise UserError(f"{path}: cannot be loaded as a SavedModel ({_reason(error)})") from error
+    _check_signature(path, inputs, outputs, x_dim)
+
+    def log_weights(x: tf.Tensor, M: int, K: int, seed: tf.Tensor) -> tf.Tensor:
+        try:
+            function = model.signatures["log_weights"]  # keeps the model and its variables alive
+            weights = function(x=x, M=tf.constant(M), K=tf.constant(K), seed=seed)["log_weights"]
+        except Exception as error:  # its program may raise any error
+            raise UserError(f"{path}: its log_weights fail ({_reason(error)})") from error
+        if weights.dtype != tf.float32 or weights.shape != (M, len(x)):
+            actual = f"{weights.dtype.name} of shape {weights.shape}"
+            raise UserError(f"{path}: its log_weights are {actual}; wanted float32 [{M}, {len(x)}]")
+        return weights
+
+    return Loaded(log_weights, _draws_psi(model))
+
+
+def _check_signature(
+    path: pathlib.Path, inputs: dict[str, "tf.TensorSpec"], outputs: set[str], x_dim: int
+) -> None:
+    """Raises `UserError` if the log-weights take other arguments than those of an export."""
+    import tensorflow as tf
+
     wanted = {
         "x": tf.TensorSpec([None, x_dim], tf.float32),
         "M": tf.TensorSpec([], tf.int32),
@@ -118,51 +142,38 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
     as_exported = inputs.keys() == wanted.keys() and "log_weights" in outputs
     pixels = inputs["x"].shape[1] if as_exported and inputs["x"].shape.rank == 2 else None
     if pixels not in (None, x_dim):
-        raise UserError(f"{path}: scores images of {pixels} pixels, and the run's have {x_dim}")
+        raise UserError(f"{path}: scores images of {pixels} pixels, but the run's have {x_dim}")
     if not as_exported or any(
         inputs[name].dtype != spec.dtype or not inputs[name].shape.is_compatible_with(spec.shape)
         for name, spec in wanted.items()
     ):
-        raise UserError(f"{path}: its log_weights are no function of x, M, K and seed as exported")
-
-    def log_weights(x: tf.Tensor, M: int, K: int, seed: tf.Tensor) -> tf.Tensor:
-        try:
-            function = model.signatures["log_weights"]  # the model, or its variables would go
-            weights = function(x=x, M=tf.constant(M), K=tf.constant(K), seed=seed)["log_weights"]
-        except Exception as error:  # whatever the program in it does
-            raise UserError(f"{path}: its log_weights fail ({_reason(error)})") from error
-        if weights.dtype != tf.float32 or weights.shape != (M, len(x)):
-            found = f"{weights.dtype.name} of shape {weights.shape}"
-            raise UserError(f"{path}: its log_weights are {found}; wanted float32 [{M}, {len(x)}]")
-        return weights
-
-    return Loaded(log_weights, _draws_psi(model))
+        raise UserError(f"{path}: the signature of its log_weights is not that of an export")
 
 
 def _draws_psi(model: Any) -> bool | None:
-    """Returns what a SavedModel says under this name, if it is as exported."""
+    """Returns the result of a SavedModel's function of this name, or None without a valid one."""
     import tensorflow as tf
 
     try:
-        told = model.draws_psi()
-    except Exception:  # whatever the program in it does
+        result = model.draws_psi()
+    except Exception:  # its program may raise any error
         return None
-    if isinstance(told, tf.Tensor) and told.dtype == tf.bool and told.shape == ():
-        return bool(told.numpy())
+    if isinstance(result, tf.Tensor) and result.dtype == tf.bool and result.shape == ():
+        return bool(result.numpy())
     return None
 
 
 def make_scorer(
     log_weights: LogWeights, plan: "Plan", K: int
 ) -> Callable[["tf.Tensor", "tf.Tensor"], tuple["tf.Tensor", ...]]:
-    """A function (x, seed) -> the `SCORES` of each image, in memory that M adds nothing to.
+    """Returns a function that maps (x, seed) to the `SCORES`; its memory does not depend on M.
 
-    Where z share their psi, those of a chunk do.
+    If the method shares psi among z, those of one chunk share them.
 
     Args:
-        log_weights: of `load`.
-        plan: the chunks over m; seeds are folded as `log_likelihood.score_images` does.
-        K: number of psi for each z, besides the one that made it.
+        log_weights: as returned by `load`.
+        plan: the chunks over m; seeds are folded as in `image_scores.score_images`.
+        K: number of psi for each z, without psi_0.
     """
     import tensorflow as tf
 
@@ -181,5 +192,5 @@ def make_scorer(
 
 
 def _reason(error: BaseException) -> str:
-    """On one line; TensorFlow's first one may be "Graph execution error:"."""
+    """Returns the message on one line; TensorFlow's first line has no information."""
     return " ".join(str(error).split())[:300] or type(error).__name__

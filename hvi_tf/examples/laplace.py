@@ -1,10 +1,10 @@
-"""The entropy of a Laplace distribution seen as a scale mixture, with a Gamma tau.
+"""Bounds the entropy of a Laplace distribution, seen as a scale mixture with a Gamma tau.
 
     python -m hvi_tf.examples.laplace
 
 Sobolev & Vetrov 2019, section 6.1: z_d ~ N(0, variance psi_d), psi_d ~ Exponential(1/2) is
-Laplace(0, 1), so E log q(z) = -D (1 + log 2) is known, and U_K bounds it from above. tau is
-a Gamma whose network a gate holds near the prior at first, where it is as good as SIVI.
+Laplace(0, 1). So E log q(z) = -D (1 + log 2) is known, and U_K bounds it from above. tau is a
+Gamma whose network starts near the prior because of a gate, and is as good as SIVI there.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,6 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf.cli import exits as command_line
 from hvi_tf.models import networks
 
 
@@ -24,7 +23,7 @@ def silent_model(
     conditional: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution],
     tau: Callable[[tf.Tensor, tf.Tensor], tfd.Distribution],
 ) -> hvi.Model:
-    """A model whose bound is -U_K: neither prior nor likelihood say anything of z."""
+    """Returns a model whose bound is -U_K: prior and likelihood do not depend on z."""
 
     def silent(z: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(z[..., 0])
@@ -41,7 +40,7 @@ def silent_model(
 def entropy_model(
     dim: int, hidden: Sequence[int] = (500, 500, 500), seed: int = 0, gate_bias: float = -5.0
 ) -> tuple[hvi.Model, hvi.ParameterGroups]:
-    """Laplace(0, 1) in `dim` dimensions as a mixture, and the weights of its tau."""
+    """Returns Laplace(0, 1) in `dim` dimensions as a mixture, and the weights of its tau."""
     net = networks.MLP(dim, hidden, 3 * dim, np.random.default_rng(seed))
 
     def tau(z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
@@ -61,9 +60,9 @@ def entropy_model(
 
 
 def main(dim: int = 50, K: int = 20, steps: int = 1_000) -> None:
-    """Fits tau and prints the bounds beside the truth."""
+    """Fits tau and prints the bounds next to the truth."""
     model, variables = entropy_model(dim)
-    batch = tf.zeros([100, 1])  # 100 draws of z a step; x itself plays no part
+    batch = tf.zeros([100, 1])  # 100 draws of z a step; x has no effect
     many = tf.zeros([2_000, 1])
     print(f"E log q(z), exactly: {-dim * (1 + np.log(2)):.3f} nats")
     for bound in ("sivi", "iwhvi"):
@@ -75,11 +74,7 @@ def main(dim: int = 50, K: int = 20, steps: int = 1_000) -> None:
         print(f"{bound} upper bound, K={K}: {values.mean():.3f} +- {error:.3f} nats")
 
 
-def run(argv: list[str]) -> None:
-    """Runs `main` as a command."""
-    del argv
-    command_line.run(main, lambda: command_line.again("hvi_tf.examples.laplace"))
-
-
 if __name__ == "__main__":
-    command_line.start(run, __doc__)
+    from hvi_tf.cli import exits
+
+    exits.start(lambda _: exits.run(main, lambda: exits.again("hvi_tf.examples.laplace")), __doc__)

@@ -1,11 +1,10 @@
-"""The evidence of a Bayesian logistic regression under a semi-implicit posterior.
+"""Estimates the evidence of a Bayesian logistic regression by a semi-implicit posterior.
 
     python -m hvi_tf.examples.logistic_regression
 
-x is the vector of all labels, so B = 1; in the fit it is repeated, for B draws of w a step.
-q(w) mixes Gaussians N(mean(psi), scale(psi)^2) over
-psi ~ N(0, I); tau(psi|w) is fitted with it. The columns of the design are correlated, so
-that a factorised Gaussian misses much of the posterior.
+x is the vector of all labels, so B = 1. The fit repeats it, for B draws of w a step. q(w) is a
+mixture of Gaussians N(mean(psi), scale(psi)^2) over psi ~ N(0, I), and tau(psi|w) is fitted with
+it. The columns of the design are correlated, so a factorized Gaussian is far from the posterior.
 """
 
 from typing import NamedTuple
@@ -16,7 +15,6 @@ import tensorflow as tf
 from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
-from hvi_tf.cli import exits as command_line
 from hvi_tf.models import networks
 
 
@@ -28,7 +26,7 @@ class Data(NamedTuple):
 
 
 def simulate(num_rows: int = 200, num_columns: int = 4, seed: int = 0) -> Data:
-    """A data set drawn from the model, its columns correlated by 0.9."""
+    """Returns a data set drawn from the model, with columns correlated by 0.9."""
     rng = np.random.default_rng(seed)
     cov = 0.9 + 0.1 * np.eye(num_columns)
     design = rng.multivariate_normal(np.zeros(num_columns), cov, num_rows)
@@ -38,7 +36,7 @@ def simulate(num_rows: int = 200, num_columns: int = 4, seed: int = 0) -> Data:
 
 
 def semi_implicit(data: Data, seed: int = 0) -> tuple[hvi.Model, hvi.ParameterGroups]:
-    """The model, its proposal and tau; and what there is to fit."""
+    """Returns the model with its proposal and tau, and the variables to fit."""
     dim = data.design.shape[1]
     rng = np.random.default_rng(seed)
     q_net = networks.MLP(dim, (50,), 2 * dim, rng)
@@ -61,8 +59,8 @@ def semi_implicit(data: Data, seed: int = 0) -> tuple[hvi.Model, hvi.ParameterGr
     return model, hvi.ParameterGroups(phi=q_net.variables, eta=tau_net.variables)
 
 
-def factorised(data: Data) -> tuple[hvi.Model, hvi.ParameterGroups]:
-    """The same model with a factorised Gaussian as q(w)."""
+def factorized(data: Data) -> tuple[hvi.Model, hvi.ParameterGroups]:
+    """Returns the same model with a factorized Gaussian as q(w)."""
     dim = data.design.shape[1]
     loc, raw_scale = tf.Variable(tf.zeros([dim])), tf.Variable(tf.fill([dim], -1.0))
 
@@ -79,10 +77,10 @@ def main(steps: int = 2_000, M: int = 2_000) -> None:
     data = simulate()
     many_x = np.repeat(data.labels, 32, axis=0)
 
-    model, variables = factorised(data)
+    model, variables = factorized(data)
     adam = keras.optimizers.Adam(5e-3)
     hvi.fit(model, many_x, variables, bound="vae", gradient="stl", steps=steps, optimizer=adam)
-    print("factorised Gaussian")
+    print("factorized Gaussian")
     print("  one draw: ", hvi.evidence(model, data.labels, bound="vae", replicates=1_000))
     print(f"  {M} draws:", hvi.evidence(model, data.labels, bound="iwae", M=M))
 
@@ -95,11 +93,10 @@ def main(steps: int = 2_000, M: int = 2_000) -> None:
     print(f"  {M} draws:", hvi.evidence(model, data.labels, bound="diwhvi", K=10, M=M))
 
 
-def run(argv: list[str]) -> None:
-    """Runs `main` as a command."""
-    del argv
-    command_line.run(main, lambda: command_line.again("hvi_tf.examples.logistic_regression"))
-
-
 if __name__ == "__main__":
-    command_line.start(run, __doc__)
+    from hvi_tf.cli import exits
+
+    exits.start(
+        lambda _: exits.run(main, lambda: exits.again("hvi_tf.examples.logistic_regression")),
+        __doc__,
+    )

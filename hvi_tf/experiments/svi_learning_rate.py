@@ -1,4 +1,4 @@
-"""Compares learning rates of SVI for a trained run."""
+"""Prints the bounds of a trained run for several learning rates of SVI."""
 
 from absl import flags
 

@@ -1,101 +1,106 @@
-"""Gradient ascent in chunks of steps: interruptible, and undone where it diverges."""
+"""Gradient ascent in chunks of steps, which can be interrupted and undoes a divergent step."""
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from hvi_tf import arguments
+from hvi_tf.inference.model import Parameter
 
-# Python sees Ctrl-C between two chunks.
+# Python handles Ctrl-C between two chunks.
 _CHUNK_SECONDS = 0.5
 _MAX_CHUNK = 1024
 
-# The int64 step -> the value and an ascent direction for each variable.
+# Maps the int64 step to the value and an ascent direction for each variable.
 Direction = Callable[[tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]
 
 
 class FitInterrupted(KeyboardInterrupt):
-    """Ctrl-C ended a fit; the variables are those of the last finished step.
+    """An interruption of a fit by Ctrl-C, after which the last finished step is in place.
 
     Attributes:
-        course: the value at each finished step.
+        course: the value at each finished step, float64 `[finished steps]`.
     """
 
     def __init__(self, course: np.ndarray, steps: int) -> None:
         super().__init__(
-            f"after {len(course)} of {steps} steps; the variables are those of the last finished "
-            "step, and `course` of this exception has the value at each"
+            f"stopped after {len(course)} of {steps} steps; the variables have the values of the "
+            "last finished step, and `course` of this exception has the bound at each step"
         )
         self.course = course
 
 
 class FitDiverged(ValueError):
-    """A value, a gradient or an updated variable is not finite.
+    """An error for a value, a gradient or an updated variable that is not finite.
 
-    The variables and the optimizer are as they were where all three were last finite.
+    The variables and the optimizer are restored to the last step at which all were finite.
 
     Attributes:
-        course: the value at each step before, all finite.
+        course: the value at each step before, float64 `[finite steps]`.
     """
 
     def __init__(self, course: np.ndarray) -> None:
         super().__init__(
             f"step {len(course)}: the bound, its gradient or an updated variable is not finite; "
-            "the variables and the optimizer are back where all were last finite; try a smaller "
+            "the variables and the optimizer are restored to the last finite step; try a smaller "
             "step size"
         )
         self.course = course
 
 
-def as_optimizer(value: Any) -> keras.optimizers.Optimizer:
-    """Returns the Keras 3 optimizer that is passed, as itself, a class, a name or a config.
+def as_optimizer(
+    value: keras.optimizers.Optimizer | type | str | dict | None,
+) -> keras.optimizers.Optimizer:
+    """Returns a Keras 3 optimizer.
+
+    Args:
+        value: an optimizer, its class, its name or its config.
 
     Raises:
         TypeError: for anything else, such as an optimizer of tf_keras.
     """
-    made = value
+    optimizer = value
     try:
         if isinstance(value, type) and issubclass(value, keras.optimizers.Optimizer):
-            made = value()
-        if made is None:  # for which Keras returns None
+            optimizer = value()
+        if optimizer is None:  # Keras would return None.
             raise TypeError("no optimizer")
-        return keras.optimizers.get(made)
+        return keras.optimizers.get(optimizer)
     except (TypeError, ValueError) as error:
         kind = value if isinstance(value, type) else type(value)
-        old = kind.__module__.startswith("tf_keras")
+        is_keras_2 = kind.__module__.startswith("tf_keras")
         raise TypeError(
             f"optimizer={arguments.shown(value)}: must be an optimizer of Keras 3"
-            + (", this one is of tf_keras (Keras 2)" if old else "")
+            + (", this one is of tf_keras (Keras 2)" if is_keras_2 else "")
             + "; pass keras.optimizers.Adam(1e-3), its class or a name such as 'adam'"
         ) from error
 
 
 class Ascent:
-    """One compiled loop over the steps.
+    """A compiled loop of optimizer steps v <- v + update(ascent direction).
 
     Args:
-        direction: of each step.
-        variables: to be updated.
-        optimizer: built on them.
-        check: called after tracing, before the first update.
+        direction: the int64 step -> the value and an ascent direction for each variable.
+        variables: the variables to be updated.
+        optimizer: an optimizer that is built on the variables.
+        check: a function that is called after tracing, before the first update.
     """
 
     def __init__(
         self,
         direction: Direction,
-        variables: Sequence[Any],
+        variables: Sequence[Parameter],
         optimizer: keras.optimizers.Optimizer,
         check: Callable[[], None],
     ) -> None:
         state = [*variables, *optimizer.variables]
-        # As they were where the last finite value was computed.
-        kept = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in state]
+        # The state at the last finite value.
+        backup = [tf.Variable(tf.convert_to_tensor(v), trainable=False) for v in state]
         values = tf.Variable(tf.zeros([_MAX_CHUNK], tf.float64), trainable=False)
-        done = tf.Variable(0, dtype=tf.int64, trainable=False)
+        finished = tf.Variable(0, dtype=tf.int64, trainable=False)
 
         @tf.function(input_signature=[tf.TensorSpec([], tf.int64)] * 2)
         def run(first: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
@@ -104,26 +109,32 @@ class Ascent:
                 value, ascent = direction(step)
                 finite = _all_finite([value, *ascent])
                 if finite:
-                    for copy, variable in zip(kept, state, strict=True):
+                    for copy, variable in zip(backup, state, strict=True):
                         copy.assign(tf.convert_to_tensor(variable))
                     optimizer.apply([-g for g in ascent], variables)
                     finite = _all_finite(variables)
                 if not finite:
-                    for copy, variable in zip(kept, state, strict=True):
+                    for copy, variable in zip(backup, state, strict=True):
                         variable.assign(tf.convert_to_tensor(copy))
                     break
                 values.scatter_nd_update([[step - first]], [tf.cast(value, tf.float64)])
-                done.assign(step + 1)
+                finished.assign(step + 1)
             return finite
 
-        self._run, self._check, self._values, self._done = run, check, values, done
+        self._run, self._check, self._values, self._finished = run, check, values, finished
 
     def climb(self, steps: int) -> np.ndarray:
-        """Does the steps and returns the value at each, `[steps]`.
+        """Runs the steps and returns the value at each.
+
+        Args:
+            steps: the number of steps.
+
+        Returns:
+            float64 `[steps]`.
 
         Raises:
-            FitDiverged: where something is not finite.
-            FitInterrupted: on KeyboardInterrupt, after at most a chunk or a step.
+            FitDiverged: if a value, a gradient or an updated variable is not finite.
+            FitInterrupted: on KeyboardInterrupt, at the end of the current chunk.
         """
         chunks: list[np.ndarray] = []
         try:
@@ -144,11 +155,12 @@ class Ascent:
         return np.concatenate(chunks)
 
     def _unread(self, chunks: list[np.ndarray]) -> np.ndarray:
-        """Returns the values of the last chunk's finished steps."""
-        return self._values.numpy()[: int(self._done) - sum(map(len, chunks))]
+        """Returns the values of the finished steps that are not in `chunks` yet."""
+        return self._values.numpy()[: int(self._finished) - sum(map(len, chunks))]
 
 
-def _all_finite(tensors: Sequence[Any]) -> tf.Tensor:
+def _all_finite(tensors: Sequence[Parameter]) -> tf.Tensor:
+    """Returns whether all entries of all tensors are finite."""
     return tf.reduce_all(
         [tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(t))) for t in tensors]
     )

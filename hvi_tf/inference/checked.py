@@ -1,4 +1,4 @@
-"""Draws and gradients for a training loop of one's own, with checked arguments."""
+"""Draws and gradients with checked arguments, for the user's own training loop."""
 
 import collections
 
@@ -26,43 +26,45 @@ def value_and_gradients(
     outer: float | tf.Tensor = 1.0,
     backward_samples: int = 0,
 ) -> tuple[Objective, ParameterGroups]:
-    """Draws once and returns the objective with its gradient for every group.
+    """Draws once and returns the mean of a bound over the batch with its gradients.
 
-    The arguments are checked as those of `fit`; the model once, until another one is passed.
+    The bound is `bounds.bound`. The arguments are checked like those of `fit`. A model is
+    checked on its first use.
 
     Args:
-        model: the callables, or a function that makes them of x.
-        method: a row of the table, such as `METHODS["iwhvi"]`.
+        model: the callables, or a function that makes them for x.
+        method: a method, such as `METHODS["iwhvi"]`.
         x: observations `[B, ...]`.
-        variables: tf.Variables or Keras variables, by the density they belong to.
-        K: draws of psi besides psi_0.
-        M: draws of z.
-        L: draws of zeta.
-        seed: int32 `[2]`.
-        estimator: one of the row's `gradients`.
-        inner: warm-up c_in in [0, 1]; below 1 the objective is no bound.
-        outer: warm-up c_out in [0, 1]; likewise.
-        backward_samples: S, the number of terms over k, besides that of psi_0, and over m that
-            the gradient is taken of; they are drawn in proportion to their weights, which
-            leaves every estimator's mean as it is. 0 takes all.
+        variables: tf.Variables or Keras variables, grouped by the density that they belong to.
+        K: draws of psi for each z besides psi_0, >= 0.
+        M: draws of z, >= 1.
+        L: draws of zeta for each z, >= 1.
+        seed: int32 `[2]`. The draw is a pure function of it.
+        estimator: one of the method's `gradients`.
+        inner: the warm-up c_in in [0, 1]. Below 1 the objective is not a bound.
+        outer: the warm-up c_out in [0, 1]. Below 1 the objective is not a bound.
+        backward_samples: S, the number of terms over m, and over k besides psi_0, that are
+            differentiated. They are drawn by their weights, which does not change the mean of
+            an estimator. 0 takes all terms.
 
     Returns:
-        The draw and its value, and the ascent direction of each group; None for a variable
-        that no gradient reaches.
+        The objective, whose value is in nats, and the ascent direction of each group. The
+        direction is None for a variable that no gradient reaches.
 
     Raises:
-        ValueError, TypeError: as `fit`.
+        ValueError: for the reasons of `fit`.
+        TypeError: for the reasons of `fit`.
     """
     validation.is_method(method)
     seed = arguments.stateless_seed(seed)
     x = validation.observations(x)
-    made = prepared(model, x)
-    counts = validation.counts(method, made, K=K, M=M, L=L)
+    model_for_x = prepared(model, x)
+    counts = validation.counts(method, model_for_x, K=K, M=M, L=L)
     backward_samples = validation.backward_samples(method, backward_samples, counts)
     warmup = validation.warmup(inner, outer)
     method.check_gradient(estimator, "estimator")
     validation.model_variables(variables)
-    _check_once(model, made, method, x, estimator)
+    _check_once(model, model_for_x, method, x, estimator)
     return gradients.value_and_gradients(
         model,
         method,
@@ -76,22 +78,22 @@ def value_and_gradients(
     )
 
 
-# The latest models that were checked, with the arguments that a check depends on.
+# The models that were checked last, with the arguments that a check depends on.
 _CHECKED: collections.deque = collections.deque(maxlen=16)
 
 
 def _check_once(
     model: Model | Prepare,
-    made: Model,
+    model_for_x: Model,
     method: Method,
     x: tf.Tensor,
     estimator: str,
 ) -> None:
-    """Checks the model unless one of the last calls checked the same one."""
+    """Checks the model unless one of the last calls checked it for the same arguments."""
     purpose = (method, x.shape.as_list(), x.dtype, estimator)
-    if any(other is model and known == purpose for other, known in _CHECKED):
+    if any(other is model and checked == purpose for other, checked in _CHECKED):
         return
-    model_checks.check_model(made, method, x, estimator)
+    model_checks.check_model(model_for_x, method, x, estimator)
     _CHECKED.append((model, purpose))
 
 
@@ -105,20 +107,24 @@ def draw(
     L: int | tf.Tensor = 1,
     seed: tf.Tensor,
 ) -> LatentSample:
-    """Returns one draw of every latent variable, after checks of the counts and the seed.
+    """Draws every latent variable once, by `sampling.draw`.
 
     Args:
-        model: the callables, or a function that makes them of x.
-        method: a row of the table, such as `METHODS["iwhvi"]`.
+        model: the callables, or a function that makes them for x.
+        method: a method, such as `METHODS["iwhvi"]`.
         x: observations `[B, ...]`.
-        K: draws of psi besides psi_0, >= 0. Ignored for an explicit proposal.
+        K: draws of psi for each z besides psi_0, >= 0. It is ignored for an explicit proposal.
         M: draws of z, >= 1.
-        L: draws of zeta, >= 1. Ignored for an explicit prior and where zeta is psi_0.
-        seed: int32 `[2]`; the draw is a pure function of it.
+        L: draws of zeta for each z, >= 1. It is ignored for an explicit prior and where zeta is
+            psi_0.
+        seed: int32 `[2]`. The draw is a pure function of it.
+
+    Returns:
+        The draw, reparameterized wherever the distributions are.
 
     Raises:
-        ValueError: for a count or a seed out of range.
-        TypeError: if `model` or `method` is of another type.
+        ValueError: if a count or the seed is out of range.
+        TypeError: if `model` is not a Model or `method` is not a Method.
     """
     validation.is_method(method)
     x = validation.observations(x)

@@ -1,4 +1,4 @@
-"""The log-densities of a draw, which every bound, gradient and diagnostic reads."""
+"""The log-densities of a draw, which all bounds, gradients and diagnostics use."""
 
 import tensorflow as tf
 
@@ -9,19 +9,19 @@ from hvi_tf.inference.model import Density, LatentSample, Model
 
 
 def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSample) -> LogDensities:
-    """Evaluates every log-density that the bounds need at one draw.
+    """Returns every log-density that the bounds use, evaluated at one draw.
 
     Args:
         model: the callables.
-        method: the one that `sample` was drawn with.
+        method: the method that `sample` was drawn with.
         x: observations `[B, ...]`.
         sample: the draw.
 
     Returns:
-        The arrays of `LogDensities`, deterministic given `sample`.
+        The arrays of `LogDensities`, nats, which are deterministic given `sample`.
     """
-    # TFP's bijectors cache the inverse of each tensor, under a tape or not, and of their own
-    # draws. A density of a cached inverse has no gradient for the draw: evaluate at copies.
+    # TFP's bijectors cache the inverse of each tensor, also of their own draws. A density that
+    # uses a cached inverse has no gradient for the draw. Copies are not in the cache.
     x, sample = tf.identity(x), sample.copy()
     z, psi_0, psi = sample.z, sample.psi_0, sample.psi
     log_likelihood = model.likelihood(z).log_prob(x)
@@ -32,7 +32,7 @@ def log_densities(model: Model, method: Method, x: tf.Tensor, sample: LatentSamp
             log_q_z = model.conditional(None, x).log_prob(z)
         zeros = tf.zeros_like(log_q_z)[tf.newaxis]
         return LogDensities(log_likelihood, log_p, log_q_z[tf.newaxis], zeros, zeros)
-    # Shared psi pass through the networks once, not once for every z.
+    # Shared psi pass through the networks once and not once for every z.
     groups = [psi_0[tf.newaxis], psi]
     if not method.shares_psi:
         groups = [tf.concat(groups, axis=0)]
@@ -51,17 +51,20 @@ def inner_log_densities(
     psi: tf.Tensor,
     tau: Density | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns log q(z|psi,x), log q(psi|x) and log tau(psi|z,x), each `[K, M, B]`.
+    """Returns log q(z|psi,x), log q(psi|x) and log tau(psi|z,x).
 
-    Where tau := q(psi|x) the last two cancel, so both are 0 and q(psi|x) may be implicit.
+    If tau := q(psi|x), the last two cancel. Then both are 0 and q(psi|x) may be implicit.
 
     Args:
         model: the callables, with a hierarchical proposal.
         method: decides which density tau is.
         x: observations `[B, ...]`.
         z: `[M, B, Dz]`.
-        psi: `[K, M, B, Dpsi]` or `[K, 1, B, Dpsi]`, any draws.
-        tau: `sampling.inverse(model, method, x, z)`, if it is known already.
+        psi: `[K, M, B, Dpsi]` or `[K, 1, B, Dpsi]`, arbitrary draws.
+        tau: `sampling.inverse(model, method, x, z)` if it is computed already, otherwise None.
+
+    Returns:
+        Three arrays `[K, M, B]`, nats.
     """
     is_shared = psi.shape[1] == 1 and z.shape[0] != 1
     if is_shared:
@@ -81,6 +84,16 @@ def inner_log_densities(
 def log_conditional_of_other(
     model: Model, x: tf.Tensor, z: tf.Tensor, seed: tf.Tensor
 ) -> tf.Tensor:
-    """Returns log q(z|psi,x) at a psi from q(psi|x) that did not generate z, `[M, B]`."""
-    other = model.mixing(x).sample(tf.shape(z)[0], seed=seed)
-    return model.conditional(other, x).log_prob(z)
+    """Returns log q(z|psi,x) for a psi ~ q(psi|x) that did not generate z.
+
+    Args:
+        model: the callables, with a hierarchical proposal.
+        x: observations `[B, ...]`.
+        z: `[M, B, Dz]`.
+        seed: int32 `[2]` of the draw of psi.
+
+    Returns:
+        `[M, B]`, nats.
+    """
+    other_psi = model.mixing(x).sample(tf.shape(z)[0], seed=seed)
+    return model.conditional(other_psi, x).log_prob(z)

@@ -33,12 +33,12 @@ class Evidence(NamedTuple):
     """A lower bound on log p(x), estimated by independent replicates.
 
     Attributes:
-        mean: `[B]`, nats; in expectation at most log p(x) of each observation.
-        standard_error: `[B]`, nats, over the replicates.
-        replicates: `[R, B]`, nats.
-        diagnostics: means over the replicates, `[B]` each; see `ImageScores`. NaN where
-            there is nothing to measure, such as a tail of few draws. `draws` is the number of
-            weights of each replicate: M, or the k+1 proposals.
+        mean: the mean over the replicates, `[B]`, nats. Its expectation is at most log p(x).
+        standard_error: the standard error of the mean, `[B]`, nats.
+        replicates: the bound of each replicate, `[R, B]`, nats.
+        diagnostics: means over the replicates, each `[B]`; see `ImageScores` and
+            `RefinedScores`. NaN if a quantity is not defined, such as the tail shape of few
+            draws. `draws` is the number of weights of each replicate, M or k+1.
     """
 
     mean: np.ndarray
@@ -50,10 +50,11 @@ class Evidence(NamedTuple):
         return "\n".join(self._line(i) for i in range(len(self.mean)))
 
     def _line(self, i: int) -> str:
-        lost = int(np.sum(np.isneginf(self.replicates[:, i])))
-        if lost:
+        """Returns the bound on observation i and its diagnostics in one line."""
+        failed = int(np.sum(np.isneginf(self.replicates[:, i])))
+        if failed:
             return (
-                f"log p(x[{i}]) >= -inf nats: in {lost} of {len(self.replicates)} replicates no "
+                f"log p(x[{i}]) >= -inf nats: in {failed} of {len(self.replicates)} replicates no "
                 "draw has a positive density"
             )
         line = f"log p(x[{i}]) >= {self.mean[i]:.3f} +- {self.standard_error[i]:.3f} nats"
@@ -86,33 +87,40 @@ def evidence(
     seed: int = 0,
     jit_compile: bool = False,
 ) -> Evidence:
-    """Bounds log p(x) of every observation from below, with standard errors.
+    """Returns lower bounds on log p(x) of every observation, with standard errors.
 
-    The streamed score of Sobolev & Vetrov 2019, equation 6: memory does not grow with M, K
-    and L.
+    Sobolev & Vetrov 2019, equation 6 (see `bounds.bound`), with the draws of the method:
+
+        log p(x) >= E log 1/M sum_m exp(log p(x|z_m) + P_m - U_m)
+
+    The sums over m, k and l are computed in chunks, so memory does not grow with M, K and L.
 
     Args:
-        model: the callables, see `Model`.
+        model: the callables.
         x: observations `[B, ...]`, B static.
-        bound: a row of the table, such as vae, iwae, sivi, diwhvi.
-        K: draws of psi per z besides psi_0; the row's default if None.
-        M: draws of z; likewise.
-        L: draws of zeta per z under a hierarchical prior; likewise.
-        defensive: share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
-        mixture_size: of diwhvi-mixture, at most how many z share K psi, the others having K psi
-            of their own; 0 for all.
-        replicates: independent repetitions, >= 2, whose spread is the error.
-        seed: from which every draw is folded, from 0 to 2^31 - 1.
-        jit_compile: whether to use XLA.
+        bound: a key of `METHODS`, except svi and bsvi.
+        K: draws of psi for each z besides psi_0. None takes the method's default.
+        M: draws of z. None takes the method's default.
+        L: draws of zeta for each z under a hierarchical prior. None takes the method's default.
+        defensive: the share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
+        mixture_size: the largest number of z that share K psi in diwhvi-mixture. More z are
+            scored in groups, each with its own K psi. 0 means that all M share psi.
+        replicates: the number of independent repetitions, >= 2.
+        seed: the seed from which every draw is folded, from 0 to 2^31 - 1.
+        jit_compile: whether to compile the score by XLA.
+
+    Returns:
+        The mean over the replicates, its standard error and diagnostics.
 
     Raises:
-        ValueError: for a count that the row fixes, a model of the wrong shapes, or a bound
-            that is NaN or +inf.
-        TypeError: if a distribution lacks what the row needs of it.
-        RuntimeError: inside a tf.function, or under `enable_check_numerics`.
+        ValueError: if a count differs from the one that the method fixes, a shape of the model
+            is wrong, or the bound is NaN or +inf.
+        TypeError: if a distribution lacks a function that the method needs.
+        RuntimeError: inside a tf.function, or under `tf.debugging.enable_check_numerics`.
     """
     validation.can_run("evidence")
-    replicates = arguments.count("replicates", replicates, lowest=2)  # for an error
+    # A standard error needs two replicates.
+    replicates = arguments.count("replicates", replicates, lowest=2)
     seed = arguments.seed(seed)
     x = validation.observations(x)
     method = validation.method_of(bound, defensive, mixture_size)
@@ -144,35 +152,40 @@ def refined_evidence(
     seed: int = 0,
     jit_compile: bool = False,
 ) -> Evidence:
-    """Bounds log p(x) of every observation after refining its own proposal by SVI.
+    """Returns lower bounds on log p(x) after SVI has refined the proposal of each observation.
 
-    The bound over all proposals on the way (Shu et al. 2019, theorem 1), or that of the last
-    alone. Memory does not grow with the steps.
+    Shu et al. 2019, theorem 1, for the k+1 proposals of the SVI loop (bsvi):
+
+        log p(x) >= E log 1/(k+1) sum_i=0..k p(x,z_i) / q_lambda_i(z_i|x)
+
+    or the ELBO of the last proposal (svi). Memory does not grow with the steps.
 
     Args:
-        localize: x `[B, ...]` -> `svi.LocalModel`, with lambda_0 and the model at a lambda.
+        localize: x `[B, ...]` -> `LocalModel`, with lambda_0 and the model at a lambda.
         x: observations `[B, ...]`, B static.
-        steps: k >= 1 of SVI.
-        learning_rate: of lambda, on the ELBO of a single observation.
-        momentum: of the same.
-        clip_norm: largest gradient norm of an observation; 0 does not clip.
-        bound: bsvi, or svi for the ELBO of the refined proposal.
-        K: draws of psi of a hierarchical proposal at every step; None if it is explicit.
-        L: draws of zeta of a hierarchical prior at every step.
-        draws: of z from the refined proposal.
-        replicates: independent repetitions, >= 2, whose spread is the error.
-        seed: from which every draw is folded, from 0 to 2^31 - 1.
-        jit_compile: whether to use XLA.
+        steps: k >= 1, the number of SVI steps.
+        learning_rate: the step size of lambda, on the ELBO of a single observation.
+        momentum: the momentum of lambda, in [0, 1).
+        clip_norm: the largest gradient norm of an observation. 0 does not clip.
+        bound: bsvi, or svi for the ELBO of the last proposal.
+        K: draws of psi besides psi_0 at every step. None if the proposal is explicit.
+        L: draws of zeta at every step, for a hierarchical prior.
+        draws: draws of z from the last proposal.
+        replicates: the number of independent repetitions, >= 2.
+        seed: the seed from which every draw is folded, from 0 to 2^31 - 1.
+        jit_compile: whether to compile the score by XLA.
 
     Returns:
-        The bound; among the diagnostics elbo, kl and reconstruction of the last proposal
-        and the effective sample size of the buffer; see `RefinedScores`.
+        The mean over the replicates, its standard error and diagnostics. The diagnostics include
+        elbo, kl and reconstruction of the last proposal and the effective sample size of the
+        buffer (see `RefinedScores`).
 
     Raises:
-        ValueError: if a number is out of range, the model at lambda_0 has the wrong shapes,
-            or the bound is NaN or +inf.
-        TypeError: if `localize` returns no LocalModel, or a distribution lacks what is needed.
-        RuntimeError: inside a tf.function, or under `enable_check_numerics`.
+        ValueError: if a number is out of range, a shape of the model at lambda_0 is wrong, or
+            the bound is NaN or +inf.
+        TypeError: if `localize` does not return a LocalModel, or a distribution lacks a function
+            that the method needs.
+        RuntimeError: inside a tf.function, or under `tf.debugging.enable_check_numerics`.
     """
     validation.can_run("refined_evidence")
     settings = SVI(steps, learning_rate, momentum, clip_norm, K=0 if K is None else K, L=L)
@@ -180,9 +193,9 @@ def refined_evidence(
     draws = arguments.count("draws", draws, lowest=1)
     replicates = arguments.count("replicates", replicates, lowest=2)
     seed = arguments.seed(seed)
-    refining = [name for name, method in METHODS.items() if method.refines]
-    if not isinstance(bound, str) or bound not in refining:
-        choices = " or ".join(sorted(refining))
+    refining_methods = [name for name, method in METHODS.items() if method.refines]
+    if not isinstance(bound, str) or bound not in refining_methods:
+        choices = " or ".join(sorted(refining_methods))
         raise ValueError(f"bound={arguments.shown(bound)}: choose {choices}")
     x = validation.observations(x)
     method = methods.look_up(bound, "gaussian" if K is None else "hierarchical")
@@ -208,19 +221,19 @@ def refined_evidence(
 
 
 def _as_evidence(scores: Sequence[ImageScores | RefinedScores], draws: int) -> Evidence:
-    """Returns the replicates' scores, `[B]` each, as one estimate."""
+    """Returns the mean and standard error over the scores `[B]` of the replicates."""
     stacked = {
         name: np.stack([getattr(s, name).numpy() for s in scores]) for name in scores[0]._fields
     }
     values = stacked.pop("log_likelihood").astype(np.float64)
-    for wrong, text, reason in (
-        (np.isnan(values), "NaN", "a density is"),
+    for invalid, text, reason in (
+        (np.isnan(values), "NaN", "a density is NaN"),
         (np.isposinf(values), "+inf", "a draw has an infinite density, or none under the proposal"),
     ):
-        if wrong.any():
-            i = int(np.argmax(wrong.any(axis=0)))
+        if invalid.any():
+            i = int(np.argmax(invalid.any(axis=0)))
             raise ValueError(f"x[{i}]: the bound is {text}; {reason}")
-    with np.errstate(invalid="ignore"):  # the spread of -inf is NaN
+    with np.errstate(invalid="ignore"):  # The spread of -inf is NaN.
         standard_error = values.std(axis=0, ddof=1) / np.sqrt(len(values))
     return Evidence(
         mean=values.mean(axis=0),

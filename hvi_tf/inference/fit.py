@@ -1,4 +1,4 @@
-"""Fits the proposal, or the whole, of any model by ascent on a bound.
+"""Fits of any model, or of its proposal alone, by ascent on a bound.
 
 import hvi_tf as hvi
 
@@ -35,41 +35,43 @@ def fit(
     seed: int = 0,
     jit_compile: bool = False,
 ) -> np.ndarray:
-    """Maximises a bound over the variables and returns its course.
+    """Maximizes the mean over the batch of a bound on log p(x) over the variables.
 
-    Ctrl-C ends it within about a second or a step, as `FitInterrupted`: a KeyboardInterrupt
-    whose `course` has the steps so far. The variables are those of the last finished step.
+    The bound is `bounds.bound` with the draws of the method. Ctrl-C ends the fit within about
+    a second or a step and raises `FitInterrupted`, a KeyboardInterrupt with the `course` so
+    far. The variables then have the values of the last finished step.
 
     Args:
-        model: the callables, closing over the variables.
+        model: the callables, which use the variables.
         x: observations `[B, ...]`, or a function from the int64 step to a minibatch.
-        variables: tf.Variables or Keras variables, by the density they belong to, each
-            listed once; some estimators treat the groups differently.
-        bound: a row of the table.
-        K: draws of psi per z besides psi_0; the row's default if None.
-        M: draws of z; likewise.
-        L: draws of zeta per z under a hierarchical prior; likewise.
-        defensive: share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
-        gradient: an estimator that the row takes.
-        backward_samples: S, of how many of the terms over k and m the gradient is taken (see
-            `value_and_gradients`); 0 takes all.
-        steps: optimizer steps.
-        optimizer: of Keras 3, or its class or name; Adam with step size 1e-3 if None.
-        seed: from which every draw is folded, from 0 to 2^31 - 1.
-        jit_compile: whether to use XLA for draw, bound and gradients.
+        variables: tf.Variables or Keras variables, grouped by the density that they belong to,
+            each listed once. Some estimators treat the groups differently.
+        bound: a key of `METHODS`, except svi and bsvi.
+        K: draws of psi for each z besides psi_0. None takes the method's default.
+        M: draws of z. None takes the method's default.
+        L: draws of zeta for each z under a hierarchical prior. None takes the method's default.
+        defensive: the share of q(psi|x) in the mixture of diwhvi-mixture, from 0 to below 1.
+        gradient: one of the method's `gradients`.
+        backward_samples: S, the number of terms over k and over m to differentiate (see
+            `value_and_gradients`). 0 takes all.
+        steps: the number of optimizer steps.
+        optimizer: an optimizer of Keras 3, its class or its name. None takes Adam with step
+            size 1e-3.
+        seed: the seed from which every draw is folded, from 0 to 2^31 - 1.
+        jit_compile: whether to compile draw, bound and gradients by XLA.
 
     Returns:
-        `[steps]`, the bound at each step, nats per observation.
+        float64 `[steps]`, the bound at each step, nats per observation.
 
     Raises:
-        ValueError: for a count that the row fixes, a model of the wrong shapes, draws
-            that are not reparameterized, a variable that is listed twice or that no gradient
-            reaches.
+        ValueError: if a count differs from the one that the method fixes, a shape of the model
+            is wrong, a draw is not reparameterized, a variable is listed twice or no gradient
+            reaches a variable.
         FitDiverged: a ValueError, if the bound, a gradient or an updated variable is not
-            finite; the variables and the optimizer are back where all were last finite.
+            finite. The variables and the optimizer are restored to the last finite step.
         FitInterrupted: on KeyboardInterrupt.
-        TypeError: if a distribution lacks what the row needs of it, `variables` is not made
-            of lists of variables, or `optimizer` is none of Keras 3.
+        TypeError: if a distribution lacks a function that the method needs, `variables` does
+            not hold lists of variables, or `optimizer` is not of Keras 3.
         RuntimeError: inside a tf.function.
     """
     validation.is_eager("fit")
@@ -88,15 +90,15 @@ def fit(
         raise ValueError(f"gradient={arguments.shown(gradient)}: must be the name of an estimator")
     model_checks.check_model(model, method, first, gradient)
     flat = validation.model_variables(variables)
-    adam = as_optimizer("adam" if optimizer is None else optimizer)
-    adam.build(flat)  # does nothing if it is built
-    if {id(v) for v in flat} - {id(v) for v in getattr(adam, "_trainable_variables", flat)}:
+    built = as_optimizer("adam" if optimizer is None else optimizer)
+    built.build(flat)  # This has no effect on an optimizer that is already built.
+    if {id(v) for v in flat} - {id(v) for v in getattr(built, "_trainable_variables", flat)}:
         raise ValueError("optimizer: was built on other variables; make one for each fit of these")
     unreached: list[str] = []
 
     @tf.function(jit_compile=jit_compile)
     def value_and_ascent(batch: tf.Tensor, step: tf.Tensor) -> tuple[tf.Tensor, list]:
-        objective, gradient_of = gradients.value_and_gradients(
+        objective, groups = gradients.value_and_gradients(
             model,
             method,
             batch,
@@ -106,8 +108,8 @@ def fit(
             estimator=gradient,
             backward_samples=backward_samples,
         )
-        unreached.extend(_unreached(variables, gradient_of))
-        ascent = [g for group in gradient_of for g in group]
+        unreached.extend(_unreached(variables, groups))
+        ascent = [g for group in groups for g in group]
         return objective.value, [tf.zeros([]) if g is None else g for g in ascent]
 
     def check() -> None:
@@ -115,15 +117,15 @@ def fit(
             raise ValueError(f"variables: no gradient reaches {unreached[0]}")
 
     direction = lambda step: value_and_ascent(batch(step), step)  # noqa: E731
-    return Ascent(direction, flat, adam, check).climb(steps)
+    return Ascent(direction, flat, built, check).climb(steps)
 
 
-def _unreached(variables: ParameterGroups, gradient_of: ParameterGroups) -> list[str]:
+def _unreached(variables: ParameterGroups, ascent: ParameterGroups) -> list[str]:
     """Returns a line about each variable whose gradient is None."""
     return [
-        f"{group}[{i}] ({variable.name}, shape {tuple(variable.shape)}); compute with variables "
-        "inside the callables, not once before, and name each in the group of its own density"
-        for group, held, found in zip(variables._fields, variables, gradient_of, strict=True)
-        for i, (variable, value) in enumerate(zip(held, found, strict=True))
-        if value is None
+        f"{name}[{i}] ({variable.name}, shape {tuple(variable.shape)}); compute with variables "
+        "inside the callables, not once before, and list each in the group of its own density"
+        for name, group, directions in zip(variables._fields, variables, ascent, strict=True)
+        for i, (variable, direction) in enumerate(zip(group, directions, strict=True))
+        if direction is None
     ]

@@ -1,10 +1,10 @@
-"""The table of methods: every bound is a row of settings, never a copy of a formula.
+"""The table of methods: each is a set of choices within one formula, `bounds.bound`.
 
-All rows share the formula in `bounds.bound`. A row decides where psi_1:K and zeta_1:L come
-from, and which of the counts K, M and L the user may choose.
+A method decides where psi_1:K and zeta_1:L come from, and which of the counts K, M and L the
+user may choose.
 """
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Union
+from typing import TYPE_CHECKING, Literal, NamedTuple, Union
 
 from hvi_tf import arguments
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 Integer = Union[int, "tf.Tensor"]
 Weight = Union[float, "tf.Tensor"]
 
-# Default number of z that share psi in an evaluation. With more of them, each z has fewer of
-# the K psi near it.
+# Default number of z that share psi in an evaluation. With more z, fewer of the K psi are near
+# each z.
 MIXTURE_SIZE = 1_000
 
 
 class Counts(NamedTuple):
-    """Numbers of draws.
+    """Numbers of draws of the latent variables.
 
     Attributes:
-        K: psi besides the psi_0 that generated z.
-        M: z.
-        L: zeta for each z, under a hierarchical prior.
+        K: draws of psi for each z, in addition to the psi_0 that generated it.
+        M: draws of z for each observation.
+        L: draws of zeta for each z under a hierarchical prior, otherwise 1.
     """
 
     K: Integer = 0
@@ -34,11 +34,11 @@ class Counts(NamedTuple):
 
 
 class Warmup(NamedTuple):
-    """Weights in [0, 1] of two terms of the bound. Below 1 the value is no bound.
+    """Weights in [0, 1] of two terms of the bound. Below 1 the value is not a bound.
 
     Attributes:
-        inner: c_in, of log q(psi|x) - log tau(psi|z,x).
-        outer: c_out, of log p(z) - log q(z|x).
+        inner: c_in, the weight of log q(psi|x) - log tau(psi|z,x).
+        outer: c_out, the weight of log p(z) - log q(z|x).
     """
 
     inner: Weight = 1.0
@@ -49,18 +49,23 @@ NO_WARMUP = Warmup()
 
 
 class Count(NamedTuple):
-    """A number of draws that a method either leaves to the user or fixes."""
+    """A number of draws that a method leaves to the user or fixes.
+
+    Attributes:
+        default: the number if the user gives none.
+        free: whether the user may choose another number.
+    """
 
     default: int
     free: bool
 
 
 class FixedCountError(ValueError):
-    """A count that the method fixes was given another value.
+    """An error for a count that differs from the one that the method fixes.
 
     Attributes:
         name: K, M or L.
-        value: the value that was given.
+        value: the value that was passed.
         fixed: the value that the method fixes.
     """
 
@@ -72,43 +77,45 @@ class FixedCountError(ValueError):
 
 
 def _fixed(count: int) -> Count:
+    """Returns a count that the user cannot choose."""
     return Count(count, free=False)
 
 
 def _free(count: int) -> Count:
+    """Returns a count that the user may choose, with its default."""
     return Count(count, free=True)
 
 
 class Method(NamedTuple):
-    """One row of the table (Sobolev & Vetrov 2019, section 2 and appendix B).
+    """The choices that distinguish one bound (Sobolev & Vetrov 2019, section 2, appendix B).
 
     Attributes:
-        name: the value of `--bound`.
-        summary: one line for `--help`.
-        psi: the proposal of psi_1:K given z, which stands for tau in the formula:
+        name: the key in `METHODS`.
+        summary: a description in one line.
+        psi: the proposal of psi_1:K given z, which is tau in the formula:
             `tau`: a trained tau(psi|z,x);
             `tau mixture`: the mean over m of tau(psi|z_m,x), a density of psi given z_1:M;
             `mixing`: tau := q(psi|x);
-            `prior`: tau := p(zeta), of a prior whose zeta is q's psi;
-            `none`: q(z|x) is explicit, there is no psi.
+            `prior`: tau := p(zeta), for a prior whose zeta is the psi of q;
+            `none`: q(z|x) is explicit and there is no psi.
         gradients: the estimators that apply (`gradients.ESTIMATORS`), the default first.
-        shared: whether psi_1:K are drawn for each z (`no`), or drawn once and used for
-            every z: K of them (`K`), or M K of them (`MK`).
-        zeta: the proposal of zeta_1:L given z, which stands for rho under a hierarchical prior:
+        shared: `no` if psi_1:K are drawn for each z. Otherwise psi are drawn once for all z:
+            K draws (`K`) or M K draws (`MK`).
+        zeta: the proposal of zeta_1:L given z, which is rho under a hierarchical prior:
             `rho`: a trained rho(zeta|z); an explicit prior is also allowed;
             `rho mixture`: the mean over m of rho(zeta|z_m); an explicit prior is also allowed;
             `prior`: rho := p(zeta);
             `psi_0`: zeta is the psi that generated z, and rho := p(zeta).
-        K: draws of psi besides the psi_0 that generated z.
+        K: draws of psi for each z, in addition to the psi_0 that generated it.
         M: draws of z in the multisample bound.
-        L: draws of zeta per z under a hierarchical prior; 1 with an explicit prior.
-        buffer: which proposals of an inner SVI loop enter the bound (Shu et al. 2019):
+        L: draws of zeta for each z under a hierarchical prior; 1 with an explicit prior.
+        buffer: the proposals of an inner SVI loop that enter the bound (Shu et al. 2019):
             `none`: there is no such loop;
-            `last`: the refined one alone;
-            `all`: every one on the way, weighted by pi.
+            `last`: the last proposal alone;
+            `all`: every proposal of the loop, weighted by pi.
         defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1.
         mixture_size: the largest number of z that share psi in an evaluation. More z are
-            scored in groups, each with K psi of its own. 0: all M share.
+            scored in groups, each with its own K psi. 0 means that all M share psi.
     """
 
     name: str
@@ -126,12 +133,12 @@ class Method(NamedTuple):
 
     @property
     def hierarchical(self) -> bool:
-        """Whether q(z|x) = int q(z|psi,x) q(psi|x) dpsi; otherwise q(z|x) is explicit."""
+        """Whether q(z|x) = int q(z|psi,x) q(psi|x) dpsi, rather than an explicit density."""
         return self.psi != "none"
 
     @property
     def draws_psi(self) -> bool:
-        """Whether more psi are drawn for each z, besides the psi_0 that generated it."""
+        """Whether psi are drawn in addition to the psi_0 that generated each z."""
         return self.has_tau or self.psi_from_mixing
 
     @property
@@ -141,7 +148,7 @@ class Method(NamedTuple):
 
     @property
     def has_own_tau(self) -> bool:
-        """Whether psi_1:K of a z come from the tau(psi|z,x) of this z alone."""
+        """Whether psi_1:K of each z come from the tau(psi|z,x) of that z alone."""
         return self.psi == "tau"
 
     @property
@@ -156,7 +163,7 @@ class Method(NamedTuple):
 
     @property
     def psi_from_prior(self) -> bool:
-        """Whether tau := p(zeta), of a prior whose zeta is q's psi."""
+        """Whether tau := p(zeta), for a prior whose zeta is the psi of q."""
         return self.psi == "prior"
 
     @property
@@ -171,12 +178,12 @@ class Method(NamedTuple):
 
     @property
     def has_rho(self) -> bool:
-        """Whether there is a network for rho(zeta|z), if the prior is hierarchical."""
+        """Whether a hierarchical prior needs a network for rho(zeta|z)."""
         return self.zeta in ("rho", "rho mixture")
 
     @property
     def zeta_from_prior(self) -> bool:
-        """Whether rho := p(zeta), with draws of its own."""
+        """Whether rho := p(zeta) and zeta is drawn from it."""
         return self.zeta == "prior"
 
     @property
@@ -186,7 +193,7 @@ class Method(NamedTuple):
 
     @property
     def needs_hierarchical_prior(self) -> bool:
-        """Whether the method is defined for p(z) = int p(z|zeta) p(zeta) dzeta only."""
+        """Whether the method is defined only for p(z) = int p(z|zeta) p(zeta) dzeta."""
         return not self.has_rho
 
     @property
@@ -206,56 +213,65 @@ class Method(NamedTuple):
 
     @property
     def takes_backward_samples(self) -> bool:
-        """Whether the bound has a sum over k or m, for a gradient through some of its terms.
+        """Whether a gradient may be estimated from some terms of a sum over k or m.
 
-        A mixture depends on every z, so no term can be left out.
+        The density of a mixture depends on every z, so no term can be left out.
         """
         return not self.mixes and not self.refines and (self.K.free or self.M.free)
 
     @property
     def trains_tau(self) -> bool:
-        """Whether psi_1:K come from a trained tau, so that log q(psi|x) - log tau is not 0.
+        """Whether training has the settings of tau.
 
-        Methods that refine do not count: their settings of training are others.
+        Methods with an inner SVI loop have other settings, even with a tau.
         """
         return not self.refines and self.has_tau
 
     def psi_per_z(self, counts: Counts) -> Integer:
-        """Returns how many psi besides psi_0 score each z: K, or M K where all are shared."""
+        """Returns the number of psi besides psi_0 that score each z: K, or M K if shared so.
+
+        Args:
+            counts: numbers of draws.
+        """
         return counts.M * counts.K if self.shared == "MK" else counts.K
 
     def counts(
-        self, hierarchical_prior: bool, K: Any = None, M: Any = None, L: Any = None
+        self,
+        hierarchical_prior: bool,
+        K: int | None = None,
+        M: int | None = None,
+        L: int | None = None,
     ) -> Counts:
-        """Returns the counts, with the method's defaults where None is given.
+        """Returns the counts, with the method's default for each None.
 
         Args:
             hierarchical_prior: whether p(z) is hierarchical; otherwise L is 1.
-            K: draws of psi besides psi_0.
-            M: draws of z.
-            L: draws of zeta.
+            K: draws of psi besides psi_0, >= 0.
+            M: draws of z, >= 1.
+            L: draws of zeta, >= 1.
 
         Raises:
             FixedCountError: a ValueError, if a count differs from the one that is fixed.
-            ValueError: if a count is no whole number or is too small.
         """
         allowed = self._replace(L=self.L if hierarchical_prior else _fixed(1))
         chosen = {}
-        for name, given in (("K", K), ("M", M), ("L", L)):
+        for name, requested in (("K", K), ("M", M), ("L", L)):
             count = getattr(allowed, name)
-            value = count.default if given is None else given
-            value = arguments.count(name, value, lowest=0 if name == "K" else 1)
+            value = count.default if requested is None else requested
             if not count.free and value != count.default:
                 raise FixedCountError(self, name, value, count.default)
             chosen[name] = value
         return Counts(**chosen)
 
-    def check_gradient(self, gradient: Any, name: str = "gradient") -> None:
-        """Raises ValueError unless the method takes the estimator.
+    def check_gradient(self, gradient: str, name: str = "gradient") -> None:
+        """Checks that the method takes a gradient estimator.
 
         Args:
             gradient: a key of `gradients.ESTIMATORS`.
-            name: of the argument, for the message.
+            name: the name of the argument, for the message.
+
+        Raises:
+            ValueError: if the estimator is not in `gradients` of this method.
         """
         if gradient not in self.gradients:
             raise ValueError(
@@ -264,19 +280,19 @@ class Method(NamedTuple):
             )
 
 
-# In a hierarchy psi_0 and psi_1:K trade places in the bound, which is what makes doubly
-# reparameterized gradients for phi possible; a psi shared by several z does not.
+# Doubly reparameterized gradients for phi need psi_0 and psi_1:K to trade places in the bound.
+# A psi that several z share cannot trade places with one of their psi_0.
 _EXPLICIT = ("reparameterized", "stl", "iwae-dreg")
 _NO_TAU = ("reparameterized", "stl", "gdreg")
 _PATH_ONLY = ("reparameterized", "stl")
 _TAU_AT_K_0 = ("reparameterized", "stl", "dreg", "gdreg")
 _OF_TAU = (*_TAU_AT_K_0, "dreg-biased")
-# Without the noise of phi's direct terms a step is worth more.
+# gdreg comes first because it avoids the noise of phi's direct terms.
 _TAU = ("gdreg", *(name for name in _OF_TAU if name != "gdreg"))
-# The unbiased ones: stl is biased for M > 1, gdreg needs psi_0 and psi_k that trade places.
+# Only unbiased estimators: stl is biased for M > 1, and gdreg is biased for shared psi.
 _TAU_MIXTURE = ("dreg", "reparameterized")
 
-_ROWS = (
+_TABLE = (
     Method("vae", "explicit q(z|x), one sample: the ELBO", "none", _EXPLICIT),
     Method("iwae", "explicit q(z|x), M samples", "none", _EXPLICIT, M=_free(5)),
     Method("hvm", "auxiliary variables: tau scores psi_0 alone", "tau", _TAU_AT_K_0),
@@ -345,25 +361,28 @@ _ROWS = (
     ),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _ROWS}
+METHODS: dict[str, Method] = {method.name: method for method in _TABLE}
 
 
 def look_up(
-    bound: Any,
+    bound: str,
     posterior: str = "gaussian",
     defensive: float = 0.0,
     mixture_size: int = MIXTURE_SIZE,
 ) -> Method:
-    """Returns the method that a bound and a posterior name.
+    """Returns the method for a bound and a posterior.
 
-    svi and bsvi refine an explicit posterior or a hierarchical one. For a hierarchical
-    posterior, log q(z|x) is estimated by the U_K of iwhvi.
+    svi and bsvi refine an explicit or a hierarchical posterior. For a hierarchical posterior,
+    they estimate log q(z|x) by the U_K of iwhvi.
 
     Args:
         bound: a key of `METHODS`.
-        posterior: `hierarchical`, or an explicit one. Only svi and bsvi depend on it.
-        defensive: the share of q(psi|x) in a mixture of tau's. Others ignore it.
-        mixture_size: the largest number of z that share a mixture. Others ignore it.
+        posterior: `hierarchical` or the name of an explicit posterior. Only svi and bsvi
+            depend on it.
+        defensive: the share of q(psi|x) in a mixture of tau's, from 0 to below 1. Methods
+            without a mixture ignore it.
+        mixture_size: the largest number of z that share a mixture, 0 for all. Methods without
+            a mixture ignore it.
 
     Raises:
         ValueError: if there is no such method.

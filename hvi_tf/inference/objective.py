@@ -1,7 +1,7 @@
-"""The objective of one step: a draw, its densities and the value, recorded on a tape."""
+"""The objective of one step: a draw, its log-densities and the bound, recorded on a tape."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -13,28 +13,38 @@ from hvi_tf.inference.methods import NO_WARMUP, Counts, Method, Warmup
 from hvi_tf.inference.model import LatentSample, Model, ParameterGroups, Prepare, prepared
 from hvi_tf.inference.subsampling import Kept
 
-# These estimators follow the derivative of an explicit log q(z|x) at z. A distribution may
-# compute the density of its own draws from their noise, which has no such derivative.
+# These estimators need the derivative of an explicit log q(z|x) at z. A distribution may compute
+# the density of its own draws from their noise, and such a density has no derivative at z.
 AT_Z = ("stl", "iwae-dreg")
 
 
 class FreeBits(NamedTuple):
     """Nats of a batch's mean KL divergence that cost nothing (Kingma et al. 2016, eq 15).
 
-    max(KL, free) has the gradient of KL above `free` and none below. So a term is either
-    whole or left out, as decided by the mean over the batch.
+    The cost max(KL, free) has the gradient of KL above `free` and no gradient below. So each
+    term is either kept or left out, by the mean of its KL over the batch.
+
+    Attributes:
+        inner: free nats of KL(tau || q(psi|x)), for the term log q(psi|x) - log tau. The KL is
+            estimated at psi_1:K, or at psi_0 if K=0.
+        outer: free nats of KL(q(z|x) || p(z)), for the term log p(z) - U.
     """
 
-    inner: float = 0.0  # of KL(tau||q(psi)), by psi_1:K (psi_0 at K=0), for log q(psi|x) - log tau
-    outer: float = 0.0  # of KL(q(z|x)||p(z)), for log p(z) - U
+    inner: float = 0.0
+    outer: float = 0.0
 
     def weights(self, densities: LogDensities, warmup: Warmup) -> Warmup:
-        """Returns the warm-up weights, each 0 where its term is free."""
+        """Returns the warm-up weights, with 0 for a term whose KL is below its free nats.
+
+        Args:
+            densities: the arrays of one draw.
+            warmup: c_in and c_out.
+        """
         inner, outer = (tf.convert_to_tensor(weight) for weight in warmup)
         if self.inner:
             log_ratios = densities.log_tau - densities.log_q_psi
-            of_tau = log_ratios[1:] if log_ratios.shape[0] > 1 else log_ratios
-            inner = inner * tf.cast(tf.reduce_mean(of_tau) > self.inner, inner.dtype)
+            kl_inner = log_ratios[1:] if log_ratios.shape[0] > 1 else log_ratios
+            inner = inner * tf.cast(tf.reduce_mean(kl_inner) > self.inner, inner.dtype)
         if self.outer:
             log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
             kl_outer = tf.reduce_mean(log_q - bounds.log_mean_exp(densities.log_prior))
@@ -49,14 +59,14 @@ class Objective(NamedTuple):
     """A scalar to be maximized and the arrays that it was computed from.
 
     Attributes:
-        value: mean of the (possibly warmed-up) bound over the batch, nats.
-        method: the row of the table.
+        value: the mean of the (possibly warmed-up) bound over the batch, nats.
+        method: the method.
         sample: the draw.
         densities: the log-densities of the draw.
-        warmup: c_in and c_out; 0 where free bits leave a term out.
-        recorded: the log-densities on the tape: all, or those of the terms kept.
+        warmup: c_in and c_out, 0 for a term that free bits leave out.
+        recorded: the log-densities on the tape, of all terms or of those in `kept`.
         ascent: the gradient of `value` at `recorded`.
-        kept: which terms are on the tape; None if all.
+        kept: the terms on the tape. None if all are.
     """
 
     value: tf.Tensor
@@ -69,7 +79,11 @@ class Objective(NamedTuple):
     kept: Kept | None = None
 
     def upstream(self, gradient: LogDensities) -> LogDensities:
-        """Returns the gradient at `recorded` for a gradient at `densities`."""
+        """Returns the gradient at `recorded` that estimates a gradient at `densities`.
+
+        Args:
+            gradient: the gradient at `densities`.
+        """
         return gradient if self.kept is None else self.kept.upstream(gradient)
 
 
@@ -80,22 +94,43 @@ def record(
     variables: ParameterGroups,
     counts: Counts,
     seed: tf.Tensor,
-    **options: Any,
+    *,
+    estimators: Sequence[str] = ("reparameterized",),
+    warmup: Warmup = NO_WARMUP,
+    backward_samples: int = 0,
+    free_bits: FreeBits = NO_FREE_BITS,
 ) -> tuple[tf.GradientTape, Objective]:
-    """Draws once on a persistent tape, from which each estimator's gradients can be read.
+    """Draws once on a persistent tape, which the gradient estimators use.
 
     Args:
-        model: the callables, or a function that makes them of x.
-        method: the row of the table.
+        model: the callables, or a function that makes them for x.
+        method: the method.
         x: observations `[B, ...]`.
-        variables: the tape watches those that are tensors.
+        variables: the parameter groups. The tape watches their tensors; variables need no watch.
         counts: numbers of draws.
-        seed: int32 `[2]`.
-        **options: as of `observe`.
+        seed: int32 `[2]`. The draw is a pure function of it.
+        estimators: the keys of the `gradients.ESTIMATORS` that will use the tape.
+        warmup: c_in and c_out.
+        backward_samples: S, the number of terms over k and over m to differentiate. 0 takes all.
+        free_bits: nats of KL that cost nothing.
+
+    Returns:
+        The tape and the objective.
     """
     with tf.GradientTape(persistent=True) as tape:
         tape.watch([v for group in variables for v in group if isinstance(v, tf.Tensor)])
-        return tape, observe(tape, prepared(model, x), method, x, counts, seed, **options)
+        return tape, observe(
+            tape,
+            prepared(model, x),
+            method,
+            x,
+            counts,
+            seed,
+            estimators=estimators,
+            warmup=warmup,
+            backward_samples=backward_samples,
+            free_bits=free_bits,
+        )
 
 
 def observe(
@@ -111,7 +146,20 @@ def observe(
     backward_samples: int = 0,
     free_bits: FreeBits = NO_FREE_BITS,
 ) -> Objective:
-    """Draws once while `tape` records; `checked.value_and_gradients` has the arguments."""
+    """Draws once while `tape` records, and computes the bound and its gradient at the densities.
+
+    Args:
+        tape: a persistent tape that is recording.
+        model: the callables.
+        method: the method.
+        x: observations `[B, ...]`.
+        counts: numbers of draws.
+        seed: int32 `[2]`. The draw is a pure function of it.
+        estimators: the keys of the `gradients.ESTIMATORS` that will use the tape.
+        warmup: c_in and c_out.
+        backward_samples: S, the number of terms over k and over m to differentiate. 0 takes all.
+        free_bits: nats of KL that cost nothing.
+    """
     sample = sampling.draw(model, method, x, counts, seed)
     if any(name in AT_Z for name in estimators):
         sample = sample._replace(log_q_z=None)
@@ -142,12 +190,18 @@ def observe(
 
 
 def number_of_terms(method: Method, counts: Counts) -> int:
-    """Returns the number of terms in the longer of the sums over k and m."""
+    """Returns the number of terms in the longer one of the sums over k >= 1 and over m.
+
+    Args:
+        method: the method.
+        counts: numbers of draws.
+    """
     per_z = method.psi_per_z(counts) if method.hierarchical else 0
     return max(per_z, counts.M)
 
 
 def _as_weights(densities: LogDensities, warmup: Warmup, free_bits: FreeBits) -> Warmup:
+    """Returns the warm-up weights after free bits, in the dtype of the densities."""
     dtype = densities.log_q_z.dtype
     weights = Warmup(*(bounds.as_weight(weight, dtype) for weight in warmup))
     return free_bits.weights(densities, weights)

@@ -1,53 +1,65 @@
-"""Plans of an evaluation: chunks that fill a machine and fit its memory."""
+"""Plans of an evaluation, in chunks that fill a machine and fit its memory."""
 
 import math
 from typing import NamedTuple
 
 from hvi_tf.inference.methods import Counts, Method
 
-# Rows of the conditional network per call: enough to fill the machine, some 20 MB an
+# Rows of the conditional network per call. They fill the machine and take about 20 MB for an
 # activation.
 ROWS = 16_384
-# Pairs of a z and a psi that all z share, per call: 8 MB in float64.
+# Pairs of a z and a shared psi per call. They take 8 MB in float64.
 PAIRS = 2**20
 
 
 class Plan(NamedTuple):
-    """The chunks of an evaluation: a function of its counts alone, not of the machine."""
+    """The chunks of an evaluation, which depend on its counts and not on the machine.
+
+    Attributes:
+        M: draws of z for each observation.
+        K: psi that score each z besides psi_0.
+        L: draws of zeta for each z.
+        images: observations per call.
+        chunk_m: draws of z per chunk.
+        chunk_k: draws of psi per chunk. 0 if K is 0.
+        chunk_l: draws of zeta per chunk.
+        group: draws of z that share psi. 0 if each z has its own psi.
+        tile: psi_0 per call whose densities under the mixture of a group are computed.
+    """
 
     M: int
-    K: int  # psi scored for each z besides psi_0
+    K: int
     L: int
-    images: int  # per call
-    chunk_m: int  # draws of z per chunk
-    chunk_k: int  # draws of psi per chunk, 0 if K is 0
-    chunk_l: int  # draws of zeta per chunk
-    group: int = 0  # draws of z that share psi, 0 if each has its own
-    tile: int = 0  # psi_0 whose densities under a mixture of a group's z are computed per call
+    images: int
+    chunk_m: int
+    chunk_k: int
+    chunk_l: int
+    group: int = 0
+    tile: int = 0
 
     @property
     def groups(self) -> int:
-        """Groups over m that share psi; the last may be partly masked."""
+        """The number of groups over m that share psi. The last may be partly masked."""
         return -(-self.M // self.group)
 
     def identity(self) -> dict[str, int]:
-        """Returns the fields that scores depend on; those of groups only if psi are shared."""
-        of_groups = ("group", "tile")
-        return {name: n for name, n in self._asdict().items() if n or name not in of_groups}
+        """Returns the fields that scores depend on, without those of groups if there are none."""
+        group_fields = ("group", "tile")
+        return {name: n for name, n in self._asdict().items() if n or name not in group_fields}
 
     @property
     def m_chunks(self) -> int:
-        """Chunks over m; the last may be partly masked."""
+        """The number of chunks over m. The last may be partly masked."""
         return -(-self.M // self.chunk_m)
 
     @property
     def k_chunks(self) -> int:
-        """Chunks over k; the last may be partly masked."""
+        """The number of chunks over k. The last may be partly masked."""
         return -(-self.K // self.chunk_k) if self.chunk_k else 0
 
     @property
     def l_chunks(self) -> int:
-        """Chunks over l; the last may be partly masked."""
+        """The number of chunks over l. The last may be partly masked."""
         return -(-self.L // self.chunk_l)
 
 
@@ -61,17 +73,17 @@ def make(
 ) -> Plan:
     """Cuts an evaluation into chunks of about `rows` rows of a network.
 
-    The chunks hold images first, then m, then k and l.
+    A chunk extends over k and l first, then over m and then over images.
 
-    Where z share psi, they come in equal groups of at most `method.mixture_size`, and a chunk of
-    psi makes at most about `pairs` pairs. The z of a group are kept in memory.
+    If z share psi, they come in equal groups of at most `method.mixture_size`. A chunk of psi
+    makes at most about `pairs` pairs. All z of a group are in memory.
 
     Args:
-        method: the row of the table.
-        counts: numbers of draws, K as the method counts them.
-        rows: of the networks per call.
-        pairs: of z and shared psi per call.
-        max_images: per call.
+        method: the method.
+        counts: numbers of draws.
+        rows: the number of rows of a network per call.
+        pairs: the number of pairs of a z and a shared psi per call.
+        max_images: the largest number of observations per call.
     """
     K, M, L = method.psi_per_z(counts), counts.M, counts.L
     if method.shares_psi:
@@ -89,13 +101,18 @@ def make(
 
 
 def most_at_once(method: Method, K: int) -> int:
-    """Returns the largest number of z of an image that share their psi in one call."""
-    each = max(1, K)
-    most = math.isqrt(PAIRS // each) if method.shared == "MK" else PAIRS // each
+    """Returns the largest number of z of one image that can share psi in one call.
+
+    Args:
+        method: a method whose z share psi.
+        K: draws of psi besides psi_0.
+    """
+    psi = max(1, K)
+    most = math.isqrt(PAIRS // psi) if method.shared == "MK" else PAIRS // psi
     return max(1, min(most, method.mixture_size or most))
 
 
 def _even_chunk(total: int, largest: int) -> int:
-    """Returns the chunk size that cuts `total` into the fewest, nearly equal, chunks."""
+    """Returns the size of the fewest, nearly equal chunks of at most `largest`."""
     chunks = -(-total // largest)
     return -(-total // chunks)

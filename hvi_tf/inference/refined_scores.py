@@ -12,7 +12,7 @@ from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Localize, LocalModel
 from hvi_tf.inference.svi import SVI, Point
 
-# Observations per call: enough to fill the machine.
+# Observations per call, enough to fill the machine.
 IMAGES = 100
 
 
@@ -20,15 +20,23 @@ class RefinedScores(NamedTuple):
     """Scores of each image, `[N]`, in nats except for the effective sample size.
 
     `elbo`, `kl` and `reconstruction` are the ELBO*, KL* and Reconstruction* of Shu et al.
-    2019, equation 59: elbo = -(kl + reconstruction), both of them costs.
+    2019, equation 59. The last two are costs, so elbo = -(kl + reconstruction).
+
+    Attributes:
+        log_likelihood: the bound over the buffer of k+1 proposals (equation 58).
+        elbo: the ELBO at lambda_k, averaged over the draws.
+        kl: an estimate of KL(q_lambda_k(z|x) || p(z)) from the same draws.
+        reconstruction: an estimate of -E log p(x|z) from the same draws.
+        elbo_start: the ELBO at lambda_0 from one draw.
+        ess_buffer: effective sample size of the k+1 weights of the buffer.
     """
 
-    log_likelihood: tf.Tensor  # the bound over the buffer of k+1 proposals (equation 58)
-    elbo: tf.Tensor  # at lambda_k, the mean of some draws
-    kl: tf.Tensor  # estimate of KL(q_lambda_k(z|x) || p(z)), on the same draws
-    reconstruction: tf.Tensor  # -E log p(x|z), on the same draws
-    elbo_start: tf.Tensor  # at lambda_0, one draw
-    ess_buffer: tf.Tensor  # effective sample size of the buffer, of k+1
+    log_likelihood: tf.Tensor
+    elbo: tf.Tensor
+    kl: tf.Tensor
+    reconstruction: tf.Tensor
+    elbo_start: tf.Tensor
+    ess_buffer: tf.Tensor
 
 
 def score_images(
@@ -41,20 +49,24 @@ def score_images(
     log_pi: tf.Tensor | None = None,
     draws: int = 1,
 ) -> RefinedScores:
-    """Refines the proposal of each observation and scores it.
+    """Refines the proposal of each observation and returns bounds on log p(x).
+
+    Shu et al. 2019, equation 58, over the proposals lambda_0, ..., lambda_k of the SVI loop:
+
+        E log sum_i=0..k pi_i p(x,z_i) / q_lambda_i(z_i|x) <= log p(x)
 
     Args:
-        localize: the model.
-        method: svi or bsvi, around an explicit or a hierarchical proposal.
-        settings: of the loop, its K and L among them.
-        x: observations `[B, D]`.
-        seed: int32 `[2]`; the scores are a pure function of it.
-        log_pi: `[k+1]`; uniform if None, since a learned pi fits only the k of training.
-        draws: of z at lambda_k, for `elbo`.
+        localize: x -> the local model.
+        method: svi or bsvi, with an explicit or a hierarchical proposal.
+        settings: the settings of the SVI loop, with its K and L.
+        x: observations `[B, ...]`.
+        seed: int32 `[2]`. The scores are a pure function of it.
+        log_pi: `[k+1]`, or None for uniform pi. A learned pi fits only the k of training.
+        draws: the number of draws of z at lambda_k, for `elbo`, `kl` and `reconstruction`.
 
     Returns:
-        Scores `[B]`; `log_likelihood`, `elbo` and `elbo_start` are at most log p(x) in
-        expectation.
+        Scores `[B]`. The expectations of `log_likelihood`, `elbo` and `elbo_start` are at most
+        log p(x).
     """
 
     def begin(point: Point) -> tuple:
@@ -69,7 +81,7 @@ def score_images(
 
     encoded = localize(x)
     lam, (buffer, start) = svi.follow(encoded, method, x, settings, seed, begin, update)
-    log_likelihood, log_ratio = _at_the_end(
+    log_likelihood, log_ratio = _elbo_terms(
         encoded,
         method,
         settings,
@@ -88,7 +100,7 @@ def score_images(
     )
 
 
-def _at_the_end(
+def _elbo_terms(
     encoded: LocalModel,
     method: Method,
     settings: SVI,
@@ -116,7 +128,15 @@ def make_scorer(
     draws: int = 1,
     jit_compile: bool = False,
 ) -> Callable[..., RefinedScores]:
-    """Returns `score_images` as a compiled function of (x, seed) or (x, seed, log_pi)."""
+    """Returns `score_images` as a compiled function of (x, seed) or (x, seed, log_pi).
+
+    Args:
+        localize: x -> the local model.
+        method: svi or bsvi, with an explicit or a hierarchical proposal.
+        settings: the settings of the SVI loop, with its K and L.
+        draws: the number of draws of z at lambda_k.
+        jit_compile: whether to compile by XLA.
+    """
 
     @tf.function(jit_compile=jit_compile)
     def score(x: tf.Tensor, seed: tf.Tensor, log_pi: tf.Tensor | None = None) -> RefinedScores:

@@ -11,17 +11,22 @@ from hvi_tf.inference.model import Density, LatentSample, Model
 def draw(
     model: Model, method: Method, x: tf.Tensor, counts: Counts, seed: tf.Tensor
 ) -> LatentSample:
-    """Draws psi_0 ~ q(psi|x), z ~ q(z|psi_0,x), psi_1:K and zeta_1:L as the method says.
+    """Draws all latent variables of a bound.
 
-    The generative process of theorem A.4 of Sobolev & Vetrov 2019.
+    Sobolev & Vetrov 2019, theorem A.4, for m = 1..M:
+
+        psi_m0 ~ q(psi|x),    z_m ~ q(z|psi_m0,x)
+        psi_mk ~ tau(psi|z_m,x),  k = 1..K,    zeta_ml ~ rho(zeta|z_m),  l = 1..L
+
+    where the method decides which densities tau and rho are.
 
     Args:
         model: the callables.
         method: decides which densities propose psi_1:K and zeta_1:L.
         x: observations `[B, ...]`.
-        counts: K >= 0 is ignored for an explicit proposal, L >= 1 for an explicit prior and
-            where zeta is psi_0.
-        seed: int32 `[2]`; the draw is a pure function of it.
+        counts: K >= 0, M >= 1 and L >= 1. K is ignored for an explicit proposal, and L for an
+            explicit prior and where zeta is psi_0.
+        seed: int32 `[2]`. The draw is a pure function of it.
 
     Returns:
         The draw, reparameterized wherever the distributions are.
@@ -29,7 +34,7 @@ def draw(
     psi_0_seed, z_seed, psi_seed, zeta_seed = tf.unstack(tf.random.split(seed, 4))
     prior = priors.adapt(model.prior)
     if not method.hierarchical:
-        # An inverse autoregressive flow knows the density of its own draws only.
+        # An inverse autoregressive flow has a density only for its own draws.
         q = model.conditional(None, x)
         z, log_q_z = q.experimental_sample_and_log_prob(counts.M, seed=z_seed)
         zeta = prior.draw_zeta(method, z, None, counts.L, zeta_seed)
@@ -53,19 +58,19 @@ def draw_psi(
     seed: tf.Tensor,
     tau: Density | None = None,
 ) -> tf.Tensor:
-    """Draws `n` psi for each z `[M, B, Dz]` from the method's inverse model.
+    """Draws psi_k ~ tau(psi|z,x), k = 1..n, for each z from the method's inverse model.
 
     Args:
         model: the callables.
         method: decides which density proposes psi.
         z: `[M, B, Dz]`.
         x: observations `[B, ...]`.
-        n: number of psi.
-        seed: int32 `[2]`.
-        tau: `inverse(model, method, x, z)`, if it is known already.
+        n: the number of psi for each z.
+        seed: int32 `[2]`. The draws are a pure function of it.
+        tau: `inverse(model, method, x, z)` if it is computed already, otherwise None.
 
     Returns:
-        `[n, M, B, Dpsi]`; `[n, 1, B, Dpsi]` if the method shares them among all z.
+        `[n, M, B, Dpsi]`, or `[n, 1, B, Dpsi]` if all z share psi.
     """
     if method.has_tau:
         return (inverse(model, method, x, z) if tau is None else tau).sample(n, seed=seed)
@@ -77,7 +82,14 @@ def draw_psi(
 
 
 def inverse(model: Model, method: Method, x: tf.Tensor, z: tf.Tensor) -> Density:
-    """Returns the density that the method divides q(psi|x) by, given all z `[M, B, Dz]`."""
+    """Returns tau(psi|z,x), the density that the method divides q(psi|x) by.
+
+    Args:
+        model: the callables.
+        method: decides which density tau is.
+        x: observations `[B, ...]`.
+        z: `[M, B, Dz]`, all draws of z.
+    """
     if method.psi_from_prior:
         return priors.hierarchical(model.prior).hierarchy.mixing
     if method.has_own_tau:

@@ -7,103 +7,41 @@ Shu, Bui, Whang & Ermon 2019, with local parameters lambda of q_lambda(z|x):
     lambda_i+1 = lambda_i + a step of momentum SGD on the ELBO   i < k
     bound = log sum_i pi_i w_i                                   (theorem 1, v(i) = {0..i-1})
 
-z_i is drawn from the density that it is divided by, since lambda_i depends on earlier draws
-only. So each w_i has mean p(x) given those draws, and Jensen's inequality gives the bound.
+lambda_i depends on earlier draws only, so z_i comes from the density in its denominator. Each
+w_i therefore has mean p(x) given those draws, and Jensen's inequality gives the bound.
 
-The density of a hierarchical q_lambda(z|x) = int q_lambda(z|psi,x) q(psi|x) dpsi is not
-known, and exp(-U_K) takes the place of 1/q. Given lambda_i it is unbiased for 1/q
-(theorem A.1 of Sobolev & Vetrov 2019 is Jensen's inequality on this fact): psi_0 generated
-z_i, and psi_1:K are drawn from tau again at every i. Each w_i keeps the mean p(x) for any
-tau, so the sum is still unbiased and the bound still a lower bound. It is looser the
+A hierarchical q_lambda(z|x) = int q_lambda(z|psi,x) q(psi|x) dpsi has no known density, and
+exp(-U_K) replaces 1/q. Given lambda_i, it is an unbiased estimate of 1/q (Sobolev & Vetrov
+2019, theorem A.1), because psi_0 generated z_i and every i has new draws psi_1:K from tau. So
+each w_i has mean p(x) for any tau, and the bound remains a lower bound. It is looser the
 farther tau is from q(psi|z,x).
 
-All computations are per observation: given its noise, no gradient, norm or step of one row
-of a batch depends on another row.
+All computations are per observation. Given the noise, no gradient, norm or step of one
+observation depends on another observation of the batch.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from hvi_tf import arguments, bounds, randomness
-from hvi_tf.bounds import LogDensities
-from hvi_tf.inference import densities as densities_lib
+from hvi_tf import randomness
 from hvi_tf.inference import objective as objectives
-from hvi_tf.inference import sampling
 from hvi_tf.inference.gradients import ESTIMATORS
-from hvi_tf.inference.methods import Counts, Method, Warmup
-from hvi_tf.inference.model import LatentSample, Localize, LocalModel, Model, ParameterGroups
-
-
-class SVI(NamedTuple):
-    """The inner loop. Learning rate and clipping act on the ELBO of a single observation.
-
-    Attributes:
-        steps: k >= 1; the trajectory has k+1 proposals.
-        learning_rate: of lambda.
-        momentum: in [0, 1).
-        clip_norm: largest norm of an observation's gradient; 0 does not clip.
-        double_sampling: whether each step is driven by a separate draw. Then the buffer's
-            draws are independent given the trajectory, as theorem 2 requires.
-        K: draws of psi besides psi_0 at every step, for a hierarchical proposal.
-        L: draws of zeta at every step, for a hierarchical prior.
-    """
-
-    steps: int
-    learning_rate: float
-    momentum: float = 0.5
-    clip_norm: float = 1.0
-    double_sampling: bool = False
-    K: int = 0
-    L: int = 1
-
-    @property
-    def counts(self) -> Counts:
-        """The counts of one step, with M=1."""
-        return Counts(K=self.K, L=self.L)
-
-    def checked(self) -> "SVI":
-        """Returns the settings as Python numbers.
-
-        Raises:
-            ValueError: if a setting is no number or is out of range.
-        """
-        finite = "finite and at least 0", lambda number: 0 <= number < math.inf
-        momentum = "at least 0 and below 1", lambda number: 0 <= number < 1
-        return self._replace(
-            steps=arguments.count("steps", self.steps, lowest=1),
-            learning_rate=arguments.number("learning_rate", self.learning_rate, *finite),
-            momentum=arguments.number("momentum", self.momentum, *momentum),
-            clip_norm=arguments.number("clip_norm", self.clip_norm, *finite),
-            K=arguments.count("K", self.K, lowest=0),
-            L=arguments.count("L", self.L, lowest=1),
-        )
-
-
-class Point(NamedTuple):
-    """A draw from one proposal, or from all of them along a first axis i `[k+1, ...]`."""
-
-    z: tf.Tensor  # [B, Dz]
-    zeta: tf.Tensor | None  # [L, B, Dzeta]; None if the prior is explicit
-    log_likelihood: tf.Tensor  # [B]     log p(x|z)
-    log_ratio: tf.Tensor  # [B]          log p(z) - log q_lambda(z|x), or P - U_K
-
-    def log_weight(self, kl_weight: float | tf.Tensor = 1.0) -> tf.Tensor:
-        """Returns log w `[...]`; with a KL weight below 1 it is no weight of a bound."""
-        return self.log_likelihood + bounds.warmed_up(self.log_ratio, kl_weight)
+from hvi_tf.inference.methods import Method, Warmup
+from hvi_tf.inference.model import Localize, LocalModel, ParameterGroups
+from hvi_tf.inference.trajectory import SVI, Point, as_point, draw_point
 
 
 class Refined(NamedTuple):
-    """A trajectory.
+    """A trajectory of the SVI loop.
 
     Attributes:
         points: the buffer, `[k+1, ...]`.
-        local: lambda_k `[B, P]`.
+        local: lambda_k, `[B, P]`.
         first_ascent: the gradients of the first step for the variables of `refine`.
         encoded: the local model, from the single call of the encoder.
-        tape: persistent; it has recorded that call.
+        tape: a persistent tape that recorded this call.
     """
 
     points: Point
@@ -123,18 +61,26 @@ def refine(
     variables: ParameterGroups | None = None,
     estimator: str = "reparameterized",
 ) -> Refined:
-    """Runs the inner loop and keeps every proposal's draw.
+    """Runs the SVI loop and keeps the draw from every proposal.
+
+        v_i+1 = momentum v_i + clip(grad ELBO(lambda_i)),  lambda_i+1 = lambda_i + rate v_i+1
 
     Args:
-        localize: the model, called once.
-        method: says whether the proposal is hierarchical.
+        localize: x -> the local model. It is called once.
+        method: decides whether the proposal is hierarchical.
         x: observations `[B, ...]`.
-        settings: of the loop.
-        seed: int32 `[2]`; the trajectory is a pure function of it.
-        kl_weight: of log p(z) - log q(z) in the ELBO that is climbed.
-        variables: phi, eta and rho, for the gradients of the first step's ELBO. The first
-            step starts at the encoder's output, so its draw serves both.
-        estimator: of these gradients (`gradients.ESTIMATORS`).
+        settings: the settings of the loop.
+        seed: int32 `[2]`. The trajectory is a pure function of it.
+        kl_weight: the weight of log p(z) - log q(z) in the ELBO.
+        variables: phi, eta and rho, for the gradients of the ELBO at lambda_0. These gradients
+            use the draw of the first step. None computes no such gradient.
+        estimator: the estimator of these gradients, a key of `gradients.ESTIMATORS`.
+
+    Returns:
+        The trajectory, with k+1 points.
+
+    Raises:
+        ValueError: if a setting is out of range or no gradient reaches lambda.
     """
     settings = settings.checked()
     first_seed = tf.random.fold_in(seed, 0)
@@ -176,55 +122,60 @@ def follow(
 ) -> tuple[tf.Tensor, tuple]:
     """Runs the loop of `refine`, but keeps only a state that `update` computes.
 
+    Memory does not grow with the steps.
+
     Args:
         encoded: `localize(x)`.
-        method: says whether the proposal is hierarchical.
+        method: decides whether the proposal is hierarchical.
         x: observations `[B, ...]`.
-        settings: of the loop.
-        seed: int32 `[2]`.
-        begin: (point 0, for shapes) -> state; of tensors.
+        settings: the settings of the loop.
+        seed: int32 `[2]`. The trajectory is a pure function of it.
+        begin: point 0 -> the initial state, a tuple of tensors. It may use the shapes alone.
         update: (state, i, point i) -> state.
 
     Returns:
-        lambda_k `[B, P]` and the last state. Memory does not grow with the steps.
+        lambda_k `[B, P]` and the last state.
+
+    Raises:
+        ValueError: if a setting is out of range or no gradient reaches lambda.
     """
     settings = settings.checked()
     loop = _Loop(encoded, method, x, settings, 1.0)
-    still = tf.zeros_like(encoded.start)
-    first = loop.step(encoded.start, still, tf.random.fold_in(seed, 0))
+    zero_velocity = tf.zeros_like(encoded.start)
+    first = loop.step(encoded.start, zero_velocity, tf.random.fold_in(seed, 0))
     return _follow(loop, first, seed, begin, update)
 
 
-def draw_point(model: Model, method: Method, x: tf.Tensor, settings: SVI, seed: tf.Tensor) -> Point:
-    """Draws from the model's proposal, with the counts of `settings`."""
-    sample = sampling.draw(model, method, x, settings.counts, seed)
-    return as_point(sample, densities_lib.log_densities(model, method, x, sample))
-
-
-def as_point(sample: LatentSample, densities: LogDensities) -> Point:
-    """Returns a draw with M=1 as a point of the trajectory."""
-    log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(densities))
-    log_p = bounds.log_mean_exp(densities.log_prior)
-    zeta = None if sample.zeta is None else sample.zeta[:, 0]
-    return Point(sample.z[0], zeta, densities.log_likelihood[0], (log_p - log_q)[0])
-
-
 class _Ascent(NamedTuple):
-    """One draw at a lambda and the gradients of its ELBO."""
+    """One draw at a lambda and the gradients of its ELBO.
+
+    Attributes:
+        point: the draw.
+        of_local: the gradient of each observation's ELBO for lambda, `[B, P]`.
+        of_variables: the gradients for phi, eta and rho.
+    """
 
     point: Point
-    of_local: tf.Tensor  # [B, P], the gradient of each observation's ELBO for lambda
+    of_local: tf.Tensor
     of_variables: ParameterGroups
 
 
 class _Step(NamedTuple):
-    local: tf.Tensor  # the next lambda
+    """The result of one step of SVI.
+
+    Attributes:
+        local: the next lambda, `[B, P]`.
+        velocity: the next velocity, `[B, P]`.
+        point: the point of the buffer, at the lambda before the step.
+    """
+
+    local: tf.Tensor
     velocity: tf.Tensor
-    point: Point  # of the buffer, at the lambda before
+    point: Point
 
 
 class _Loop(NamedTuple):
-    """The parts of the loop that stay the same from step to step."""
+    """The parts of the loop that are the same at every step."""
 
     encoded: LocalModel
     method: Method
@@ -259,22 +210,22 @@ class _Loop(NamedTuple):
         variables: ParameterGroups,
         estimator: str,
     ) -> _Ascent:
-        """Returns the ELBO's gradient of each observation for lambda, and for the variables.
+        """Returns the gradient of each observation's ELBO for lambda, and for the variables.
 
         Args:
-            tape: has recorded `objective`.
+            tape: a persistent tape that recorded `objective`.
             objective: one draw.
-            lam: `[B, P]`, watched by the tape.
+            lam: lambda `[B, P]`, watched by the tape.
             variables: phi, eta and rho.
-            estimator: of their gradients.
+            estimator: the estimator of the gradients.
         """
         ascent = ESTIMATORS[estimator](tape, objective, variables._replace(theta=[lam]))
         if ascent.theta[0] is None:
             raise ValueError(
                 "localize: no gradient reaches lambda; the proposal has to depend on it"
             )
-        # The sum over the batch, not its mean: with the mean, the step of an observation
-        # would depend on the number of the others.
+        # The ELBO is a mean over the batch. The factor B makes the step of an observation
+        # independent of the batch size.
         batch = tf.cast(tf.shape(lam)[0], lam.dtype)
         point = as_point(objective.sample, objective.densities)
         return _Ascent(point, batch * ascent.theta[0], ascent._replace(theta=()))
@@ -282,13 +233,13 @@ class _Loop(NamedTuple):
     def step(
         self, lam: tf.Tensor, velocity: tf.Tensor, seed: tf.Tensor, ascent: _Ascent | None = None
     ) -> _Step:
-        """Takes a step of momentum SGD, with each row's gradient clipped by its own norm.
+        """Takes a step of momentum SGD, with a clipped gradient for each observation.
 
         Args:
-            lam: `[B, P]`.
+            lam: lambda `[B, P]`.
             velocity: `[B, P]`.
-            seed: int32 `[2]`.
-            ascent: of this lambda and seed, if it is known already.
+            seed: int32 `[2]` of the draws.
+            ascent: the gradients at this lambda and seed, if they are computed already.
         """
         settings = self.settings
         if ascent is None:
@@ -309,10 +260,10 @@ class _Loop(NamedTuple):
 
 
 def _clip(gradient: tf.Tensor, largest: float) -> tf.Tensor:
-    """Scales each row `[B, P]` to a norm of at most `largest`.
+    """Scales each gradient of `[B, P]` to a norm of at most `largest`, without overflow.
 
-    Squares never overflow here. `tf.clip_by_norm` clips gradients from 1e19 on to 0, and a
-    limit of 1e38 makes others infinite.
+    `tf.clip_by_norm` would clip gradients from 1e19 on to 0, and would return infinite gradients
+    for a limit of 1e38.
     """
     unit = tf.maximum(tf.reduce_max(tf.abs(gradient), axis=-1, keepdims=True), largest)
     norm = unit * tf.norm(gradient / unit, axis=-1, keepdims=True)
@@ -326,6 +277,7 @@ def _follow(
     begin: Callable[[Point], tuple],
     update: Callable[[tuple, tf.Tensor, Point], tuple],
 ) -> tuple[tf.Tensor, tuple]:
+    """Runs the loop after its first step, and returns lambda_k and the last state."""
     steps = loop.settings.steps
     lam, velocity, point = first
     state = update(begin(point), tf.constant(0), point)

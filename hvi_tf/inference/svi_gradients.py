@@ -1,7 +1,6 @@
 """Gradients of the bound over a buffer, for every group of parameters."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 from tensorflow_probability import distributions as tfd
@@ -9,7 +8,7 @@ from tensorflow_probability import distributions as tfd
 from hvi_tf import bounds, randomness
 from hvi_tf.inference import priors, svi
 from hvi_tf.inference.methods import Method
-from hvi_tf.inference.model import Localize, Model, ParameterGroups
+from hvi_tf.inference.model import Localize, Model, Parameter, ParameterGroups
 from hvi_tf.inference.subsampling import systematic_resampling
 from hvi_tf.inference.svi import SVI, Point, Refined
 
@@ -28,29 +27,36 @@ def value_and_gradients(
     estimator: str = "reparameterized",
     kl_weight: float | tf.Tensor = 1.0,
 ) -> tuple[Refined, ParameterGroups]:
-    """Runs the inner loop and returns it with the gradient for every group of parameters.
+    """Runs the SVI loop and returns it with the gradient for every group of parameters.
 
-    theta: the gradient of the bound, sum_i r_i grad log p(x,z_i) by lemma 1 of Shu et al.
-    2019, with no gradient through the trajectory. pi: the gradient of the bound. phi, eta
-    and rho: the gradient of the ELBO at lambda_0, for the draw that drives the first step;
-    phi may take the gradient of -KL(q_lambda_0 || q_lambda_k) instead.
+    The gradient for theta is lemma 1 of Shu et al. 2019, without gradients through the
+    trajectory:
+
+        grad_theta log sum_i pi_i w_i = sum_i r_i grad_theta log p(x,z_i)
+
+    The gradient for pi is that of the same bound. The gradients for phi, eta and rho are those of
+    the ELBO at lambda_0, for the draw of the first step. The gradient for phi may instead be
+    that of -KL(q_lambda_0 || q_lambda_k).
 
     Args:
-        localize: the model. It is called under a tape, to reach phi.
-        method: svi or bsvi, around an explicit or a hierarchical proposal.
+        localize: x -> the local model. It is called under a tape, to reach phi.
+        method: svi or bsvi, with an explicit or a hierarchical proposal.
         x: observations `[B, ...]`.
-        variables: to differentiate by; pi is the logits `[k+1]` of `log_pi`, or empty.
-        settings: of the loop.
-        seed: int32 `[2]`.
+        variables: the parameter groups. pi holds the logits `[k+1]` of `log_pi`, or is empty.
+        settings: the settings of the loop.
+        seed: int32 `[2]`. The trajectory is a pure function of it.
         log_pi: `[k+1]`, as in `bounds.generalized_iwae`.
-        sir: whether theta's gradient uses a single draw i ~ r_i. It is unbiased for the sum
-            over all i and costs one backward pass.
-        encoder_objective: `elbo` or `kl`; the latter for an explicit q with a known KL.
-        estimator: of phi, eta and rho (`gradients.ESTIMATORS`).
-        kl_weight: of log p(z) - log q(z), everywhere.
+        sir: whether the gradient for theta uses a single draw i ~ r_i. It is an unbiased
+            estimate of the sum over all i and costs one backward pass.
+        encoder_objective: `elbo` or `kl`, for phi. `kl` needs an explicit q with a known KL.
+        estimator: the estimator for phi, eta and rho, a key of `gradients.ESTIMATORS`.
+        kl_weight: the weight of log p(z) - log q(z) in all objectives.
 
     Returns:
         The trajectory and the ascent direction of each group.
+
+    Raises:
+        ValueError: if a setting is out of range or no gradient reaches lambda.
     """
     inference = variables._replace(theta=(), pi=())
     refined = svi.refine(localize, method, x, settings, seed, kl_weight, inference, estimator)
@@ -64,7 +70,7 @@ def value_and_gradients(
             r, 1, randomness.substream(seed, randomness.RefinementStream.RESAMPLE_POINT)
         )[0]
         points, r = _take(points, index), tf.ones_like(r[:1])
-    model = refined.encoded.at(refined.local)  # only its p(x,z) is used
+    model = refined.encoded.at(refined.local)  # Only its p(x,z) is used.
     theta = _joint_gradient(model, method, x, points, r, kl_weight, variables.theta)
     pi = _pi_gradient(refined.points.log_weight(kl_weight), variables.pi)
     return refined, ascent._replace(theta=theta, pi=pi)
@@ -72,16 +78,16 @@ def value_and_gradients(
 
 def _take(points: Point, index: tf.Tensor) -> Point:
     """Returns the points of the trajectory at `index` `[B]`, as a trajectory of length 1."""
-    rows = tf.stack([index, tf.range(tf.size(index))], axis=-1)
+    indices = tf.stack([index, tf.range(tf.size(index))], axis=-1)
     z, zeta, log_likelihood, log_ratio = points
     if zeta is not None:
-        zeta = tf.gather_nd(tf.transpose(zeta, [0, 2, 1, 3]), rows)  # [B, L, Dzeta]
+        zeta = tf.gather_nd(tf.transpose(zeta, [0, 2, 1, 3]), indices)  # [B, L, Dzeta]
         zeta = tf.transpose(zeta, [1, 0, 2])[tf.newaxis]
     return Point(
-        z=tf.gather_nd(z, rows)[tf.newaxis],
+        z=tf.gather_nd(z, indices)[tf.newaxis],
         zeta=zeta,
-        log_likelihood=tf.gather_nd(log_likelihood, rows)[tf.newaxis],
-        log_ratio=tf.gather_nd(log_ratio, rows)[tf.newaxis],
+        log_likelihood=tf.gather_nd(log_likelihood, indices)[tf.newaxis],
+        log_ratio=tf.gather_nd(log_ratio, indices)[tf.newaxis],
     )
 
 
@@ -92,12 +98,11 @@ def _joint_gradient(
     points: Point,
     r: tf.Tensor,
     kl_weight: float | tf.Tensor,
-    theta: Sequence[Any],
+    theta: Sequence[Parameter],
 ) -> list[tf.Tensor]:
     """Returns the gradient for theta of mean_b sum_i r_i [log p(x|z_i) + c log p(z_i)].
 
-    It takes one point at a time: each pass has the rows of a training batch, and memory does
-    not grow with k.
+    It takes one point at a time, so memory does not grow with k.
     """
     total = [tf.zeros_like(v) for v in theta]
     prior = priors.adapt(model.prior)
@@ -112,8 +117,8 @@ def _joint_gradient(
     return total
 
 
-def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Any]) -> list[tf.Tensor]:
-    """Returns the gradient of the mean bound for the logits of pi: the mean of r_i - pi_i."""
+def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Parameter]) -> list[tf.Tensor]:
+    """Returns the gradient of the mean bound for the logits of pi, mean_b (r_i - pi_i)."""
     if not variables:
         return []
     (logits,) = variables
@@ -123,10 +128,10 @@ def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Any]) -> list[tf.Te
     return [tape.gradient(value, logits)]
 
 
-def _kl_gradient(refined: Refined, x: tf.Tensor, phi: Sequence[Any]) -> list[tf.Tensor]:
-    """Returns the ascent direction of -KL(q_lambda_0 || q_lambda_k), lambda_k held fixed."""
+def _kl_gradient(refined: Refined, x: tf.Tensor, phi: Sequence[Parameter]) -> list[tf.Tensor]:
+    """Returns the gradient of -KL(q_lambda_0 || q_lambda_k) for phi, with lambda_k fixed."""
     local, tape = refined.encoded, refined.tape
-    last = local.at(refined.local).conditional(None, x)  # not on the tape
+    last = local.at(refined.local).conditional(None, x)  # It is not on the tape.
     with tape:
         start = local.at(local.start).conditional(None, x)
         value = -tf.reduce_mean(tfd.kl_divergence(start, last))

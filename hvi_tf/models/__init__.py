@@ -1,4 +1,7 @@
-"""Models and the networks and distributions that they are made of."""
+"""The autoencoder, its training step, and its networks and distributions.
+
+`vae` has the model that is trained, `autoencoder` its densities, `architecture` its networks.
+"""
 
 from hvi_tf.runtime import startup
 

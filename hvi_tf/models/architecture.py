@@ -1,4 +1,4 @@
-"""The networks of the autoencoder: which there are, of which sizes, by name."""
+"""The networks of the autoencoder, built from a configuration."""
 
 import functools
 from typing import Any
@@ -13,7 +13,7 @@ from hvi_tf.inference.methods import Method
 from hvi_tf.models import likelihoods, networks, pixelcnn, resnet
 from hvi_tf.models.flows import Flow
 
-# Of which group of parameters each network is (`gradients.ParameterGroups`).
+# The group of parameters (`gradients.ParameterGroups`) of each network.
 GROUPS = {
     "decoder": "theta",
     "pixels": "theta",
@@ -26,29 +26,38 @@ GROUPS = {
     "buffer_weights": "pi",
 }
 
-# What a convolutional encoder tells the perceptron of a hierarchical posterior.
+# Outputs of a convolutional encoder, which are inputs of a hierarchical posterior's perceptron.
 _FEATURES = 128
 
 
 def build(
-    row: Method,
-    method: MethodConfig,
+    method: Method,
+    method_config: MethodConfig,
     sizes: ModelConfig,
     x_dim: int,
     rng: np.random.Generator,
 ) -> dict[str, keras.layers.Layer]:
-    """The networks that a configuration needs, keys of `GROUPS`, with initial weights.
+    """Returns the networks that a configuration needs, by keys of `GROUPS`, with initial weights.
+
+    Args:
+        method: of the method table, with its posterior.
+        method_config: the posterior, the prior and pi.
+        sizes: the kinds and sizes of the networks.
+        x_dim: pixels of an observation.
+        rng: source of the initializers' seeds.
 
     Raises:
-        UserError: if the images are not what a convolutional network can take.
+        UserError: if a convolutional network does not fit the images.
     """
     mlp = functools.partial(networks.MLP, precision=sizes.precision)
     built: dict[str, Any] = {"decoder": _decoder(sizes, x_dim, rng)}
-    built |= _encoder(row, method, sizes, x_dim, rng)
-    if method.posterior in ("iaf", "realnvp"):
+    built |= _encoder(method, method_config, sizes, x_dim, rng)
+    if method_config.posterior in ("iaf", "realnvp"):
         latents, flow_sizes = sizes.latent_dim, (sizes.num_flows, sizes.flow_hidden)
-        built["flow"] = Flow(latents, latents, method.posterior, *flow_sizes, rng, sizes.precision)
-    if row.has_tau:
+        built["flow"] = Flow(
+            latents, latents, method_config.posterior, *flow_sizes, rng, sizes.precision
+        )
+    if method.has_tau:
         outputs = (2 if sizes.tau_gate_bias is None else 3) * sizes.aux_dim
         built["inverse"] = networks.ConditionedMLP(
             x_dim,
@@ -59,27 +68,27 @@ def build(
             reinject=False,
             precision=sizes.precision,
         )
-    if method.prior == "hierarchical":
+    if method_config.prior == "hierarchical":
         built["prior_decoder"] = mlp(sizes.prior_dim, sizes.hidden, 2 * sizes.latent_dim, rng)
-        if row.has_rho:
+        if method.has_rho:
             built["prior_inverse"] = mlp(sizes.latent_dim, sizes.hidden, 2 * sizes.prior_dim, rng)
     if sizes.likelihood == "discretized_logistic":
         built["pixels"] = likelihoods.DiscretizedLogistic(x_dim)
     else:
         built["pixels"] = likelihoods.Bernoulli()
-    if method.pi == "learned":
-        built["buffer_weights"] = networks.Logits(method.svi_steps + 1)
+    if method_config.pi == "learned":
+        built["buffer_weights"] = networks.Logits(method_config.svi_steps + 1)
     return built
 
 
-def local_dim(method: MethodConfig, sizes: ModelConfig) -> int:
-    """P, how many local parameters the posterior of an observation has."""
-    # A third part of the encoder's output is the flows' context.
-    return (3 if method.posterior in ("iaf", "realnvp") else 2) * sizes.latent_dim
+def local_dim(method_config: MethodConfig, sizes: ModelConfig) -> int:
+    """Returns P, the number of local parameters of an observation's posterior."""
+    # With flows the encoder's output has a third part, their context.
+    return (3 if method_config.posterior in ("iaf", "realnvp") else 2) * sizes.latent_dim
 
 
 def rows_per_call(sizes: ModelConfig) -> int:
-    """Rows of z that the decoder takes at once when it scores or draws images."""
+    """Returns how many rows of z the decoder takes in one call that scores or draws images."""
     return 500 if sizes.decoder == "pixelcnn" else plans.ROWS
 
 
@@ -90,7 +99,7 @@ def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.
     largest = max(sizes.pixelcnn_kernels)
     if largest >= 2 * side:
         raise UserError(
-            f"--pixelcnn_kernels: {largest} reaches beyond an image of {side}x{side} pixels; give "
+            f"--pixelcnn_kernels: {largest} exceeds an image of {side}x{side} pixels; give "
             f"at most {2 * side - 1}"
         )
     return pixelcnn.PixelCNN(
@@ -104,20 +113,24 @@ def _decoder(sizes: ModelConfig, x_dim: int, rng: np.random.Generator) -> keras.
 
 
 def _encoder(
-    row: Method, method: MethodConfig, sizes: ModelConfig, x_dim: int, rng: np.random.Generator
+    method: Method,
+    method_config: MethodConfig,
+    sizes: ModelConfig,
+    x_dim: int,
+    rng: np.random.Generator,
 ) -> dict[str, keras.layers.Layer]:
-    outputs, hidden, precision = local_dim(method, sizes), sizes.hidden, sizes.precision
+    outputs, hidden, precision = local_dim(method_config, sizes), sizes.hidden, sizes.precision
     if sizes.encoder == "resnet":
         side = resnet.side_of(x_dim)
         resnet.check_side(side, sizes.resnet_channels)
-        if not row.hierarchical:
+        if not method.hierarchical:
             return {"encoder": resnet.ResNet(side, sizes.resnet_channels, outputs, rng, precision)}
         features = resnet.ResNet(side, sizes.resnet_channels, _FEATURES, rng, precision)
         conditioned = networks.ConditionedMLP(
             _FEATURES, sizes.aux_dim, hidden, outputs, rng, reinject=True, precision=precision
         )
         return {"features": features, "encoder": conditioned}
-    if not row.hierarchical:
+    if not method.hierarchical:
         return {"encoder": networks.MLP(x_dim, hidden, outputs, rng, precision)}
     conditioned = networks.ConditionedMLP(
         x_dim, sizes.aux_dim, hidden, outputs, rng, reinject=True, precision=precision

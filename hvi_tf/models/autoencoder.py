@@ -1,9 +1,10 @@
-"""The autoencoder as a model: its networks, its densities and its images.
+"""The autoencoder: its networks, its densities and its images.
 
 Sobolev & Vetrov 2019, section 6.2 and appendix F; Shu et al. 2019, appendix D.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,17 +19,19 @@ from hvi_tf.inference import methods, priors, sampling
 from hvi_tf.inference import refined_scores as svi_scores
 from hvi_tf.inference.methods import Counts
 from hvi_tf.inference.model import Hierarchy, LocalModel, Model, ParameterGroups
+from hvi_tf.inference.svi import SVI
 from hvi_tf.models import architecture, distributions, likelihoods, networks
 from hvi_tf.models.architecture import GROUPS
+from hvi_tf.models.observations import ImageModel
 from hvi_tf.runtime import startup
 
 
-class Autoencoder(keras.Model):
+class Autoencoder(ImageModel):
     """A decoder of z with an explicit, flow or hierarchical encoder.
 
     Args:
-        method_config: the row of the method table, its counts, prior and posterior.
-        model_config: which networks, and their sizes.
+        method_config: the method, its counts, prior and posterior.
+        model_config: the kinds and sizes of the networks.
         x_dim: pixels of an observation.
         seed: of the initial weights.
 
@@ -45,6 +48,7 @@ class Autoencoder(keras.Model):
             method_config.bound, method_config.posterior, method_config.defensive
         )
         self.method_config, self.model_config = method_config, model_config
+        self.counts = Counts(method_config.K, method_config.M, method_config.L)
         self.x_dim = arguments.count("x_dim", x_dim, lowest=1)
         self.seed = arguments.seed(seed)
         self._build_networks(randomness.initializer_seeds(self.seed))
@@ -64,14 +68,14 @@ class Autoencoder(keras.Model):
         self.prior_inverse: Any = built.get("prior_inverse")
         self.buffer_weights: Any = built.get("buffer_weights")
 
-    # The callables of `sampling.Model`.
+    # Callables of `sampling.Model`.
 
     def conditional(self, psi: tf.Tensor | None, x: tf.Tensor) -> tfd.Distribution:
-        """q(z|psi,x), or q(z|x) if psi is None."""
+        """Returns q(z|psi,x), or q(z|x) if psi is None."""
         return self._posterior(psi, self._code(x))
 
     def _code(self, x: tf.Tensor) -> tf.Tensor:
-        """All that the posterior needs of x, computed once however many psi there are."""
+        """Returns all that the posterior needs of x, computed once for all psi."""
         if self.features is not None:
             x = networks.softplus(self.features(x))
         return self.encoder.code(x) if self.method.hierarchical else self.encoder(x)
@@ -91,7 +95,7 @@ class Autoencoder(keras.Model):
         )
 
     def prepare(self, x: tf.Tensor) -> Model:
-        """The callables for these observations, whose codes are computed once."""
+        """Returns the callables for these observations, whose codes are computed once."""
         code = self._code(x)
         inverse_code = None if self.inverse is None else self.inverse.code(x)
         return self.callables._replace(
@@ -100,12 +104,12 @@ class Autoencoder(keras.Model):
         )
 
     def localize(self, x: tf.Tensor) -> LocalModel:
-        """The posterior of each observation with local parameters of its own.
+        """Returns the model with local parameters lambda for each observation.
 
-        lambda shifts the encoder's output, the same for every psi where q is hierarchical,
-        and begins at 0; to SVI that is the same as beginning at the output. tau, which knows
-        of x and not of lambda, is asked about z less the shift of its mean: were the shift
-        in the mean alone, that would be exact.
+        lambda is a shift of the encoder's output, the same for every psi if q is hierarchical. It
+        starts at 0, which for SVI is the same as to start at the output. tau depends on x but not
+        on lambda, so it gets z minus the shift of its mean. That is exact if lambda shifts the
+        mean alone.
         """
         code = self._code(x)
         local_dim = architecture.local_dim(self.method_config, self.model_config)
@@ -119,11 +123,11 @@ class Autoencoder(keras.Model):
         return LocalModel(tf.zeros([tf.shape(x)[0], local_dim]), at)
 
     def mixing(self, x: tf.Tensor) -> tfd.Distribution:
-        """q(psi|x) = N(0, I), with batch shape `[B]`."""
+        """Returns q(psi|x) = N(0, I), with batch shape `[B]`."""
         return distributions.standard_normal([tf.shape(x)[0]], self.model_config.aux_dim)
 
     def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-        """What proposes psi given z and x."""
+        """Returns the inverse model of psi given z and x."""
         return self._tau(z, self.inverse.code(x))
 
     def _tau(self, z: tf.Tensor, code: tf.Tensor) -> tfd.Distribution:
@@ -134,14 +138,14 @@ class Autoencoder(keras.Model):
         return networks.gated_gaussian_head(outputs, bias)
 
     def likelihood(self, z: tf.Tensor) -> tfd.Distribution:
-        """p(x|z): independent pixels, or each given those before it."""
+        """Returns p(x|z): independent pixels, or each pixel given those before it."""
         if self.autoregressive:
             return likelihoods.Autoregressive(self.decoder, self.pixels, z)
         return self.pixels(self.decoder(z))
 
     @property
     def autoregressive(self) -> bool:
-        """Whether p(x|z) is a PixelCNN, from which images are drawn pixel by pixel."""
+        """Whether p(x|z) is a PixelCNN, which draws an image pixel by pixel."""
         return self.model_config.decoder == "pixelcnn"
 
     @property
@@ -157,7 +161,7 @@ class Autoencoder(keras.Model):
 
     @property
     def callables(self) -> Model:
-        """The model as the functions of `sampling` take it."""
+        """The model as a record of callables, for the functions of `inference`."""
         return Model(
             prior=self.prior,
             likelihood=self.likelihood,
@@ -173,7 +177,7 @@ class Autoencoder(keras.Model):
 
     @property
     def weights_by_name(self) -> dict[str, keras.Variable]:
-        """All weights, such as `decoder/0`: names of Keras's differ from model to model."""
+        """All weights by names such as `decoder/0`; Keras's own names differ between models."""
         return {
             f"{name}/{i}": variable
             for name, layer in self.networks.items()
@@ -182,23 +186,46 @@ class Autoencoder(keras.Model):
 
     @property
     def parameter_groups(self) -> ParameterGroups:
-        """theta, phi, eta, rho and pi; what is frozen is in none."""
+        """theta, phi, eta, rho and pi, without frozen weights."""
         groups = ParameterGroups([], [], [], [], [])
         for name, layer in self.networks.items():
             getattr(groups, GROUPS[name]).extend(layer.trainable_variables)
         return groups
 
+    def svi_settings(self, K: int | None = None, steps: int | None = None) -> SVI:
+        """Returns the settings of training's inner loop, with another K or number of steps."""
+        c = self.method_config
+        return SVI(
+            steps=steps or c.svi_steps,
+            learning_rate=c.svi_learning_rate,
+            momentum=c.svi_momentum,
+            clip_norm=c.svi_clip_norm,
+            double_sampling=c.double_sampling,
+            K=self.counts.K if K is None else K,
+            L=self.counts.L,
+        )
+
+    @property
+    def log_pi(self) -> tf.Tensor:
+        """Log pi `[k+1]` of the inner loop's proposals."""
+        count = self.method_config.svi_steps + 1
+        if self.method.scores_last_proposal:
+            return tf.math.log(tf.one_hot(count - 1, count))
+        if self.buffer_weights is None:
+            return tf.fill([count], -math.log(count))
+        return self.buffer_weights.log_probabilities()
+
     @property
     def rows_per_call(self) -> int:
-        """Rows of z that the decoder takes at once when it scores or draws images."""
+        """How many rows of z the decoder takes in one call that scores or draws images."""
         return architecture.rows_per_call(self.model_config)
 
     @property
     def refined_images(self) -> int:
-        """Images that are refined at once: few enough for a call not to take minutes."""
+        """How many images are refined in one call, which must not take minutes."""
         return 20 if self.autoregressive else svi_scores.IMAGES
 
-    # Pictures.
+    # Images.
 
     def encode(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Draws z ~ q(z|x) for each observation: `[B, Dx] -> [B, Dz]`."""
@@ -206,7 +233,7 @@ class Autoencoder(keras.Model):
         return sampling.draw(self.callables, self.method, x, Counts(), seed).z[0]
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
-        """The mean of p(x|z): `[..., Dz] -> [..., Dx]`; not of an autoregressive one."""
+        """Returns the mean of p(x|z): `[..., Dz] -> [..., Dx]`; not if it is autoregressive."""
         return self.likelihood(z).mean()
 
     def reconstruct(self, x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -226,12 +253,12 @@ class Autoencoder(keras.Model):
     def picture(
         self, z: tf.Tensor, seed: tf.Tensor, progress: Callable[[int], None] | None = None
     ) -> tf.Tensor:
-        """The mean of p(x|z); of an autoregressive one, which has none, a draw `[B, Dx]`.
+        """Returns the mean of p(x|z), `[B, Dx]`; a draw if it is autoregressive, without a mean.
 
         Args:
             z: `[B, Dz]`.
             seed: int32 `[2]`, of the draw.
-            progress: called with the number of rows drawn so far.
+            progress: called with the number of pixel rows drawn so far.
         """
         if self.autoregressive:
             return self.likelihood(z).sample(seed, progress)

@@ -1,4 +1,4 @@
-"""A convolution of images `[N, H, W, channels]`, whose weights exist as soon as it does."""
+"""A convolution of images `[N, H, W, channels]`, built when it is constructed."""
 
 import keras
 import numpy as np
@@ -17,11 +17,11 @@ class Convolution(keras.layers.Layer):
         inputs: channels.
         outputs: channels.
         rng: source of the initializer's seed.
-        gain: variance of an initial output where inputs have a mean square of 1.
+        gain: variance of an initial output if inputs have a mean square of 1.
         pad: rows of zeros above and below, columns to the left and right.
         stride: of both axes.
         use_bias: whether there is a bias, initially 0.
-        precision: of images and kernel when they are multiplied; all else is float32.
+        precision: dtype of images and kernel in their product; all else is float32.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Convolution(keras.layers.Layer):
         self.built = True
 
     def call(self, h: tf.Tensor) -> tf.Tensor:
-        """The linear outputs."""
+        """Returns the linear outputs."""
         if any(map(any, self.pad)):
             h = tf.pad(h, [(0, 0), *self.pad, (0, 0)])
         factors = networks.rounded(self.precision, h, self.kernel)

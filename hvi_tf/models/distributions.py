@@ -13,7 +13,7 @@ _LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
 class Normal(tfd.Normal):
     """`tfd.Normal` with the package's own noise.
 
-    `sample` needs an int32 `[2]` tensor as its seed.
+    The seed of `sample` must be an int32 tensor `[2]`.
     """
 
     def _sample_n(self, n: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -26,25 +26,24 @@ class Normal(tfd.Normal):
 class DiagonalNormal(tfd.Independent):
     """N(loc, diag(scale^2)) over the last axis; batch shape `[...]` for `[..., D]`.
 
-    Not `MultivariateNormalDiag`: that caches its bijector, and the gradient of
-    log_prob with respect to a sample of its own comes out as None.
+    It replaces `MultivariateNormalDiag`, which caches its bijector, so that the gradient of
+    log_prob with respect to its own sample is None.
 
-    In float32 log_prob is -inf where x is 2e19 scales or more from loc, as its square is
-    infinite: the bounds take that for a weight of 0. Draws of its own are never that far.
+    In float32 log_prob is -inf if x is 2e19 scales or more from loc, because the square is
+    infinite. The bounds treat that as a weight of 0. Its own draws are never that far.
     """
 
     def __init__(self, loc: tf.Tensor, scale: tf.Tensor) -> None:
         super().__init__(Normal(loc, scale), reinterpreted_batch_ndims=1)
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        # The sums come first: one pass over x for each operation here, and of many x for one
-        # scale the logs are taken once.
+        # Sums are taken separately, so that many x with one scale need its logs only once.
         loc, scale = self.distribution.loc, self.distribution.scale
         squares = tf.reduce_sum(tf.square((x - loc) / scale), axis=-1)
         return -0.5 * squares - tf.reduce_sum(tf.math.log(scale) + _LOG_SQRT_2_PI, axis=-1)
 
 
 def standard_normal(batch_shape: tf.Tensor | list, dim: int) -> tfd.Distribution:
-    """N(0, I) in `dim` dimensions with the given batch shape."""
+    """Returns N(0, I) in `dim` dimensions with the given batch shape."""
     shape = tf.concat([batch_shape, [dim]], axis=0) if len(batch_shape) else [dim]
     return DiagonalNormal(tf.zeros(shape), tf.ones(shape))

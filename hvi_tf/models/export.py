@@ -1,4 +1,4 @@
-"""Exports a trained model as a SavedModel that needs nothing but TensorFlow."""
+"""Export of a trained model as a SavedModel that needs only TensorFlow."""
 
 import pathlib
 
@@ -17,7 +17,7 @@ class ExportedModel(tf.Module):
 
     def __init__(self, model: VAE) -> None:
         super().__init__()
-        # Keras layers are no tf.Modules: naming their variables here is what saves them.
+        # tf.Module does not track Keras layers, so their variables are listed here.
         self.model_variables = [v.value for v in model.variables]
         pixels, latents = [None, model.x_dim], [None, model.model_config.latent_dim]
         seed = tf.TensorSpec([2], tf.int32, "seed")
@@ -38,25 +38,19 @@ class ExportedModel(tf.Module):
         def sample(n: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             return {kind: model.sample_images(n, seed)}
 
-        @tf.function(
-            input_signature=[
-                x,
-                tf.TensorSpec([], tf.int32, "M"),
-                tf.TensorSpec([], tf.int32, "K"),
-                seed,
-            ]
-        )
+        M, K = tf.TensorSpec([], tf.int32, "M"), tf.TensorSpec([], tf.int32, "K")
+
+        @tf.function(input_signature=[x, M, K, seed])
         def log_weights(
             x: tf.Tensor, M: tf.Tensor, K: tf.Tensor, seed: tf.Tensor
         ) -> dict[str, tf.Tensor]:
-            draw = sampling.draw(
-                model.callables, model.method, x, Counts(K=K, M=M, L=model.L), seed
-            )
+            counts = Counts(K=K, M=M, L=model.counts.L)
+            draw = sampling.draw(model.callables, model.method, x, counts, seed)
             densities = densities_lib.log_densities(model.callables, model.method, x, draw)
             return {"log_weights": bounds.outer_log_weights(densities)}
 
-        # Read by `saved_models.load`. SavedModels keep no Python values, and the chief of several
-        # workers, who exports alone, cannot make a variable, for that would wait for the others.
+        # `saved_model.load` calls this. A SavedModel stores no Python values. A variable is not
+        # possible either: only the chief worker exports, and to make a variable all must join.
         @tf.function(input_signature=[])
         def draws_psi() -> tf.Tensor:
             return tf.constant(model.method.draws_psi)
@@ -67,17 +61,16 @@ class ExportedModel(tf.Module):
 
 
 def export(model: VAE, path: pathlib.Path) -> None:
-    """Writes the SavedModel, replacing an earlier one only when it is complete.
+    """Writes the SavedModel; replaces an earlier one only when the new one is complete.
 
     Signatures, each returning one named tensor:
         encode(x `[B, Dx]`, seed) -> z `[B, Dz]`, a draw from q(z|x).
-        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z). An autoregressive decoder has none:
-            there it is decode(z, seed) -> image `[B, Dx]`, a draw.
-        sample(n, seed) -> likewise `[n, Dx]`, at draws z from the prior.
-        log_weights(x, M, K, seed) -> `[M, B]`; their log-mean-exp over axis 0 is the
-            row's lower bound on log p(x), in nats, for svi and bsvi that of the encoder
-            before it is refined. K is ignored by an explicit q(z|x). Memory grows with
-            M (K + 1) B.
+        decode(z `[B, Dz]`) -> mean `[B, Dx]` of p(x|z). An autoregressive decoder has no mean;
+            its signature is decode(z, seed) -> image `[B, Dx]`, a draw.
+        sample(n, seed) -> mean or image `[n, Dx]`, at draws z from the prior.
+        log_weights(x, M, K, seed) -> `[M, B]`; their log-mean-exp over axis 0 is the method's
+            lower bound on log p(x), in nats. For svi and bsvi it is the bound of the encoder
+            without refinement. An explicit q(z|x) ignores K. Memory grows with M (K + 1) B.
 
     Raises:
         UserError: if it cannot be written.

@@ -1,8 +1,8 @@
 """Normalizing flows conditioned on a context, as posteriors q(z|x) with a density.
 
-The flow baselines of Sobolev & Vetrov 2019, appendix F: beside mu and sigma the encoder
-outputs a context h, and z is a draw of N(mu, sigma^2) pushed through flows that see h.
-All weights are Keras layers; TFP's own networks are invisible to a Keras 3 model.
+These are the flow baselines of Sobolev & Vetrov 2019, appendix F. The encoder outputs mu, sigma
+and a context h, and z is a draw of N(mu, sigma^2) pushed through flows that see h. All weights
+belong to Keras layers, because a Keras 3 model does not track TFP's own networks.
 """
 
 import itertools
@@ -17,18 +17,18 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf.models import networks
 
-# Of each flow, by a tanh, so that no exponential overflows.
+# A tanh bounds the log-scale of each flow, so that no exponential overflows.
 MAX_LOG_SCALE = 3.0
-# Of the output layers, so that flows start near the identity; as in Kingma et al. 2016's code.
+# Scales the output layers so that flows start near the identity, as in Kingma et al. 2016's code.
 INITIAL_OUTPUT_SCALE = 0.1
 
 ShiftAndLogScale = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class MaskedMLP(keras.layers.Layer):
-    """Output d sees z_1:d-1 and all of h: `[B, Dh], [..., B, D] -> [..., B, 2D]`.
+    """A network whose output d sees z_1:d-1 and h: `[B, Dh], [..., B, D] -> [..., B, 2D]`.
 
-    The masked autoencoder (MADE) of Germain et al. 2015. The context joins in the first
+    It is the masked autoencoder (MADE) of Germain et al. 2015. The context enters in the first
     hidden layer, as in Kingma et al. 2016, and its product is computed once per row of h.
 
     Args:
@@ -36,7 +36,7 @@ class MaskedMLP(keras.layers.Layer):
         context_dim: Dh.
         hidden: units of each hidden layer.
         rng: source of the initializers' seeds.
-        precision: of the factors of matrix products.
+        precision: dtype of the factors of matrix products.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class MaskedMLP(keras.layers.Layer):
         precision: str = "float32",
     ) -> None:
         super().__init__()
-        # A degree is the number of leading entries of z that a unit may depend on. At
-        # degree 0 it sees h alone: through such units z_1 depends on the context, too.
+        # A degree is the number of leading entries of z that a unit may depend on. A unit of
+        # degree 0 sees only h, so z_1 also depends on the context.
         degrees = [
             np.arange(1, dim + 1),
             *(np.arange(units) * dim // units for units in hidden),
             np.tile(np.arange(dim), 2),
         ]
         self.masks = [a[:, np.newaxis] <= b for a, b in itertools.pairwise(degrees)]
-        # One kernel of [h, z] cut in two, as in `ConditionedMLP`.
+        # One kernel of [h, z] is split in two, as in `ConditionedMLP`.
         sees_h = np.ones((context_dim, hidden[0]), bool)
         kernel = _masked_uniform(np.concatenate([sees_h, self.masks[0]]), rng)
         self.h_layer = networks.dense(kernel[:context_dim], precision=precision)
@@ -73,7 +73,7 @@ class MaskedMLP(keras.layers.Layer):
         self.built = True
 
     def call(self, h: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        """The output layer's linear activations."""
+        """Returns the output layer's linear activations."""
         first_mask, *later_masks = self.masks
         from_z = _masked_product(networks.flat(z), self.z_layer, first_mask)
         units = networks.flat(self.h_layer(h) + networks.unflat(from_z, like=z))
@@ -89,7 +89,7 @@ def coupling_mlp(
     rng: np.random.Generator,
     precision: str = "float32",
 ) -> networks.ConditionedMLP:
-    """A network for `Coupling`: `[B, Dh], [..., B, D//2] -> [..., B, 2 (D - D//2)]`."""
+    """Returns a network for `Coupling`: `[B, Dh], [..., B, D//2] -> [..., B, 2 (D - D//2)]`."""
     kept = dim // 2
     mlp = networks.ConditionedMLP(
         context_dim, kept, hidden, 2 * (dim - kept), rng, reinject=False, precision=precision
@@ -99,7 +99,7 @@ def coupling_mlp(
 
 
 def _masked_uniform(mask: np.ndarray, rng: np.random.Generator, last: bool = False) -> np.ndarray:
-    """An initial kernel, with each unit's scale set by the inputs that it sees."""
+    """Returns an initial kernel; each unit's scale depends on the number of inputs that it sees."""
     inputs, units = mask.shape
     kernel = networks.uniform(inputs, units, rng, last).numpy()
     return np.where(mask, kernel * np.sqrt(inputs / mask.sum(axis=0)), 0.0)
@@ -120,27 +120,27 @@ def affine_head(outputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _once(function: ShiftAndLogScale) -> ShiftAndLogScale:
-    """`function`, except that it does not run again for the very tensor it ran for last.
+    """Returns `function` with a cache of one result, for calls with the same tensor.
 
-    TFP asks a bijector for its value, then for its log-determinant, and each runs the
-    network. Grappler merges neither the two passes nor their gradients, XLA the passes only.
+    TFP calls a bijector for its value and then for its log-determinant, and both run the network.
+    Grappler merges neither the two passes nor their gradients; XLA merges only the passes.
     """
     last: tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]] | None = None
 
-    def remembering(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def cached(z: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         nonlocal last
         if last is None or last[0] is not z:
             last = z, function(z)
         return last[1]
 
-    return remembering
+    return cached
 
 
 class Coupling(tfb.Bijector):
-    """y = [x_1, x_2 exp(s(x_1)) + t(x_1)] and log|det dy/dx| = sum s(x_1).
+    """The map y = [x_1, x_2 exp(s(x_1)) + t(x_1)] with log|det dy/dx| = sum s(x_1).
 
-    Dinh et al. 2017, eqs 6 to 8. The same map as `tfb.RealNVP`, which cuts x_1 out anew
-    for value and log-determinant, so that `_once` could not spare it the second pass.
+    Dinh et al. 2017, eqs 6 to 8. `tfb.RealNVP` is the same map, but it slices x_1 again for the
+    log-determinant. So `_once` could not save its second pass.
 
     Args:
         shift_and_log_scale: x_1 `[..., D//2]` -> t and s, each `[..., D - D//2]`.
@@ -152,7 +152,7 @@ class Coupling(tfb.Bijector):
 
     @classmethod
     def _parameter_properties(cls, dtype: tf.DType) -> dict:
-        return {}  # as in `tfb.RealNVP`: the base distribution has the batch shape
+        return {}  # as in `tfb.RealNVP`, because the base distribution has the batch shape
 
     def _forward(self, x: tf.Tensor) -> tf.Tensor:
         kept, moved = _halves(x)
@@ -174,7 +174,7 @@ def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _inverse_autoregressive(shift_and_log_scale: ShiftAndLogScale) -> tfb.Bijector:
-    """IAF: z = (x - t(x)) exp(-s(x)), with x of z in D passes (Kingma et al. 2016)."""
+    """Returns the IAF z = (x - t(x)) exp(-s(x)); x given z takes D passes (Kingma et al. 2016)."""
     return tfb.Invert(tfb.MaskedAutoregressiveFlow(_once(shift_and_log_scale)))
 
 
@@ -190,10 +190,10 @@ KINDS = {
 
 
 class Flow(keras.layers.Layer):
-    """A chain of flows of z in R^D, conditioned on h and near the identity at the start.
+    """A chain of flows of z in R^D, conditioned on h and initially near the identity.
 
-    Every second flow acts on the reversed z, so that two couplings move every entry. An
-    IAF draws in one pass of each network and inverts an external z in D.
+    Every second flow acts on the reversed z, so two couplings transform every entry. An IAF draws
+    with one pass of each network, and inverts an external z with D passes.
 
     Args:
         dim: D, >= 2.
@@ -202,10 +202,10 @@ class Flow(keras.layers.Layer):
         num_flows: length of the chain, >= 1.
         hidden: units of each network's hidden layers.
         rng: source of the initializers' seeds.
-        precision: of the factors of the networks' products.
+        precision: dtype of the factors of matrix products.
 
     Raises:
-        ValueError: if `dim`, `kind` or `num_flows` is none of these.
+        ValueError: if `dim`, `kind` or `num_flows` has another value.
     """
 
     def __init__(
@@ -232,7 +232,7 @@ class Flow(keras.layers.Layer):
         self.built = True
 
     def bijector(self, h: tf.Tensor) -> tfb.Bijector:
-        """The chain given h `[B, Dh]`, a map of `[..., B, D]` to itself."""
+        """Returns the chain given h `[B, Dh]`, a map from `[..., B, D]` to itself."""
         reverse = tfb.Permute(np.arange(self.dim)[::-1])
         chain: list[tfb.Bijector] = []
         for i, network in enumerate(self.networks):
@@ -241,12 +241,12 @@ class Flow(keras.layers.Layer):
         return tfb.Chain(chain[::-1])
 
     def distribution(self, base: tfd.Distribution, h: tf.Tensor) -> tfd.Distribution:
-        """The distribution of the chain's output for x ~ `base`.
+        """Returns the distribution of the chain's output for x ~ `base`.
 
-        Draws come with their density, at no further pass of the networks, from
-        `experimental_sample_and_log_prob`. Of its own sample `log_prob` has no gradient
-        with respect to that sample, for TFP looks x up; of `tf.identity(sample)` it has.
-        What it looks up does not follow the weights: after an update make another.
+        `experimental_sample_and_log_prob` returns draws and their densities without another pass
+        of the networks. For its own sample, TFP looks x up in a cache. So `log_prob` of that
+        sample has no gradient with respect to it, but `log_prob` of `tf.identity(sample)` does.
+        The cache does not follow the weights: make a new distribution after an update.
 
         Args:
             base: batch shape `[B]`, event shape `[D]`.

@@ -1,4 +1,4 @@
-"""Observation models p(x|z): what a decoder's outputs `[..., D]` say about D pixels."""
+"""Observation models p(x|z): distributions of D pixels given a decoder's outputs `[..., D]`."""
 
 from collections.abc import Callable
 
@@ -10,20 +10,20 @@ from tensorflow_probability import util as tfp_util
 
 from hvi_tf.models import pixelcnn
 
-# In units of intensity, which is 0..1; neighbouring levels are 0.0039 apart.
+# In units of intensity, from 0 to 1; neighboring levels are 0.0039 apart.
 MIN_SCALE = 1e-3
 INITIAL_SCALE = 0.1
 MAX_LEVEL = 255
 
 
 class Bernoulli(keras.layers.Layer):
-    """Independent pixels in {0, 1} with the outputs as logits. It has no weights."""
+    """Independent pixels in {0, 1} whose logits are the outputs; it has no weights."""
 
     values = "0 or 1 (binarize gray images)"
 
     @staticmethod
     def contains(x: np.ndarray) -> np.ndarray:
-        """Whether each value is 0 or 1."""
+        """Returns for each value whether it is 0 or 1."""
         return (x == 0) | (x == 1)
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Bernoulli(keras.layers.Layer):
         self.built = True
 
     def call(self, outputs: tf.Tensor) -> tfd.Distribution:
-        """`[..., D]` -> batch shape `[...]`, event shape `[D]`."""
+        """Maps outputs `[..., D]` to a distribution: batch shape `[...]`, event shape `[D]`."""
         return tfd.Independent(tfd.Bernoulli(logits=outputs), reinterpreted_batch_ndims=1)
 
 
@@ -39,11 +39,11 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
     """A logistic variable rounded to the 256 levels x = v/255, v = 0, ..., 255.
 
     P(x) = sigmoid((x + 1/510 - loc) / s) - sigmoid((x - 1/510 - loc) / s), where the first
-    level reaches to -infinity and the last one to infinity: the probabilities sum to 1. The
-    likelihood of Kingma et al. 2016, section 5. Scalar events.
+    level extends to -infinity and the last one to infinity, so the probabilities sum to 1. This is
+    the likelihood of Kingma et al. 2016, section 5. Events are scalars.
 
     Args:
-        loc: location, in units of intensity; may lie outside of 0..1.
+        loc: location, in units of intensity; may be outside of 0 to 1.
         scale: s > 0, in the same units.
     """
 
@@ -70,16 +70,16 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
         return tf.constant([], tf.int32)
 
     def _log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        # In levels, which are integers: the rounding error of x = v/255 in float32 would
-        # change the probabilities by some 1e-5 at the smallest scale.
+        # Levels are integers. The rounding error of x = v/255 in float32 would change the
+        # probabilities by about 1e-5 at the smallest scale.
         v = tf.round(MAX_LEVEL * x)
-        centred = (v - MAX_LEVEL * self._loc) / (MAX_LEVEL * self._scale)
+        centered = (v - MAX_LEVEL * self._loc) / (MAX_LEVEL * self._scale)
         width = 1.0 / (MAX_LEVEL * self._scale)
-        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), without a
-        # difference of numbers that are nearly equal. At an end one sigmoid is 1 or 0.
-        # Every term is finite, so that neither `where` hides a NaN in its gradient.
-        log_below = -tf.nn.softplus(-centred - width / 2.0)
-        log_above = -tf.nn.softplus(centred - width / 2.0)
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)) avoids a difference of
+        # nearly equal numbers. At the first and the last level one sigmoid is 0 or 1. Every term
+        # is finite, so no `where` has a NaN in its gradient.
+        log_below = -tf.nn.softplus(-centered - width / 2.0)
+        log_above = -tf.nn.softplus(centered - width / 2.0)
         log_between = tf.math.log(-tf.math.expm1(-width))
         zero = tf.zeros([], x.dtype)
         at_first, at_last = v <= 0.0, v >= MAX_LEVEL
@@ -91,13 +91,13 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
 
     def _sample_n(self, n: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
         shape = tf.concat([[n], self.batch_shape_tensor()], axis=0)
-        smallest = np.finfo(self.dtype.as_numpy_dtype).tiny  # never 0, whose log is infinite
+        smallest = np.finfo(self.dtype.as_numpy_dtype).tiny  # not 0, because log(0) is infinite
         u = tf.random.stateless_uniform(shape, seed, smallest, 1.0, self.dtype, alg="philox")
         x = self._loc + self._scale * (tf.math.log(u) - tf.math.log1p(-u))
         return tf.clip_by_value(tf.round(MAX_LEVEL * x), 0.0, MAX_LEVEL) / MAX_LEVEL
 
     def _mean(self) -> tf.Tensor:
-        """Of the logistic clipped to 0..1 before it is rounded; off by less than 1/510."""
+        """Returns the mean of the logistic clipped to [0, 1], which differs by less than 1/510."""
         loc, scale = self._loc, self._scale
         return scale * (tf.nn.softplus(loc / scale) - tf.nn.softplus((loc - 1.0) / scale))
 
@@ -105,8 +105,8 @@ class DiscretizedLogisticDistribution(tfd.Distribution):
 class DiscretizedLogistic(keras.layers.Layer):
     """Independent pixels of 256 levels v/255, with one learned scale per pixel.
 
-    The location is output + 1/2. A sigmoid would keep it within 0..1, but saturates where
-    most pixels are: unbounded, the first and the last level can take all of the probability.
+    The location is output + 1/2. A sigmoid would restrict it to [0, 1], but saturates at the values
+    of most pixels. An unbounded location can give the first or last level all the probability.
 
     Args:
         x_dim: D.
@@ -116,7 +116,7 @@ class DiscretizedLogistic(keras.layers.Layer):
 
     @staticmethod
     def contains(x: np.ndarray) -> np.ndarray:
-        """Whether each value is a level, but for a rounding error."""
+        """Returns for each value whether it is a level, up to a rounding error."""
         levels = MAX_LEVEL * x
         is_level = np.abs(levels - np.round(levels)) < 0.1
         return is_level & (levels > -0.1) & (levels < MAX_LEVEL + 0.1)
@@ -131,23 +131,24 @@ class DiscretizedLogistic(keras.layers.Layer):
 
     @property
     def scale(self) -> tf.Tensor:
-        """`[D]`, at least `MIN_SCALE`."""
+        """The scale of each pixel, `[D]`, at least `MIN_SCALE`."""
         return tf.nn.softplus(tf.convert_to_tensor(self.raw_scale)) + MIN_SCALE
 
     def call(self, outputs: tf.Tensor) -> tfd.Distribution:
-        """`[..., D]` -> batch shape `[...]`, event shape `[D]`."""
+        """Maps outputs `[..., D]` to a distribution: batch shape `[...]`, event shape `[D]`."""
         pixel = DiscretizedLogisticDistribution(outputs + 0.5, self.scale)
         return tfd.Independent(pixel, reinterpreted_batch_ndims=1)
 
 
 class Autoregressive:
-    """p(x|z) = prod_t p(x_t | x_1:t-1, z) by a PixelCNN; of a TFP distribution what is needed.
+    """The distribution p(x|z) = prod_t p(x_t | x_1:t-1, z) of a PixelCNN.
 
-    There is no mean: it would take a sum over all images.
+    It has the methods of a TFP distribution that the bounds use. It has no mean, which would be a
+    sum over all images.
 
     Args:
-        network: from x and z to one output per pixel.
-        pixels: from outputs to the distribution of the pixels.
+        network: maps x and z to one output per pixel.
+        pixels: maps outputs to the distribution of the pixels.
         z: `[..., B, Dz]`.
     """
 
@@ -162,9 +163,9 @@ class Autoregressive:
         self.event_shape = tf.TensorShape([network.side**2])
 
     def log_prob(self, x: tf.Tensor) -> tf.Tensor:
-        """`[B, D] -> [..., B]`, nats."""
+        """Returns log p(x|z), `[B, D] -> [..., B]`, in nats."""
         return self._pixels(self._network(x, self._z)).log_prob(x)
 
     def sample(self, seed: tf.Tensor, progress: Callable[[int], None] | None = None) -> tf.Tensor:
-        """`[..., B, D]`, see `pixelcnn.sample`."""
+        """Draws x, `[..., B, D]`, by `pixelcnn.sample`."""
         return pixelcnn.sample(self._network, self._pixels, self._z, seed, progress)

@@ -1,4 +1,4 @@
-"""What a training step reports: batch means in nats, effective sample sizes as counts."""
+"""Metrics of a training step: batch means in nats, effective sample sizes as counts."""
 
 import tensorflow as tf
 
@@ -11,7 +11,7 @@ Metrics = dict[str, tf.Tensor]
 
 
 def of_objective(objective: Objective, K: int) -> Metrics:
-    """The terms of a bound without an inner SVI loop."""
+    """Returns the terms of a bound without an inner SVI loop."""
     densities = objective.densities
     log_ratios = bounds.inner_log_ratios(densities)
     log_weights = bounds.outer_log_weights(densities)
@@ -35,7 +35,7 @@ def of_objective(objective: Objective, K: int) -> Metrics:
 
 
 def of_refined(refined: Refined, log_pi: tf.Tensor, kl_weight: tf.Tensor) -> Metrics:
-    """The terms of a bound over the proposals of an SVI loop, from lambda_0 to lambda_k."""
+    """Returns the terms of a bound over the proposals lambda_0 to lambda_k of an SVI loop."""
     points = refined.points
     log_weights = points.log_weight()
     terms = {
@@ -50,10 +50,10 @@ def of_refined(refined: Refined, log_pi: tf.Tensor, kl_weight: tf.Tensor) -> Met
     return {name: tf.reduce_mean(term) for name, term in terms.items()}
 
 
-def gradient_norms(ascent: ParameterGroups) -> Metrics:
-    """The norm of each group's gradient, before any clipping."""
+def gradient_norms(gradients: ParameterGroups) -> Metrics:
+    """Returns the norm of each group's gradient, before any clipping."""
     return {
         f"gradient_norm_{name}": tf.linalg.global_norm(group)
-        for name, group in zip(ascent._fields, ascent, strict=True)
+        for name, group in zip(gradients._fields, gradients, strict=True)
         if len(group)
     }

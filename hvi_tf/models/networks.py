@@ -1,7 +1,7 @@
-"""Keras layers that map tensors to TFP distributions.
+"""Multilayer perceptrons as Keras layers, and heads that map outputs to Gaussians.
 
-The networks here are multilayer perceptrons with softplus units, as in the experiments of
-Sobolev & Vetrov 2019 (appendix F). Weights exist as soon as a network does.
+Units are softplus, as in the experiments of Sobolev & Vetrov 2019 (appendix F). The weights of a
+network are created when it is constructed.
 """
 
 import itertools
@@ -14,15 +14,15 @@ from tensorflow_probability import distributions as tfd
 
 from hvi_tf.models import distributions
 
-# Keeps every standard deviation away from 0, where log-densities are unbounded.
+# Keeps standard deviations away from 0, where log-densities are unbounded.
 MIN_SCALE = 1e-4
-# Where the log of a variance is what a network says: standard deviations from 1e-12 to 1e12,
-# far outside of any use, at which squares of what they divide are still within float32.
+# Limits the log of a variance: standard deviations are from 1e-12 to 1e12, far beyond any use,
+# and squares of numbers divided by them stay finite in float32.
 MAX_LOG_VARIANCE = 55.0
 
 
 def uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = False) -> tf.Tensor:
-    """An initial kernel: He's scale, LeCun's for an output layer."""
+    """Returns an initial kernel with He's scale, or LeCun's scale for an output layer."""
     seed = int(rng.integers(2**31))
     scale = 1.0 if last else 2.0
     initializer = keras.initializers.VarianceScaling(scale, "fan_in", "uniform", seed=seed)
@@ -30,21 +30,22 @@ def uniform(inputs: int, units: int, rng: np.random.Generator, last: bool = Fals
 
 
 def rounded(precision: str, *factors: tf.Tensor) -> list[tf.Tensor]:
-    """The factors of a product in bfloat16 if that is the precision, else as they are."""
+    """Returns the factors of a product, cast to bfloat16 if that is the precision."""
     if precision == "bfloat16":
         return [tf.cast(factor, tf.bfloat16) for factor in factors]
     return list(factors)
 
 
 def product(a: tf.Tensor, b: tf.Tensor, precision: str) -> tf.Tensor:
-    """`a @ b` of factors rounded to `precision`, in the dtype that they have."""
+    """Returns `a @ b` of factors rounded to `precision`, in the dtype of `a`."""
     return tf.cast(tf.matmul(*rounded(precision, a, b)), a.dtype)
 
 
 class Dense(keras.layers.Dense):
-    """A dense layer of which nothing but the factors of the product is rounded to `precision`.
+    """A dense layer that rounds only the factors of its product to `precision`.
 
-    Keras's mixed policies round the bias, too, and sum its gradient over a batch in 8 bits.
+    Keras's mixed policies also round the bias, and sum its gradient over a batch with 8 bits of
+    precision.
     """
 
     def __init__(self, units: int, use_bias: bool, precision: str) -> None:
@@ -52,7 +53,7 @@ class Dense(keras.layers.Dense):
         self.precision = precision
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """The linear outputs, float32."""
+        """Returns the linear outputs, float32."""
         if self.precision == "float32":
             return super().call(inputs, training)
         outputs = product(inputs, self.kernel, self.precision)
@@ -66,7 +67,7 @@ def _layers_after(
     rng: np.random.Generator,
     precision: str,
 ) -> list[Dense]:
-    """Every layer after the first; each sees `extra` inputs beside its softplus units."""
+    """Returns the layers after the first; each has `extra` inputs after its softplus units."""
     sizes = [*hidden, outputs]
     return [
         dense(
@@ -84,11 +85,11 @@ def dense(
     use_bias: bool = True,
     precision: str = "float32",
 ) -> Dense:
-    """A layer with this initial kernel, whose first `softplus_inputs` inputs are softplus units.
+    """Returns a layer with an initial kernel, whose first `softplus_inputs` inputs are softplus.
 
-    At the start softplus units have a mean of about log 2 each. The initial bias cancels
-    what that adds to every unit of the next layer; with the He scale this saves several
-    epochs against Glorot's scale and zero biases.
+    Softplus units initially have a mean of about log 2. The initial bias cancels their contribution
+    to the next layer. Together with He's scale this saves several epochs, compared with Glorot's
+    scale and zero biases.
     """
     inputs, units = kernel.shape
     bias = -np.log(2.0) * np.sum(kernel[:softplus_inputs], axis=0)
@@ -98,37 +99,37 @@ def dense(
     return layer
 
 
-# Below it log sigmoid(x) nears the end of float32.
+# Below this, sigmoid(x) approaches the smallest number of float32.
 _SOFTPLUS_FLOOR = -80.0
 
 
 @tf.custom_gradient
 def softplus(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """log(1 + exp x) to 1e-5 in float32, as x - log sigmoid(x).
+    """Returns log(1 + exp x) to 1e-5 in float32, as x - log sigmoid(x).
 
-    With one sigmoid for the value and the gradient it takes two thirds of the time of
-    `tf.nn.softplus`, or of a log1p, on CPUs; it is the larger part of what a network costs
-    beside its matrix products.
+    The value and the gradient share one sigmoid. On CPUs this takes two thirds of the time of
+    `tf.nn.softplus` or of a log1p. After the matrix products, softplus is the largest cost of a
+    network.
     """
     clipped = tf.maximum(x, _SOFTPLUS_FLOOR)
     sigmoid = tf.sigmoid(clipped)
     return clipped - tf.math.log(sigmoid), lambda upstream: upstream * sigmoid
 
 
-# Layers see matrices only: given more axes Keras may use TensorFlow's batched product,
-# whose oneDNN kernel corrupted the heap (TensorFlow 2.18 to 2.21, Keras 3.6 to 3.12).
+# Layers get only matrices. With more axes Keras may use TensorFlow's batched product, whose oneDNN
+# kernel corrupted the heap (TensorFlow 2.18 to 2.21, Keras 3.6 to 3.12).
 def flat(x: tf.Tensor) -> tf.Tensor:
-    """`[..., D] -> [N, D]`."""
+    """Flattens the leading axes: `[..., D] -> [N, D]`."""
     return tf.reshape(x, [-1, x.shape[-1]])
 
 
 def unflat(h: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """`[N, D] -> [..., D]` with the leading axes of `like`."""
+    """Restores the leading axes of `like`: `[N, D] -> [..., D]`."""
     return tf.reshape(h, tf.concat([tf.shape(like)[:-1], [h.shape[-1]]], axis=0))
 
 
 def _dense_of_pair(layer: Dense, h: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-    """`layer(concat([h, u], -1))` without the copies that concatenation and its gradient make."""
+    """Returns `layer(concat([h, u], -1))` without the copies of concatenation and its gradient."""
     of_h, of_u = layer.kernel[: h.shape[-1]], layer.kernel[h.shape[-1] :]
     by_h, by_u = product(h, of_h, layer.precision), product(u, of_u, layer.precision)
     return by_h + tf.nn.bias_add(by_u, layer.bias)
@@ -151,7 +152,7 @@ class MLP(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """The output layer's linear activations."""
+        """Returns the output layer's linear activations."""
         h = self.first_layer(flat(x))
         for layer in self.later_layers:
             h = layer(softplus(h))
@@ -161,8 +162,8 @@ class MLP(keras.layers.Layer):
 class ConditionedMLP(keras.layers.Layer):
     """A perceptron of [x, u] for many u per x: `[B, Dx], [..., B, Du] -> [..., B, outputs]`.
 
-    The product of x with the first layer is the same for all u of an image, so it is
-    computed once per image and broadcast; x itself is never tiled.
+    The product of x with the first layer is the same for all u of an image. So it is computed once
+    per image and broadcast, and x itself is never tiled.
 
     Args:
         x_dim: Dx.
@@ -170,9 +171,8 @@ class ConditionedMLP(keras.layers.Layer):
         hidden: units of each hidden layer.
         outputs: units of the output layer.
         rng: source of the initializers' seeds.
-        reinject: whether every later layer, the output one too, sees u again beside
-            the previous layer's output.
-        precision: of the factors of matrix products.
+        reinject: whether u is also an input of every later layer, including the output layer.
+        precision: dtype of the factors of matrix products.
     """
 
     def __init__(
@@ -187,8 +187,8 @@ class ConditionedMLP(keras.layers.Layer):
     ) -> None:
         super().__init__()
         self.reinject = reinject
-        # Drawn as the one kernel of [x, u] that these two stand for: with a scale of its
-        # own u would drown x at the start.
+        # These two kernels are drawn as one kernel of [x, u]. If u had its own scale, its
+        # contribution would initially dominate that of x.
         kernel = uniform(x_dim + u_dim, hidden[0], rng)
         self.x_layer = dense(kernel[:x_dim], precision=precision)
         self.u_layer = dense(kernel[x_dim:], use_bias=False, precision=precision)
@@ -197,15 +197,15 @@ class ConditionedMLP(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-        """The output layer's linear activations."""
+        """Returns the output layer's linear activations."""
         return self.of_code(self.code(x), u)
 
     def code(self, x: tf.Tensor) -> tf.Tensor:
-        """All that the outputs need of x: `[B, Dx] -> [B, hidden[0]]`."""
+        """Returns all that the outputs need of x: `[B, Dx] -> [B, hidden[0]]`."""
         return self.x_layer(x)
 
     def of_code(self, code: tf.Tensor, u: tf.Tensor) -> tf.Tensor:
-        """The outputs for x of this code."""
+        """Returns the outputs for the x with this code."""
         flat_u = flat(u)
         h = flat(code + unflat(self.u_layer(flat_u), like=u))
         for layer in self.later_layers:
@@ -215,7 +215,7 @@ class ConditionedMLP(keras.layers.Layer):
 
 
 class Logits(keras.layers.Layer):
-    """The logits of a categorical distribution that no input changes; uniform at first."""
+    """Learned logits of a categorical distribution without inputs; initially uniform."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -223,15 +223,15 @@ class Logits(keras.layers.Layer):
         self.built = True
 
     def log_probabilities(self) -> tf.Tensor:
-        """`[count]`."""
+        """Returns the log-probabilities `[count]`."""
         return tf.nn.log_softmax(self.logits)
 
 
 def gaussian_head(outputs: tf.Tensor, scale: str = "softplus") -> tfd.Distribution:
     """Splits `[..., 2D]` into the mean and the raw scale of a Gaussian.
 
-    The raw scale is that of a softplus (Sobolev & Vetrov 2019), or the log of the variance
-    (Shu et al. 2019), on which steps of SVI do not depend on how wide the Gaussian is.
+    The raw scale is the input of a softplus (Sobolev & Vetrov 2019) or the log of the variance
+    (Shu et al. 2019). With the latter, steps of SVI do not depend on the width of the Gaussian.
     """
     loc, raw_scale = tf.split(outputs, 2, axis=-1)
     if scale == "log_variance":
@@ -241,11 +241,11 @@ def gaussian_head(outputs: tf.Tensor, scale: str = "softplus") -> tfd.Distributi
 
 
 def gated_gaussian_head(outputs: tf.Tensor, gate_bias: float) -> tfd.Distribution:
-    """As `gaussian_head`, from `[..., 3D]`, pulled toward N(0, I) by a gate g in (0, 1).
+    """Splits `[..., 3D]` as `gaussian_head`, with a gate g in (0, 1) that pulls toward N(0, I).
 
-    Mean g mu and scale 1 + g (sigma - 1): at g near 0, that is at a very negative
-    `gate_bias`, tau starts at the prior q(psi) = N(0, I) and so no worse than SIVI
-    (Sobolev & Vetrov 2019, section 6.1).
+    The mean is g mu and the scale 1 + g (sigma - 1). With a very negative `gate_bias` g is near 0.
+    Then tau starts at the prior q(psi) = N(0, I), so it is no worse than SIVI (Sobolev & Vetrov
+    2019, section 6.1).
     """
     loc, raw_scale, raw_gate = tf.split(outputs, 3, axis=-1)
     gate = tf.nn.sigmoid(raw_gate + gate_bias)

@@ -1,7 +1,8 @@
-"""Adam as this package uses it: with a learning rate of each step, and over replicas."""
+"""Adam with a learning rate per step and gradients averaged over replicas."""
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,19 +14,18 @@ from hvi_tf.config.settings import TrainingConfig
 class Adam(keras.optimizers.Adam):
     """Keras's Adam with two changes.
 
-    * `learning_rate` is the largest rate. A schedule over the steps of a run may lower it. A
-      Keras schedule cannot do this: it replaces the variable of the rate, which the checkpoints
-      of earlier versions hold and which `VAE.set_schedule` sets.
-    * Replicas give it gradients that are means over them already. Keras adds up the gradients
-      of all replicas after it has clipped each one's, which is not to clip the gradient of the
-      batch.
+    * `learning_rate` is the largest rate, and a schedule over the steps of a run may lower it. A
+      Keras schedule would replace the variable of the rate. But checkpoints of earlier versions
+      contain that variable, and `VAE.set_schedule` sets it.
+    * Gradients are already means over the replicas. Keras would clip the gradient of each replica
+      and then add them up, which does not clip the gradient of the batch.
 
     Args:
         learning_rate: the largest rate.
-        schedule: cosine or linear; under any other name the rate does not fall here.
-        warmup_steps: over which the rate first rises from 0.
-        final_fraction: of the largest rate, at the end of the run.
-        step: returns the step of the run; without it every application is a step.
+        schedule: cosine or linear; with any other name the rate does not fall.
+        warmup_steps: steps over which the rate rises from 0.
+        final_fraction: fraction of the largest rate at the end of the run.
+        step: returns the step of the run; the default counts applications.
         **options: of `keras.optimizers.Adam`.
     """
 
@@ -46,12 +46,12 @@ class Adam(keras.optimizers.Adam):
         self._run_steps: int | None = None
 
     def set_run_length(self, steps: int) -> None:
-        """Sets the step at which the schedule ends, before the first one; else the rate stays."""
+        """Sets the step at which the schedule ends; without it the rate does not fall."""
         self._run_steps = steps
 
     @property
     def learning_rate(self) -> Any:
-        """The rate of the next step; what is set is the largest rate."""
+        """The rate of the next step; assignment sets the largest rate."""
         rate = super().learning_rate
         schedule, warmup_steps, final_fraction = self._of_schedule
         if self._run_steps is None:
@@ -73,13 +73,13 @@ class Adam(keras.optimizers.Adam):
 def rate_factor(
     step: tf.Tensor, schedule: str, steps: int, warmup_steps: int, final_fraction: float
 ) -> tf.Tensor:
-    """Returns the part of its largest value that the learning rate has at a step, float32.
+    """Returns the learning rate at a step as a fraction of the largest rate, float32.
 
     Args:
         step: from 0, int64.
-        schedule: cosine or linear; under any other name the rate does not fall.
-        steps: of the run, at which the factor has fallen to `final_fraction`.
-        warmup_steps: over which it first rises; step `warmup_steps - 1` has the whole rate.
+        schedule: cosine or linear; with any other name the rate does not fall.
+        steps: length of the run, at whose end the fraction is `final_fraction`.
+        warmup_steps: steps over which it rises; step `warmup_steps - 1` has the whole rate.
         final_fraction: in [0, 1].
     """
     step = tf.cast(step, tf.float64)
@@ -92,7 +92,7 @@ def rate_factor(
 
 
 def make(training: TrainingConfig, **options: Any) -> Adam:
-    """The optimizer that a configuration describes; biases do not decay."""
+    """Returns the optimizer of a configuration; biases have no weight decay."""
     t = training
     optimizer = Adam(
         t.learning_rate,
@@ -111,11 +111,52 @@ def make(training: TrainingConfig, **options: Any) -> Adam:
 def applier(
     optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable], jit_compile: bool
 ) -> Callable[[list[tf.Tensor]], None]:
-    """A function that takes a step along a gradient; on one device XLA may compile it."""
+    """Returns a function that takes a step along gradients; on one device XLA may compile it."""
 
-    def apply(ascent: list[tf.Tensor]) -> None:
-        optimizer.apply([-g for g in ascent], variables)
+    def apply(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply([-g for g in gradients], variables)
 
     if jit_compile and not tf.distribute.has_strategy():
         return tf.function(apply, jit_compile=True, autograph=False)
     return apply
+
+
+def apply_if_finite(reported: dict[str, tf.Tensor], apply: Callable[[], None]) -> tf.Tensor:
+    """Calls `apply` if all reported terms and gradient norms of a step are finite.
+
+    Returns:
+        Whether they are.
+    """
+    finite = tf.reduce_all([tf.math.is_finite(m) for m in reported.values()])
+
+    def applied() -> tf.Tensor:
+        apply()
+        return finite
+
+    return tf.cond(finite, applied, lambda: finite)
+
+
+def build(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> None:
+    """Creates the optimizer's variables; averages of weights start at the initial weights."""
+    optimizer.build(variables)
+    if optimizer.use_ema:  # Keras starts them at 0 and corrects that only at the first step
+        averages = optimizer._model_variables_moving_average
+        for average, variable in zip(averages, variables, strict=True):
+            average.assign(variable)
+
+
+@contextlib.contextmanager
+def averaged(
+    optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]
+) -> Iterator[None]:
+    """Replaces weights by their averages inside the context, if the optimizer has any."""
+    if not optimizer.use_ema:
+        yield
+        return
+    raw = [tf.identity(v.value) for v in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)

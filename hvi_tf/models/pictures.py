@@ -1,4 +1,4 @@
-"""Images of a model as one picture."""
+"""Grids of a model's images, as PNG files."""
 
 import math
 import pathlib
@@ -13,7 +13,7 @@ from hvi_tf.storage import files
 
 
 def image_grid(images: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
-    """Images `[N, D]` row by row in the smallest square; what is left over is 0.
+    """Arranges images `[N, D]` row by row in the smallest square; empty cells are 0.
 
     Returns:
         `[n H, n W, channels]`.
@@ -30,8 +30,8 @@ def sample(
 ) -> pathlib.Path:
     """Draws `n` images from the model and writes them as one PNG file.
 
-    They are the means of p(x|z) at draws of z from the prior, or, of an autoregressive
-    decoder, draws of x, with a progress bar over the rows of pixels.
+    They are the means of p(x|z) at draws of z from the prior. An autoregressive decoder has no
+    mean: its images are draws of x, with a progress bar over the rows of pixels.
 
     Raises:
         UserError: if the file cannot be written.

@@ -1,7 +1,7 @@
 """The gated PixelCNN of van den Oord et al. 2016, conditioned on z, and draws from it.
 
-The decoder of Shu et al. 2019, appendix D. Images are square, of one channel and flattened
-in raster order at every boundary, `[..., D]`.
+It is the decoder of Shu et al. 2019, appendix D. Images are square and have one channel. Arguments
+and results are flattened in raster order, `[..., D]`.
 """
 
 import functools
@@ -16,40 +16,40 @@ from hvi_tf.models import networks
 from hvi_tf.models.convolution import Convolution
 
 KERNELS = (9, 9, 9, 7, 7, 7, 5, 5, 5, 3, 3, 3)
-# tanh(a) sigmoid(b) of standard normals has a mean square of 0.116; this makes it up.
+# tanh(a) sigmoid(b) of standard normals has a mean square of 0.116; this compensates for it.
 GATED_GAIN = 8.6
-# Of the output layer, so that the first probabilities are near 1/2.
+# Gain of the output layer, so that the initial probabilities are near 1/2.
 OUTPUT_GAIN = 0.01
 
 
 class PixelCNN(keras.layers.Layer):
-    """Output t is a function of z and of x_1:t-1: `[B, D], [..., B, Dz] -> [..., B, D]`.
+    """A network whose output t sees z and x_1:t-1: `[B, D], [..., B, Dz] -> [..., B, D]`.
 
-    Two stacks of gated convolutions. The vertical one sees all rows above a pixel, the
-    horizontal one the pixels to its left and, by a 1x1 convolution in every layer, the
-    vertical one; together they have no blind spot. z is mapped linearly to a few images,
-    which join x in the first layer. They may be seen at the current pixel even there, so
-    the first pixel depends on z, too.
+    It has two stacks of gated convolutions. The vertical stack sees all rows above a pixel. The
+    horizontal stack sees the pixels to the left and, by a 1x1 convolution in every layer, the
+    vertical stack. Together they have no blind spot. z is mapped linearly to a few images, which
+    are inputs of the first layer. There they are also seen at the current pixel, so the first
+    pixel depends on z.
 
-    No mask is multiplied with: kernels cover only what may be seen, k//2 + 1 rows of k
-    pixels and k//2 + 1 pixels of the row itself, one less of x in the first layer. At the
-    default sizes that is 0.64 million multiply-adds per pixel, 0.50 billion per image of
-    28x28 pixels; with masked kernels it would be 1.06 and 0.83.
+    Kernels have no masks. They cover only visible pixels: k//2 + 1 rows of k pixels, and k//2 + 1
+    pixels of the row itself, one less of x in the first layer. At the default sizes that is 0.64
+    million multiply-adds per pixel, or 0.50 billion per image of 28x28 pixels. Masked kernels
+    would take 1.06 million and 0.83 billion.
 
-    The first layer is linear in x and z, so its part in x is computed once per image and
-    broadcast over the leading axes of z; x itself is never tiled.
+    The first layer is linear in x and z. So its part in x is computed once per image and broadcast
+    over the leading axes of z, and x itself is never tiled.
 
     Args:
         side: D = side^2.
         z_dim: Dz.
         rng: source of the initializers' seeds.
-        channels: of every layer of either stack.
+        channels: of every layer of both stacks.
         kernels: side k of each layer's kernel, odd.
-        z_maps: images that z is mapped to.
-        precision: of the factors of products.
+        z_maps: number of images that z is mapped to.
+        precision: dtype of the factors of products.
 
     Raises:
-        ValueError: if there is no kernel, or an even one or one below 3.
+        ValueError: if there is no kernel, or if one is even or below 3.
     """
 
     def __init__(
@@ -88,38 +88,38 @@ class PixelCNN(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-        """One unbounded output per pixel."""
+        """Returns one unbounded output per pixel."""
         x = tf.reshape(x, [-1, self.side, self.side, 1])
         maps = self.maps_of(z)
         return networks.unflat(self.along_rows(x, maps, self.from_above(x, maps)), like=z)
 
     def maps_of(self, z: tf.Tensor) -> tf.Tensor:
-        """The images of z: `[..., B, Dz] -> [N, side, side, z_maps]`, N = prod [..., B]."""
+        """Returns the images of z: `[..., B, Dz] -> [N, side, side, z_maps]`, N = prod [..., B]."""
         maps = self.z_layer(networks.flat(z))
         return tf.reshape(maps, [-1, self.side, self.side, maps.shape[-1] // self.side**2])
 
     def from_above(self, x: tf.Tensor, maps: tf.Tensor) -> list[tf.Tensor]:
-        """The vertical stack: for each layer, what row i is told of x's rows above row i.
+        """Applies the vertical stack: for each layer, the features of x's rows above each row.
 
         Args:
             x: `[B, side, side, 1]`.
             maps: `[N, side, side, z_maps]`, N a multiple of B.
 
         Returns:
-            tensors `[N, side, side, 2 channels]`.
+            One tensor `[N, side, side, 2 channels]` per layer.
         """
         units = _add_per_image(self.z_above(maps), self.x_above(x[:, :-1]))
-        told = [self.across[0](units)]
+        features = [self.across[0](units)]
         for vertical, across in zip(self.vertical, self.across[1:], strict=True):
             units = vertical(_gate(units))
-            told.append(across(units))
-        return told
+            features.append(across(units))
+        return features
 
     def along_rows(self, x: tf.Tensor, maps: tf.Tensor, above: list[tf.Tensor]) -> tf.Tensor:
-        """The horizontal stack and the output layer, each row for itself.
+        """Applies the horizontal stack and the output layer to each row separately.
 
         Args:
-            x: `[B, R, side, 1]`, any R rows.
+            x: `[B, R, side, 1]`, for any number R of rows.
             maps: `[N, R, side, z_maps]`.
             above: `from_above` at these rows.
 
@@ -128,10 +128,10 @@ class PixelCNN(keras.layers.Layer):
         """
         units = _add_per_image(self.z_left(maps), self.x_left(x[:, :, :-1])) + above[0]
         h = self.residual[0](_gate(units))
-        for horizontal, residual, told in zip(
+        for horizontal, residual, from_above in zip(
             self.horizontal, self.residual[1:], above[1:], strict=True
         ):
-            h += residual(_gate(horizontal(h) + told))
+            h += residual(_gate(horizontal(h) + from_above))
         outputs = self.output_layer(tf.nn.elu(h))
         return tf.reshape(outputs, [-1, outputs.shape[1] * outputs.shape[2]])
 
@@ -146,9 +146,9 @@ def _above(
     use_bias: bool = True,
     precision: str = "float32",
 ) -> Convolution:
-    """A kernel of `rows` rows whose last one is the current row, and k columns about it.
+    """Returns a convolution over `rows` rows, up to the current row, and k centered columns.
 
-    An input that lacks its last row is seen one row later: then k//2 rows strictly above.
+    If the input lacks its last row, the kernel sees only rows above the current one.
     """
     pad, outputs = ((k // 2, 0), (k // 2, k // 2)), 2 * channels
     return Convolution(
@@ -166,7 +166,7 @@ def _left(
     use_bias: bool = True,
     precision: str = "float32",
 ) -> Convolution:
-    """As `_above`, a kernel of one row whose last column is the current pixel."""
+    """Returns a convolution over one row, up to the current pixel; see `_above`."""
     pad, outputs = ((0, 0), (k // 2, 0)), 2 * channels
     return Convolution(
         (1, columns), inputs, outputs, rng, gain, pad, use_bias=use_bias, precision=precision
@@ -174,13 +174,13 @@ def _left(
 
 
 def _add_per_image(h: tf.Tensor, per_image: tf.Tensor) -> tf.Tensor:
-    """`[M B, ...] + [B, ...]`, without a copy of the latter per M."""
+    """Returns `[M B, ...] + [B, ...]`, without M copies of the latter."""
     by_image = tf.reshape(h, tf.concat([[-1], tf.shape(per_image)], axis=0))
     return tf.reshape(by_image + per_image, tf.shape(h))
 
 
 def _gate(units: tf.Tensor) -> tf.Tensor:
-    """tanh(a) sigmoid(b) of `[..., 2 C] = [a, b]`; van den Oord et al. 2016, eq 2."""
+    """Returns tanh(a) sigmoid(b) of `[..., 2 C] = [a, b]`; van den Oord et al. 2016, eq 2."""
     a, b = tf.split(units, 2, axis=-1)
     return tf.tanh(a) * tf.sigmoid(b)
 
@@ -194,16 +194,16 @@ def sample(
 ) -> tf.Tensor:
     """Draws x ~ p(x|z) = prod_t p(x_t | x_1:t-1, z), pixel by pixel in raster order.
 
-    The vertical stack runs once per row, the horizontal one once per pixel but on its row
-    only. That is the work of `side` passes of the network, not of side^2.
+    The vertical stack runs once per row. The horizontal stack runs once per pixel, but only on its
+    row. Together this costs `side` passes of the network, not side^2.
 
     Args:
         network: the decoder.
-        pixels: from outputs `[N, D]` to a distribution of N images with independent pixels.
+        pixels: maps outputs `[N, D]` to a distribution of N images with independent pixels.
         z: `[..., Dz]`.
-        seed: int32 `[2]`; pixel t draws from it folded with t.
-        progress: called after every row with the number of rows done. It does not change
-            the draw. In a `tf.function` it is called while that is traced.
+        seed: int32 `[2]`; the seed of pixel t is folded from it and t.
+        progress: called after every row with the number of rows done; does not change the draw.
+            In a `tf.function` it is called only during tracing.
 
     Returns:
         `[..., D]`, float.
@@ -211,13 +211,13 @@ def sample(
     side, maps = network.side, network.maps_of(z)
 
     def draw_row(row: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        above = [tf.gather(told, [row], axis=1) for told in network.from_above(x, maps)]
+        above = [tf.gather(h, [row], axis=1) for h in network.from_above(x, maps)]
         row_maps = tf.gather(maps, [row], axis=1)
 
         def draw_pixel(column: tf.Tensor, line: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             outputs = network.along_rows(line[:, tf.newaxis, :, tf.newaxis], row_maps, above)
             t = row * side + column
-            # Weights of `pixels` may depend on the place: repeated, every output is in its own.
+            # Weights of `pixels` may depend on the position, so each output must be at its own.
             images = pixels(tf.tile(outputs, [1, side])).sample(seed=tf.random.fold_in(seed, t))
             drawn = tf.cast(tf.gather(images, [t], axis=1), line.dtype)
             return column + 1, tf.where(tf.range(side) == column, drawn, line)

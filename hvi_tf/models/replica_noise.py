@@ -1,4 +1,4 @@
-"""Means over the replicas of a `tf.distribute.Strategy`, which share a batch."""
+"""Means over the replicas of a `tf.distribute.Strategy` that share a batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,23 +9,23 @@ from hvi_tf import randomness
 
 
 def mean(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
-    """Returns `compute` of a batch; within a replica, the mean over all replicas.
+    """Returns `compute` of a batch, or in a replica the mean over all replicas.
 
     Args:
         compute: made by `sharing`.
         x: the batch, or the replica's share of it.
-        *arguments: the others of `compute`.
+        *arguments: other arguments of `compute`.
     """
     replica = tf.distribute.get_replica_context()
     count = replica.num_replicas_in_sync
     if count == 1:
         return compute(x, *arguments)
-    found = compute(x, *arguments, replica.replica_id_in_sync_group, count)
-    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, found)
+    share = compute(x, *arguments, replica.replica_id_in_sync_group, count)
+    return replica.all_reduce(tf.distribute.ReduceOp.MEAN, share)
 
 
 def sharing(compute: Callable) -> Callable:
-    """Adds two arguments to `compute`: the index of the share that x is, and their count."""
+    """Adds two arguments to `compute`: the index of x among the shares, and their count."""
 
     def shared(
         x: tf.Tensor,

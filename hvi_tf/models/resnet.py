@@ -1,6 +1,6 @@
 """A residual network of images, the encoder of Shu et al. 2019, appendix D.
 
-Images are square, of one channel and flattened at every boundary, `[..., D]`.
+Images are square and have one channel. Arguments are flattened, `[..., D]`.
 """
 
 import itertools
@@ -15,15 +15,16 @@ from hvi_tf.errors import UserError
 from hvi_tf.models import networks
 from hvi_tf.models.convolution import Convolution
 
-# Of the last convolution of every block: the sum of blocks stays O(1) without batch norm.
+# Gain of the last convolution of a block: the sum of blocks stays O(1) without batch
+# normalization.
 BLOCK_GAIN = 0.01
 
 
 def side_of(x_dim: int) -> int:
-    """The side of a square image of `x_dim` pixels.
+    """Returns the side of a square image of `x_dim` pixels.
 
     Raises:
-        UserError: if there is none.
+        UserError: if `x_dim` is not a square.
     """
     side = math.isqrt(x_dim)
     if side**2 != x_dim:
@@ -34,16 +35,16 @@ def side_of(x_dim: int) -> int:
 
 
 def check_side(side: int, channels: Sequence[int]) -> None:
-    """Refuses more stages, one per entry of `channels`, than the side can be halved.
+    """Checks that the side can be halved once per stage, that is per entry of `channels`.
 
     Raises:
         UserError: if a stage would be left without a pixel.
     """
-    most = side.bit_length() - 1
-    if len(channels) > most:
+    limit = side.bit_length() - 1
+    if len(channels) > limit:
         raise UserError(
             f"--resnet_channels={','.join(map(str, channels))}: images of {side}x{side} pixels "
-            f"cannot be halved {len(channels)} times; give at most {most} stages"
+            f"cannot be halved {len(channels)} times; give at most {limit} stages"
         )
 
 
@@ -55,9 +56,9 @@ def _same(
 
 
 class _Stage(keras.layers.Layer):
-    """A residual block, then half the side: `[N, S, S, inputs] -> [N, S//2, S//2, outputs]`.
+    """A residual block and a halving: `[N, S, S, inputs] -> [N, S//2, S//2, outputs]`.
 
-    Units are activated before each convolution (He et al. 2016b), so that the skip is linear.
+    Activations precede each convolution (He et al. 2016b), so the skip is linear.
     """
 
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator, precision: str) -> None:
@@ -78,21 +79,21 @@ class _Stage(keras.layers.Layer):
 
 
 class ResNet(keras.layers.Layer):
-    """One residual block and one halving per stage, then a linear layer: `[..., D] -> [..., O]`.
+    """Stages of a residual block and a halving, then a linear layer: `[..., D] -> [..., O]`.
 
-    A stage has a block of two 3x3 convolutions and a 2x2 convolution of stride 2, which
-    drops the last row and column of an odd side: 28, 14, 7, 3. There is no batch
-    normalisation, for it would couple the images of a batch.
+    A stage has a block of two 3x3 convolutions and a 2x2 convolution of stride 2, which drops the
+    last row and column of an odd side: 28, 14, 7, 3. Batch normalization is left out, because it
+    would couple the images of a batch.
 
     Args:
         side: D = side^2.
         channels: of each stage.
         outputs: O.
         rng: source of the initializers' seeds.
-        precision: of the factors of products.
+        precision: dtype of the factors of products.
 
     Raises:
-        UserError: if the side cannot be halved that often.
+        UserError: if the side cannot be halved so often.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class ResNet(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
-        """The output layer's linear activations."""
+        """Returns the output layer's linear activations."""
         h = tf.reshape(x, [-1, self.side, self.side, 1])
         for stage in self.stages:
             h = stage(h)

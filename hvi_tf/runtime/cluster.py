@@ -1,4 +1,4 @@
-"""Which workers make up this job, as TF_CONFIG or Slurm tells; needs no TensorFlow to say it."""
+"""The workers of this job, read from TF_CONFIG or Slurm without importing TensorFlow."""
 
 import dataclasses
 import os
@@ -8,7 +8,7 @@ from hvi_tf.errors import UserError
 
 STRATEGIES = ("one", "mirrored", "multiworker")
 
-# Slurm's jobs on one node listen on different ports, below those that Linux gives to clients.
+# Slurm jobs on one node listen on different ports, below the ports that Linux gives to clients.
 FIRST_PORT, PORTS_PER_JOB, JOBS = 20_000, 64, 199
 
 
@@ -22,10 +22,10 @@ class Member:
 
 
 def check(strategy: str, replicas: int, workdir: str) -> Member:
-    """This process under the flags --strategy, --replicas and --workdir.
+    """Returns this process under the flags --strategy, --replicas and --workdir.
 
     Raises:
-        UserError: if they are wrong, or contradict each other or the environment.
+        UserError: if a flag is wrong, or contradicts another flag or the environment.
     """
     if strategy not in STRATEGIES:
         raise UserError(
@@ -35,19 +35,19 @@ def check(strategy: str, replicas: int, workdir: str) -> Member:
         raise UserError(f"--replicas={replicas}: for --strategy=mirrored; leave it out")
     if strategy != "multiworker":
         return Member(0, 1)
-    found = member()
+    process = member()
     if not workdir:
         raise UserError(
             "--strategy=multiworker: name the run's --workdir, a folder that all workers share"
         )
-    return found
+    return process
 
 
 def member() -> Member:
-    """Reads the environment: TF_CONFIG if it is set, or else that of a Slurm task.
+    """Returns this process from the environment: TF_CONFIG if it is set, else a Slurm task.
 
     Raises:
-        UserError: if there is neither, or TF_CONFIG is not what TensorFlow describes.
+        UserError: if the environment has neither, or TF_CONFIG has another form than TensorFlow's.
     """
     if os.environ.get("TF_CONFIG"):
         return _of_tf_config(os.environ["TF_CONFIG"])
@@ -56,8 +56,8 @@ def member() -> Member:
             numbers = [int(os.environ[f"SLURM_{n}"]) for n in ("PROCID", "STEP_NUM_TASKS")]
         except (KeyError, ValueError):
             raise UserError(
-                "--strategy=multiworker: this Slurm job has no task here; start it by srun, as "
-                "launch/slurm.sbatch does"
+                "--strategy=multiworker: this process is no task of its Slurm job; start it by "
+                "srun, as launch/slurm.sbatch does"
             ) from None
         return Member(numbers[0], numbers[1], by_slurm=True)
     raise UserError(
@@ -67,6 +67,7 @@ def member() -> Member:
 
 
 def _of_tf_config(text: str) -> Member:
+    """Returns this process from the text of TF_CONFIG."""
     try:
         config = strict_json.parse(text)
         cluster, task = config["cluster"], config["task"]
@@ -83,5 +84,5 @@ def _of_tf_config(text: str) -> Member:
 
 
 def port_base(job_id: int) -> int:
-    """The port of the first task of a Slurm job on each node."""
+    """Returns the port of the first task of a Slurm job on each node."""
     return FIRST_PORT + job_id % JOBS * PORTS_PER_JOB

@@ -1,4 +1,4 @@
-"""Which devices TensorFlow may use and how: chosen once, before it initialises any."""
+"""The devices of TensorFlow, chosen once before TensorFlow initializes any."""
 
 import os
 import re
@@ -14,17 +14,17 @@ from hvi_tf.runtime.progress import counted
 
 
 def configure(config: DeviceConfig) -> None:
-    """Makes the chosen devices the only visible ones.
+    """Makes the devices of `--devices` the only visible ones.
 
     Raises:
-        UserError: if there is no such device, or TensorFlow is at work on others already.
+        UserError: if a device does not exist, or TensorFlow has already initialized devices.
     """
     gpus = _chosen_gpus(config.devices)
     try:
         tf.config.set_visible_devices(gpus, "GPU")
         for gpu in gpus:
             tf.config.experimental.set_memory_growth(gpu, config.memory_growth)
-    except RuntimeError as error:  # initialised, in a process that has run something before
+    except RuntimeError as error:  # this process has already run an operation
         raise UserError(
             f"--devices={config.devices} --memory_growth={str(config.memory_growth).lower()}: too "
             f"late in this process ({error})"
@@ -32,42 +32,42 @@ def configure(config: DeviceConfig) -> None:
 
 
 def _chosen_gpus(text: str) -> list[Any]:
-    """The GPUs of `--devices`; the CPU cannot be left out, for it feeds them.
+    """Returns the GPUs in `--devices`; the CPU stays visible, because it feeds the GPUs.
 
     Raises:
-        UserError: if there is no such device.
+        UserError: if a device does not exist.
     """
-    there = {_name(device): device for device in tf.config.list_physical_devices()}
+    present = {_name(device): device for device in tf.config.list_physical_devices()}
     if not text:
-        return [device for device in there.values() if device.device_type == "GPU"]
+        return [device for device in present.values() if device.device_type == "GPU"]
     chosen = []
     for name in text.lower().split(","):
-        found = [n for n in there if n == name or re.fullmatch(rf"{re.escape(name)}:\d+", n)]
+        found = [n for n in present if n == name or re.fullmatch(rf"{re.escape(name)}:\d+", n)]
         if not found:
             raise UserError(
-                f"--devices={text}: there is no {name or 'device without a name'} here; choose "
-                f"from {', '.join(there)}"
+                f"--devices={text}: this machine has no {name or 'device without a name'}; choose "
+                f"from {', '.join(present)}"
             )
         chosen += found
-    return [there[name] for name in dict.fromkeys(chosen) if there[name].device_type == "GPU"]
+    return [present[name] for name in dict.fromkeys(chosen) if present[name].device_type == "GPU"]
 
 
 def _name(device: Any) -> str:
-    """`gpu:0` of `/physical_device:GPU:0`."""
+    """Returns `gpu:0` for `/physical_device:GPU:0`."""
     return device.name.removeprefix("/physical_device:").lower()
 
 
 def has_gpu() -> bool:
-    """Whether there is a GPU that may be used."""
+    """Returns whether TensorFlow may use a GPU."""
     return bool(tf.config.get_visible_devices("GPU"))
 
 
 def report(config: Config, strategy: tf.distribute.Strategy | None = None) -> str:
-    """What a run uses, a line each.
+    """Returns one line for each of devices, threads, XLA and precision.
 
     Args:
         config: of the run, for this machine.
-        strategy: that spreads it over devices, if one does.
+        strategy: of the run; None for one device.
     """
     build = tf.sysconfig.get_build_info()
     cuda = "no CUDA"
@@ -89,6 +89,7 @@ def report(config: Config, strategy: tf.distribute.Strategy | None = None) -> st
 
 
 def _logical_devices(kind: str) -> str:
+    """Returns the logical devices of a kind, CPU or GPU."""
     names = (
         device.name.removeprefix("/device:") for device in tf.config.list_logical_devices(kind)
     )
@@ -96,11 +97,13 @@ def _logical_devices(kind: str) -> str:
 
 
 def _cpu() -> str:
+    """Returns the processor, its cores and the memory."""
     cores = len(os.sched_getaffinity(0))
     return f"{machine.processor()}, {counted(cores, 'core')}, {machine.memory_gib()} GiB"
 
 
 def _threads() -> str:
+    """Returns the sizes of TensorFlow's thread pools."""
     threads = tf.config.threading
     within = threads.get_intra_op_parallelism_threads() or "as many as cores"
     between = threads.get_inter_op_parallelism_threads() or "as many as cores"
@@ -108,12 +111,13 @@ def _threads() -> str:
 
 
 def _gpu(number: int, gpu: Any) -> str:
+    """Returns the name of a GPU, its compute capability and its memory policy."""
     details = tf.config.experimental.get_device_details(gpu)
     parts = [details.get("device_name", "a GPU")]
     if "compute_capability" in details:
         parts.append("compute capability " + ".".join(map(str, details["compute_capability"])))
     used = tf.config.experimental.get_memory_info(f"GPU:{number}")["current"]
     growth = tf.config.experimental.get_memory_growth(gpu)
-    policy = "grows as needed" if growth else "is taken whole"
+    policy = "grows as needed" if growth else "is allocated at once"
     parts.append(f"memory {policy}, {used / 2**30:.1f} GiB in use")
     return ", ".join(parts)

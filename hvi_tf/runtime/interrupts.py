@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop grants between two steps."""
+"""Ctrl-C and SIGTERM as a request that the training loop honors between two steps."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from types import FrameType, TracebackType
 
 
 class Interrupted(Exception):
-    """The user, or a cluster, asked to stop; everything is saved.
+    """An interruption by the user or a cluster, after everything is saved.
 
     Args:
-        number: of the signal that asked; without one another worker got it.
+        number: of the signal; None if another worker received it.
     """
 
     def __init__(self, number: int | None = None) -> None:
@@ -20,30 +20,30 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM only sets `requested`; a second one acts.
+    """A context in which the first SIGINT or SIGTERM only sets `requested`; a second one acts.
 
-    Python runs the handlers of signals in its main thread, and only after a call into TensorFlow
-    has returned. The second signal must not wait for that, so a thread of its own watches.
+    Python runs signal handlers in the main thread, and only after a call into TensorFlow has
+    returned. The second signal must not wait for that, so another thread watches for it.
     """
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    # Seconds within which two signals are one: `timeout` sends its SIGTERM twice.
+    # Seconds within which two signals count as one, because `timeout` sends SIGTERM twice.
     _TOGETHER = 0.5
-    # Seconds that the main thread has to end by itself after the second signal.
+    # Seconds that the main thread has to end after the second signal.
     _GRACE = 1.0
 
-    signal: int | None = None  # which of the two came
+    signal: int | None = None  # the signal that was received
 
     def __init__(self) -> None:
         self.requested = False
 
     def __enter__(self) -> "StopRequest":
-        self._since: float | None = None  # the first signal that Python has handled
+        self._since: float | None = None  # time of the first handled signal
         self._left = threading.Event()
         self._previous = {s: signal.signal(s, self._handle) for s in self._SIGNALS}
         reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)  # as the next line demands
+        os.set_blocking(self._writer, False)  # required by set_wakeup_fd
         self._previous_writer = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=[reader], daemon=True).start()
         return self
@@ -57,7 +57,7 @@ class StopRequest:
         self._left.set()
         self._restore()
         signal.set_wakeup_fd(self._previous_writer)
-        os.close(self._writer)  # which ends the thread
+        os.close(self._writer)  # ends the thread
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -68,9 +68,9 @@ class StopRequest:
             signal.raise_signal(number)
 
     def _watch(self, reader: int) -> None:
-        """Ends the process after a second signal, unless the main thread does."""
+        """Ends the process after a second signal, unless the main thread ends it first."""
         first: float | None = None
-        while received := os.read(reader, 1):  # the number of a signal, as soon as it comes
+        while received := os.read(reader, 1):  # the number of a signal, without delay
             now = time.monotonic()
             if received[0] not in self._SIGNALS:
                 continue

@@ -1,4 +1,4 @@
-"""The machine that this process runs on."""
+"""Facts about the machine of this process."""
 
 import os
 import pathlib
@@ -6,7 +6,7 @@ import platform
 
 
 def processor() -> str:
-    """The model of the processor."""
+    """Returns the model of the processor."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
@@ -15,5 +15,5 @@ def processor() -> str:
 
 
 def memory_gib() -> int:
-    """The machine's memory."""
+    """Returns the memory of the machine in GiB."""
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)

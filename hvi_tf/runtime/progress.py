@@ -1,4 +1,4 @@
-"""Progress on a terminal as a bar, in a pipe or log file as one line per epoch."""
+"""Progress as a bar on a terminal, and as one line per epoch in a pipe or log file."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 
 def duration(seconds: float) -> str:
-    """`h:mm:ss`, or `m:ss` below an hour."""
+    """Returns `h:mm:ss`, or `m:ss` below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
@@ -22,10 +22,10 @@ class Progress:
     """One stage of work (an epoch, an evaluation) of `total` units.
 
     Args:
-        title: what the line begins with.
-        unit: the noun of what is counted, in the plural.
-        total: units in this stage.
-        done: units already done when it begins.
+        title: first words of the line.
+        unit: plural noun of the counted units.
+        total: number of units in this stage.
+        done: number of units done before this stage began.
     """
 
     def __init__(self, title: str, unit: str, total: int, done: int = 0) -> None:
@@ -53,28 +53,34 @@ class Progress:
         return (self._done - self._first) / elapsed if elapsed > 0 else float("inf")
 
     def update(self, count: int, left_after: int = 0, **values: float) -> None:
-        """Adds `count` units. `left_after`: units of later stages, for the time left."""
+        """Adds finished units.
+
+        Args:
+            count: number of units.
+            left_after: number of units in later stages, for the time left.
+            **values: to print next to the progress, by name.
+        """
         self._done += count
         if self._bar is not None:
-            # As the unit, because tqdm puts a comma before what it calls the postfix.
+            # The text replaces the unit, because tqdm puts a comma before its postfix.
             self._bar.unit = self._describe(left_after, values)
             self._bar.update(count)
 
-    def tell(self, line: str) -> None:
-        """Prints a line of its own, above the bar if there is one."""
+    def print_line(self, line: str) -> None:
+        """Prints a separate line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(line, file=sys.stdout)
         else:
             print(line, flush=True)
 
-    def close(self, left_after: int = 0, told: bool = True, **values: float) -> None:
-        """Ends the stage, with its final values; untold, no line of it stays in a log."""
+    def close(self, left_after: int = 0, printed: bool = True, **values: float) -> None:
+        """Ends the stage with its final values; a log gets a line only if `printed`."""
         text = self._describe(left_after, values)
         if self._bar is not None:
             self._bar.unit = text
             self._bar.refresh()
             self._bar.close()
-        elif told:
+        elif printed:
             print(f"{self._title} {self._done}/{self._total} {text}", flush=True)
 
     def _describe(self, left_after: int, values: dict[str, float]) -> str:

@@ -1,10 +1,10 @@
-"""Many devices and many processes: what the current `tf.distribute.Strategy` is asked for.
+"""Many devices and many processes, through the current `tf.distribute.Strategy`.
 
-Everything runs under `strategy.scope()`, so the strategy is not handed around: as in
-TensorFlow itself, it is looked up. Without one (`--strategy=one`) all of this does nothing.
+Everything runs under `strategy.scope()`, so these functions look the strategy up, as TensorFlow
+itself does. Without a strategy (`--strategy=one`) they do nothing.
 
-Workers go through the same calls in the same order, and decide by numbers that all of them
-have: the chief's files, or what they exchanged. Worker 0, the chief, does all writing.
+Workers make the same calls in the same order. They decide by numbers that all of them have: the
+files of the chief, or exchanged values. Worker 0, the chief, writes all files.
 """
 
 import concurrent.futures
@@ -23,15 +23,15 @@ from hvi_tf.runtime.progress import counted
 
 @contextlib.contextmanager
 def scope(name: str, replicas: int = 0) -> Iterator[None]:
-    """Enters the strategy of this name; call it before TensorFlow has run anything.
+    """Enters the strategy of this name; call it before TensorFlow runs an operation.
 
     Args:
-        name: of `cluster.STRATEGIES`.
-        replicas: of mirrored; 0 takes every GPU, or one CPU device where there is none.
+        name: one of `cluster.STRATEGIES`.
+        replicas: of mirrored; 0 takes every GPU, or one CPU device on a machine without GPUs.
 
     Raises:
-        UserError: if there are not as many GPUs, nothing names the workers, or one of them has
-            gone while it was needed.
+        UserError: if there are fewer GPUs, the environment names no workers, or a worker ends
+            while others wait for it.
     """
     if name == "one":
         yield
@@ -40,21 +40,21 @@ def scope(name: str, replicas: int = 0) -> Iterator[None]:
     try:
         with strategy.scope():
             yield
-    except _GONE as error:
+    except _WORKER_LOST as error:
         if _resolver_of(strategy) is None:
             raise
         raise UserError(
-            "another worker has gone, and its output says why; start all of them again: they go "
-            "on from the last checkpoint"
+            "another worker has ended; its output has the reason. Start all workers again: they "
+            "resume from the last checkpoint"
         ) from error
 
 
-# What a collective operation raises when a process that takes part in it ends.
-_GONE = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+# A collective operation raises these when one of its processes ends.
+_WORKER_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
 
 
 def describe() -> str:
-    """The devices, in words; nothing without a strategy."""
+    """Returns the devices in words; empty without a strategy."""
     strategy = current()
     if strategy is None:
         return ""
@@ -65,6 +65,7 @@ def describe() -> str:
 
 
 def _mirrored(replicas: int) -> tf.distribute.Strategy:
+    """Returns a strategy over GPUs, or over parts of the CPU on a machine without GPUs."""
     gpus = tf.config.get_visible_devices("GPU")
     if gpus and replicas > len(gpus):
         raise UserError(
@@ -79,6 +80,7 @@ def _mirrored(replicas: int) -> tf.distribute.Strategy:
 
 
 def _multiworker() -> tf.distribute.Strategy:
+    """Returns a strategy over the processes that the environment names."""
     member = cluster.member()
     if member.by_slurm:
         os.environ["TF_CONFIG"] = json.dumps(_slurm_cluster())
@@ -86,11 +88,11 @@ def _multiworker() -> tf.distribute.Strategy:
 
 
 def _slurm_cluster() -> dict:
-    """The workers of this Slurm step, and which of them this process is, like TF_CONFIG."""
+    """Returns the workers of this Slurm step and the index of this process, as in TF_CONFIG."""
     tasks = cluster.PORTS_PER_JOB
     resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
         port_base=cluster.port_base(int(os.environ["SLURM_JOB_ID"])),
-        # It would set CUDA_VISIBLE_DEVICES, for which it has to know of GPUs. Slurm does that.
+        # Slurm sets CUDA_VISIBLE_DEVICES; the resolver would need the number of GPUs for that.
         gpus_per_node=tasks,
         gpus_per_task=1,
         auto_set_gpu=False,
@@ -101,42 +103,44 @@ def _slurm_cluster() -> dict:
 
 
 def current() -> tf.distribute.Strategy | None:
-    """The current one, unless it is `one`."""
+    """Returns the current strategy, or None for `--strategy=one`."""
     return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
 
 
 def _resolver() -> tf.distribute.cluster_resolver.ClusterResolver | None:
-    """None without other processes."""
+    """Returns the resolver of the current strategy, or None without other processes."""
     return _resolver_of(current())
 
 
 def _resolver_of(
     strategy: tf.distribute.Strategy | None,
 ) -> tf.distribute.cluster_resolver.ClusterResolver | None:
+    """Returns the resolver of a strategy, or None without other processes."""
     return getattr(strategy, "cluster_resolver", None)
 
 
 def replicas() -> int:
-    """Devices of all workers, over which a batch is split."""
+    """Returns the number of devices of all workers, over which a batch is split."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def is_chief() -> bool:
-    """Whether this process writes."""
+    """Returns whether this process writes files."""
     return _resolver() is None or _index() == 0
 
 
 def _index() -> int:
+    """Returns the index of this worker."""
     return cluster.member().index
 
 
 def any_worker(flag: bool) -> bool:
-    """Whether the flag is set in any worker; all wait for each other here."""
+    """Returns whether the flag is set in any worker, after waiting for all workers."""
     return flag if _resolver() is None else bool(_gather(flag).any())
 
 
 def least(value: int) -> int:
-    """The least of all workers' values."""
+    """Returns the least value of all workers."""
     return value if _resolver() is None else int(_gather(value).min())
 
 
@@ -147,7 +151,7 @@ def barrier() -> None:
 
 @contextlib.contextmanager
 def chief_first() -> Iterator[None]:
-    """Lets the chief go through before the others, who find what it has written."""
+    """Runs the block in the chief first, so that the other workers find its files."""
     if not is_chief():
         barrier()
     yield
@@ -161,7 +165,7 @@ def check_same(what: str, value: int) -> None:
         values = _gather(value)
         if (values != value).any():
             raise UserError(
-                f"the workers found different {what}: {sorted(set(values.tolist()))}; "
+                f"the workers have different {what}: {sorted(set(values.tolist()))}; "
                 "--workdir must be on a file system that all of them share"
             )
 
@@ -169,16 +173,17 @@ def check_same(what: str, value: int) -> None:
 def scores(
     score: Callable[[int], tuple[tf.Tensor, ...]], starts: Sequence[int], images: int
 ) -> list[tuple[np.ndarray, ...]]:
-    """`score` of each batch, every one on a device of its own, in all workers.
+    """Scores several batches, each on another device, in all workers.
 
     Args:
-        score: first image of a batch -> a tuple of its scores, `[n]` each, n <= `images`.
-        starts: first images, at most as many as there are replicas.
+        score: takes the first image of a batch, and returns a tuple of scores, `[n]` each, with
+            n <= `images`.
+        starts: first images of the batches, at most one per replica.
         images: largest n.
 
     Returns:
-        The scores of each batch, the same in every worker; of a strategy they are `[images]`,
-        filled up with zeros.
+        The scores of each batch, the same in every worker. With a strategy they have the shape
+        `[images]`, padded with zeros.
     """
     strategy = current()
     if strategy is None:
@@ -187,10 +192,10 @@ def scores(
     first = _index() * len(devices) if _resolver() is not None else 0
 
     def on_device(i: int) -> list[np.ndarray]:
-        start = starts[min(first + i, len(starts) - 1)]  # idle hands do the last one again
+        start = starts[min(first + i, len(starts) - 1)]  # spare devices repeat the last batch
         with strategy.scope(), tf.device(devices[i]):
-            found = [s.numpy() for s in score(start)]
-        return [np.pad(s, (0, images - len(s))) for s in found]
+            arrays = [s.numpy() for s in score(start)]
+        return [np.pad(s, (0, images - len(s))) for s in arrays]
 
     if len(devices) == 1:
         local = [on_device(0)]
@@ -198,7 +203,7 @@ def scores(
         with concurrent.futures.ThreadPoolExecutor(len(devices)) as pool:
             local = list(pool.map(on_device, range(len(devices))))
     types = [s.dtype for s in local[0]]
-    stacked = np.stack([np.stack(found) for found in local])  # [devices, scores, images]
+    stacked = np.stack([np.stack(arrays) for arrays in local])  # [devices, scores, images]
     if _resolver() is not None:
         stacked = _gather_devices(stacked)
     return [
@@ -208,17 +213,17 @@ def scores(
 
 
 def _gather(value: int | bool) -> np.ndarray:
-    """This number of every replica, `[replicas]`."""
+    """Returns the value of every replica, `[replicas]`."""
     devices = len(tf.distribute.get_strategy().extended.worker_devices)
     return _gather_devices(np.full([devices], value, np.int32))
 
 
 def _gather_devices(local: np.ndarray) -> np.ndarray:
-    """`[devices, ...]` of this worker -> `[replicas, ...]`, of all."""
+    """Gathers `[devices, ...]` of every worker to `[replicas, ...]`."""
     return _all_gather(tf.constant(local), tf.constant(_index() * len(local))).numpy()
 
 
-@tf.function  # `Strategy.gather` would trace a function of its own at every call
+@tf.function  # `Strategy.gather` would trace a new function at every call
 def _all_gather(local: tf.Tensor, first: tf.Tensor) -> tf.Tensor:
     strategy = tf.distribute.get_strategy()
 

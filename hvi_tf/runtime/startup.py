@@ -1,20 +1,23 @@
-"""What a command takes until its first training step, and how less of it is imported."""
+"""The start of a command: its time, the noise of TensorFlow, and the settings of Keras."""
 
 import contextlib
+import importlib.abc
 import os
 import pathlib
+import re
+import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hvi_tf.errors import KerasError, first_line
 
 
 class StartUp:
-    """A stopwatch whose laps are the parts of a start: they add up to the whole.
+    """A stopwatch whose laps are the parts of a start; they add up to the whole.
 
     Args:
-        began: when the command did, on the clock of `time.monotonic`.
+        began: start of the command, on the clock of `time.monotonic`.
     """
 
     def __init__(self, began: float) -> None:
@@ -22,7 +25,7 @@ class StartUp:
         self.parts: dict[str, float] = {}
 
     def lap(self, part: str) -> None:
-        """What has passed since the last lap went into `part`."""
+        """Counts the time since the last lap as `part`."""
         now = time.monotonic()
         self.parts[part] = now - self._last
         self._last = now
@@ -33,34 +36,124 @@ class StartUp:
 
 
 def process_began() -> float:
-    """When this process did, on the clock of `time.monotonic`; now, if the system does not tell.
+    """Returns the start of this process on the clock of `time.monotonic`; now, if unknown.
 
-    The interpreter is at work before its clock can be read.
+    The interpreter itself takes time before it can read a clock.
     """
     now = time.monotonic()
     try:
         fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[19])  # `starttime` of proc(5), since the machine's start
+        ticks = int(fields[19])  # `starttime` of proc(5), since the start of the machine
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
     except (OSError, IndexError, ValueError, AttributeError):
         return now
     return now - max(age, 0.0)
 
 
-@contextlib.contextmanager
-def without_matplotlib() -> Iterator[None]:
-    """Lets Keras be imported as if matplotlib, which it takes half a second for, were not there.
+def quiet_tensorflow(debug: bool = False) -> None:
+    """Imports Keras and TensorFlow and lists the devices, without routine messages.
 
-    Keras does without: only its own plotting functions, of which nothing here makes use, ask.
+    TensorFlow's C++ code prints them to file descriptor 2 before it reads its own log level.
+    Errors still reach standard error, also if the process dies. With `debug`, or a
+    TF_CPP_MIN_LOG_LEVEL of 0 or 1 in the environment, everything is printed.
+
+    Raises:
+        KerasError: if Keras cannot be imported, or computes with another library.
     """
-    if "matplotlib" in sys.modules:
-        yield
+    if debug or "tensorflow" in sys.modules:
         return
-    sys.modules["matplotlib"] = None  # type: ignore[assignment]
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1"):
+        return
+    with _filtered_stderr():
+        check_keras_backend()  # first, because TensorFlow imports Keras without a clear error
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+# Messages at a start that is in order, in the formats of absl and of older TensorFlow.
+_ROUTINE = re.compile(
+    rb"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR"
+    rb"|[IW]\d{4} \d\d:\d\d:\d"
+    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
+    rb"|E\d{4} .*(Unable to register cu\w+ factory|computation placer already registered)"
+)
+# The same error is routine on a machine without a GPU, or with all GPUs hidden.
+_NO_GPU = re.compile(rb"E\d{4} .*failed call to cuInit")
+_NO_DEVICE = re.compile(rb"E\d{4} .*failed call to cuInit.*CUDA_ERROR_NO_DEVICE")
+
+
+def _is_routine(line: bytes) -> bool:
+    """Returns whether a line of standard error reports nothing that the user should act on."""
+    has_driver = os.path.exists("/proc/driver/nvidia") or os.path.exists("/dev/nvidiactl")
+    no_gpu = _NO_DEVICE if has_driver else _NO_GPU
+    return bool(_ROUTINE.match(line) or no_gpu.match(line))
+
+
+@contextlib.contextmanager
+def _filtered_stderr() -> Iterator[None]:
+    """Drops routine lines from file descriptor 2.
+
+    A child process filters them, so that the last words of a process that aborts are not lost.
+    """
+    sys.stderr.flush()
+    sys.stdout.flush()
+    stderr = os.dup(2)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _copy_lines(reader, writer, stderr)
+    os.close(reader)
+    os.dup2(writer, 2)
+    os.close(writer)
     try:
         yield
     finally:
-        del sys.modules["matplotlib"]
+        sys.stderr.flush()
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.waitpid(child, 0)
+
+
+def _copy_lines(reader: int, writer: int, stderr: int) -> None:
+    """Copies the lines of a pipe to standard error, except routine ones, and ends the process."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides when to end
+            signal.signal(number, signal.SIG_IGN)
+        os.close(writer)
+        os.dup2(stderr, 2)
+        with os.fdopen(reader, "rb") as lines:
+            for line in lines:
+                if not _is_routine(line):
+                    with contextlib.suppress(OSError):  # standard error may be closed
+                        os.write(2, line)
+    finally:
+        os._exit(0)
+
+
+class _WithoutMatplotlib(importlib.abc.MetaPathFinder):
+    """A finder that makes matplotlib look as if it were not installed."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
+        """Raises `ModuleNotFoundError` for matplotlib, and leaves other modules to others."""
+        if fullname.partition(".")[0] == "matplotlib":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
+@contextlib.contextmanager
+def without_matplotlib() -> Iterator[None]:
+    """Lets Keras be imported without matplotlib, the import of which takes half a second.
+
+    Only the plotting functions of Keras need it, and this package does not call them.
+    """
+    finder = _WithoutMatplotlib()
+    if "matplotlib" not in sys.modules:
+        sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        if finder in sys.meta_path:
+            sys.meta_path.remove(finder)
 
 
 def check_keras_backend() -> None:

@@ -1,8 +1,8 @@
-"""One process at a time in a folder.
+"""A lock that admits one process at a time to a folder.
 
-The kernel's lock on the file `.lock`, which it lifts when its process dies, however it died.
-Some cluster file systems have no such locks: there the file says who has the folder, and a
-process that is gone has it no more.
+The kernel locks the file `.lock`, and releases the lock when the process dies for any reason.
+Some cluster file systems have no such locks. There the file names the owner, and the lock is
+free if that process no longer exists.
 """
 
 import contextlib
@@ -28,27 +28,27 @@ _KINDS = {
 
 
 class InUseError(UserError):
-    """Another process has the folder."""
+    """Another process holds the lock of the folder."""
 
 
 class Lock:
-    """A folder that this process has until `close`, or until it ends.
+    """The lock of a folder, held until `close` or until this process ends.
 
     Args:
         path: of the folder.
-        flag: that names the folder, for messages.
+        flag: name of the flag of the folder, for messages.
 
     Raises:
-        InUseError: if another process has it; says which.
-        UserError: if it cannot be written, or its `.lock` is a link or no regular file.
+        InUseError: if another process holds the lock; the message names the process.
+        UserError: if the folder cannot be written, or `.lock` is a link or no regular file.
     """
 
     def __init__(self, path: pathlib.Path, flag: str = "--workdir") -> None:
         self._path, self._flag = path, flag
         try:
             with contextlib.suppress(FileNotFoundError):
-                self._check_file(os.lstat(path / _NAME))  # before it is opened: a FIFO may wait
-            # Opening does not empty it: until the lock is taken, it names the owner.
+                self._check_file(os.lstat(path / _NAME))  # because opening a FIFO may block
+            # Opening keeps the content, which names the owner until the lock is taken.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             self._file: IO[str] = os.fdopen(
                 os.open(path / _NAME, flags, 0o644), "r+", errors="replace"
@@ -57,7 +57,7 @@ class Lock:
         except OSError as error:
             raise files.write_error(path, error) from error
         try:
-            self._check_file(os.fstat(self._file.fileno()))  # it may be another file by now
+            self._check_file(os.fstat(self._file.fileno()))  # the file may have been replaced
             self._take()
             self._write(json.dumps(_identity()))
         except OSError as error:
@@ -67,13 +67,13 @@ class Lock:
             self._file.close()
             raise
 
-    def _check_file(self, found: os.stat_result) -> None:
+    def _check_file(self, status: os.stat_result) -> None:
         """Raises `UserError` unless `.lock` is a regular file without other hard links."""
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            kind = _KINDS.get(stat.S_IFMT(found.st_mode), "no regular file")
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
             raise UserError(
-                f"{self._flag}={self._path}: {_NAME} there is {kind}, and must be a file of its "
-                "own; delete it if no process runs there"
+                f"{self._flag}={self._path}: {_NAME} there is {kind}, and must be a regular file; "
+                "delete it if no process runs there"
             )
 
     def _take(self) -> None:
@@ -83,7 +83,7 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise self._in_use(owner) from None
-        except OSError:  # there are no locks here
+        except OSError:  # the file system has no locks
             if _is_alive(owner):
                 raise self._in_use(owner, f" (if not, delete {self._path / _NAME})") from None
 
@@ -103,24 +103,24 @@ class Lock:
         )
 
     def check(self) -> None:
-        """Raises `UserError` if the folder has gone, or another one has taken its place."""
+        """Raises `UserError` if the folder was removed or replaced."""
         try:
-            found = os.stat(self._path)
+            status = os.stat(self._path)
         except OSError as error:
             raise UserError(
-                f"{self._flag}={self._path} has gone while it was in use ({error.strerror}); "
-                "bring it back, or begin anew elsewhere"
+                f"{self._flag}={self._path} was removed while it was in use ({error.strerror}); "
+                "restore it, or start again in another folder"
             ) from error
-        if not os.path.samestat(found, self._folder):
+        if not os.path.samestat(status, self._folder):
             raise UserError(
-                f"{self._flag}={self._path} was replaced while it was in use; nothing more is "
-                "written there"
+                f"{self._flag}={self._path} was replaced while it was in use; this run stops "
+                "writing there"
             )
 
     def close(self) -> None:
-        """Gives the folder free for another process."""
+        """Releases the lock."""
         if not self._file.closed:
-            with contextlib.suppress(OSError):  # the disk may be the reason to end
+            with contextlib.suppress(OSError):  # a failing disk may be the reason to close
                 self._write("")
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -133,13 +133,14 @@ class Lock:
 
 
 def _identity() -> dict[str, str | int]:
+    """Returns the description of this process that the lock file stores."""
     return {"host": platform.node(), "pid": os.getpid(), "began": _began(os.getpid())}
 
 
 def _began(pid: int) -> str:
-    """When a process of this machine began, in ticks since it booted; nothing if it is gone.
+    """Returns the start of a process, in ticks since the machine booted; empty if it has ended.
 
-    A pid alone may by now be another process'.
+    The pid alone is not enough, because another process may have it by now.
     """
     try:
         stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
@@ -149,10 +150,10 @@ def _began(pid: int) -> str:
 
 
 def _is_alive(owner: str) -> bool:
-    """Whether the process that wrote this may still run; another machine's may."""
+    """Returns whether the owner may still run; on another machine this is assumed."""
     try:
-        found = strict_json.parse(owner)
-        host, pid, began = found["host"], int(found["pid"]), str(found["began"])
+        stored = strict_json.parse(owner)
+        host, pid, began = stored["host"], int(stored["pid"]), str(stored["began"])
     except (ValueError, KeyError, TypeError):
-        return False  # nobody's
+        return False  # the file names no owner
     return host != platform.node() or (began != "" and _began(pid) == began)

@@ -1,4 +1,4 @@
-"""Where numbers come from: commit, machine, versions, and the data by their digests."""
+"""The provenance of numbers: commit, machine, versions, and digests of the data."""
 
 import datetime
 import functools
@@ -14,21 +14,21 @@ from hvi_tf.runtime.progress import counted
 
 _PACKAGES = ("tensorflow", "keras", "tensorflow-probability", "numpy", "matplotlib")
 
-# Of the data sets that what is measured has come from so far.
+# Digests of the data used since `begin`, by data set and split.
 _data: dict[str, dict[str, str]] = {}
 
 
 def begin() -> None:
-    """What is measured from here on has seen no data yet."""
+    """Forgets the recorded data, before a new measurement."""
     _data.clear()
 
 
-def saw(data: DataConfig, digests: dict[str, str]) -> None:
-    """Notes what is worked with.
+def record_data(data: DataConfig, digests: dict[str, str]) -> None:
+    """Records that the following numbers depend on a data set.
 
     Args:
-        data: which data set and split.
-        digests: of the pixels of its parts.
+        data: the data set and split.
+        digests: SHA-256 of the pixels, by part of the split.
     """
     _data[_name(data)] = digests
 
@@ -38,7 +38,7 @@ def _name(data: DataConfig) -> str:
 
 
 def provenance() -> str:
-    """The commit and the machine that the numbers come from, as a sentence."""
+    """Returns the commit and the machine as a sentence."""
     return (
         f"Commit {commit()}, {counted(os.cpu_count() or 1, 'core')} of {machine.processor()}, "
         f"Python {platform.python_version()}"
@@ -46,12 +46,12 @@ def provenance() -> str:
 
 
 def record(data: DataConfig | None = None) -> dict[str, Any]:
-    """The same with versions, the date and the digests of the data, for JSON.
+    """Returns commit, machine, versions, date and digests of the data, for JSON.
 
-    The commit is that of this process' first call: what is imported by then is what runs.
+    The commit is read at the first call of this process, when the source is already imported.
 
     Args:
-        data: the only ones to be told of; None tells of all since `begin`.
+        data: the only data set to include; None includes all since `begin`.
     """
     names = _data if data is None else [_name(data)]
     return {
@@ -69,7 +69,7 @@ def record(data: DataConfig | None = None) -> dict[str, Any]:
 
 @functools.cache
 def commit() -> str:
-    """Returns the commit of the source, marked if it was changed since; unknown outside a clone.
+    """Returns the commit of the source, marked if the source was changed; unknown outside a clone.
 
     A repository around an installed package does not count, because it does not track this file.
     """
@@ -78,7 +78,7 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """Returns what git prints for the folder of this file; nothing if it fails."""
+    """Returns the output of git for the folder of this file; empty if git fails."""
     # A hook of another repository sets these, and git would use them instead of the folder.
     environment = {n: v for n, v in os.environ.items() if n not in _OF_A_REPOSITORY}
     command = ["git", "-C", os.path.dirname(__file__), *arguments]
@@ -93,6 +93,7 @@ _OF_A_REPOSITORY = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
 
 
 def _versions() -> dict[str, str]:
+    """Returns the versions of the installed packages on which the numbers depend."""
     installed = {}
     for package in _PACKAGES:
         try:

@@ -1,44 +1,34 @@
-"""Checkpoints: the last few to resume from, some to keep, and the best one to evaluate."""
+"""Checkpoints: the latest few to resume from, some to keep, and the best one to evaluate."""
 
-import contextlib
 import math
-import os
 import pathlib
-import re
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.errors import UserError, first_line
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
 from hvi_tf.storage import files
 from hvi_tf.storage.workdir import Workdir
+from hvi_tf.training import checkpoint_files
 from hvi_tf.training.state import TrainingState
-
-_SUFFIXES = (".data-00000-of-00001", ".index")  # of TensorFlow's files
-_OVERHEAD = 64 * 2**20  # bytes of a file besides weights and optimizer, far above any
-_OF_CHECKPOINT = re.compile(rf"ckpt-(\d+)({'|'.join(map(re.escape, (*_SUFFIXES, '.json')))})")
-# In the object graph of a checkpoint; runs of version 0.1 have none.
-_STATE = "state/.ATTRIBUTES/py_state"  # as TensorFlow spells it
 
 
 class Checkpoints:
     """Saves and restores weights, their averages, optimizer, step and best validation bound.
 
-    Seeds are folded from the step, so with `state` this is the whole of a run.
-
-    Beside the files of `ckpt-N` lies `ckpt-N.json`, with the run that it belongs to and their
-    digests. It is believed: a checkpoint that differs from it is passed over for the one before.
+    Seeds are folded from the step, so these and `state` are all that a resumed run needs. A
+    damaged checkpoint is skipped with a warning, and the one before it is restored.
 
     Args:
         model: compiled.
         workdir: of the run.
-        warn: called with one line for each damaged checkpoint that is passed over.
-        keep: whether the checkpoint of a step is to stay when newer ones come.
-        regular: whether an uninterrupted run, too, has a checkpoint of a step: one that can be
-            rolled back to, if that is not to depend on interruptions.
+        warn: called with one line for each damaged checkpoint.
+        keep: returns whether the checkpoint of a step is kept when newer ones are saved.
+        regular: returns whether an uninterrupted run also saves a checkpoint at a step. Only
+            such a checkpoint is rolled back to, so that an interruption changes no result.
     """
 
     def __init__(
@@ -51,12 +41,13 @@ class Checkpoints:
     ) -> None:
         self._workdir, self._warn = workdir, warn
         self._keep, self._regular = keep, regular
-        self._run = config_lib.identity_digest(workdir.config)
+        self._run = identity.identity_digest(workdir.config)
         self._model, self._step = model, model.optimizer.iterations
-        self._restored: int | None = None  # the step from which the run goes on
+        self._restored: int | None = None  # the step that the run resumed from
+        self._reported: set[pathlib.Path] = set()  # damaged checkpoints with a warning
         self.state = TrainingState()
         self.best_bound = tf.Variable(-float("inf"), trainable=False, dtype=tf.float64)
-        # The variables one by one: TensorFlow does not see the layers in a Keras layer's lists.
+        # Variables one by one, because TensorFlow does not track layers in a Keras layer's lists.
         tensors = {
             **{name: [v.value for v in layer.variables] for name, layer in model.networks.items()},
             "optimizer": model.optimizer,
@@ -64,39 +55,37 @@ class Checkpoints:
         }
         if model.tau_optimizer is not None:
             tensors["tau_optimizer"] = model.tau_optimizer
-        weights = (math.prod(v.shape) for net in model.networks.values() for v in net.variables)
-        # Float32, with their averages and three moments for each of two optimizers.
-        self._most = _OVERHEAD + 32 * sum(weights)
+        variables = [v for network in model.networks.values() for v in network.variables]
+        self._weights = sum(math.prod(v.shape) for v in variables)
         self._checkpoint = tf.train.Checkpoint(**tensors, state=self.state)
-        self._without_state = tf.train.Checkpoint(**tensors)
 
     def save(self) -> None:
-        """Saves the current step."""
+        """Saves the current step, unless the run was just restored from its checkpoint."""
         if self._current_step == self._restored:
-            return  # as it is there, sound
+            return
         newest = self._workdir.config.training.keep_checkpoints
 
-        def stays(steps: list[int]) -> set[int]:
+        def kept(steps: list[int]) -> set[int]:
             regular = [step for step in steps if self._regular(step)]
             return {*steps[-newest:], *regular[-1:], *filter(self._keep, steps)}
 
-        self._save(self._workdir.checkpoints, stays)
+        self._save(self._workdir.checkpoints, kept)
 
     def save_if_best(self, validation_bound: float) -> bool:
-        """Saves beside the others if the bound is the best so far."""
+        """Saves the best checkpoint if the bound exceeds all earlier ones; returns whether."""
         if not validation_bound > float(self.best_bound.numpy()):
             return False
         self.best_bound.assign(validation_bound)
-        # Of the run and not of the folder: a worker may look into that before the chief writes.
+        # Stored here and not read from the folder, which the chief may not have written yet.
         self.state.best_step = self._current_step
         self._save(self._workdir.best, lambda steps: {steps[-1]})
         return True
 
     def restore_latest(self) -> int:
-        """Restores the newest sound checkpoint and returns its step; 0 if there is none.
+        """Restores the newest sound checkpoint and returns its step; 0 if there are none.
 
         Raises:
-            UserError: if there are checkpoints but all are damaged.
+            UserError: if all checkpoints are damaged.
         """
         self._restored = self._restore(self._workdir.checkpoints)
         step = self._restored or 0
@@ -104,39 +93,38 @@ class Checkpoints:
         return step
 
     def roll_back(self) -> int:
-        """Takes weights and optimizer of the newest regular checkpoint; all else stays.
+        """Restores weights and optimizer from the newest regular checkpoint, but not its step.
 
         Returns:
-            The step of that checkpoint, which is not taken.
+            The step of that checkpoint.
 
         Raises:
             UserError: if there is none.
         """
         step, best_bound = self._current_step, self.best_bound.numpy()
         state = self.state.serialize()
-        found = self._restore(self._workdir.checkpoints, self._regular)
-        if found is None:
+        restored = self._restore(self._workdir.checkpoints, self._regular)
+        if restored is None:
             raise UserError(f"{self._workdir.checkpoints}: no checkpoint there to roll back to")
-        distribution.check_same("checkpoints, of steps", found)
+        distribution.check_same("checkpoints, of steps", restored)
         self._step.assign(step)
         self.best_bound.assign(best_bound)
         self.state.deserialize(state)
-        return found
+        return restored
 
     def restore_best(self) -> int:
         """Restores the best checkpoint, or else the latest with a warning; returns its step.
 
-        The weights are their averages, where the optimizer makes any: they were validated.
+        The model gets the averages of its weights if the optimizer keeps any, because
+        validation chose the best step by them.
 
         Raises:
-            UserError: if there is none.
+            UserError: if there is no sound checkpoint.
         """
-        step = None
-        try:
-            step = self._restore(self._workdir.best)
-        except UserError as error:
-            self._warn(f"warning: {error}")
-        step = step or self._best_of_the_others() or self.restore_latest()
+        best = self._workdir.best
+        step = self._restore_sound(best) or self._restore_best_of_latest() or self.restore_latest()
+        if not step and checkpoint_files.steps(best):
+            raise _all_damaged(best)
         if not step:
             raise UserError(
                 f"--workdir={self._workdir.path}: no checkpoint yet; train it first (--mode=train)"
@@ -144,146 +132,85 @@ class Checkpoints:
         self._model.take_averages()
         return step
 
-    def _best_of_the_others(self) -> int | None:
-        """Restores the best checkpoint from those to resume from, if it is among them."""
+    def _restore_best_of_latest(self) -> int | None:
+        """Restores the best step from the checkpoints to resume from, if one of them has it."""
         latest = self.restore_latest()  # its state holds the best step
         best = self.state.best_step
         if self.best_bound.numpy() == -math.inf:
-            return latest or None  # no validation has chosen one yet
-        with contextlib.suppress(UserError):  # a warning has named the damaged one
-            if self._restore(self._workdir.checkpoints, lambda step: step == best):
-                return best
+            return latest or None  # because no validation has chosen a best step yet
+        if self._restore_sound(self._workdir.checkpoints, lambda step: step == best):
+            return best
         if latest:
-            named = f", of step {best}" if best else ""  # version 0.1 does not store it
             self._warn(
-                f"warning: using the latest checkpoint, of step {latest}, not the best one{named}"
+                f"warning: using the latest checkpoint, of step {latest}, not the best one, "
+                f"of step {best}"
             )
         return None
 
     @property
     def _current_step(self) -> int:
-        return int(self._step.numpy())  # which, unlike int(), replicas have as well
+        return int(self._step.numpy())  # int() alone fails for a variable of several replicas
 
-    def _save(self, folder: pathlib.Path, stays: Callable[[list[int]], set[int]]) -> None:
-        """Writes the current step; of those up to it `stays` says which are to stay."""
+    def _save(self, folder: pathlib.Path, kept: Callable[[list[int]], set[int]]) -> None:
+        """Writes the current step; `kept` chooses the steps to keep among those up to it."""
         if not distribution.is_chief():
             return
         self._workdir.check()
+        step = self._current_step
         try:
             folder.mkdir(exist_ok=True)
-            self._write(folder, f"ckpt-{self._current_step}")
-            _sweep(folder, stays([s for s in sorted(_steps(folder)) if s <= self._current_step]))
+            checkpoint_files.write(self._checkpoint, folder, step, self._run)
+            steps = [s for s in sorted(checkpoint_files.steps(folder)) if s <= step]
+            checkpoint_files.remove_except(folder, kept(steps))
         except (tf.errors.OpError, OSError, UserError) as error:
-            self._workdir.check()  # a folder that has gone is no full disk
+            self._workdir.check()  # a deleted folder must not be reported as a full disk
             if isinstance(error, UserError):
                 raise
             raise files.write_error(folder, error) from error
 
-    def _write(self, folder: pathlib.Path, name: str) -> None:
-        """In a folder of its own first: TensorFlow fills its index where that stays."""
-        with files.temporary_folder(folder / name) as place:
-            self._checkpoint.write(str(place / name))
-            parts = [place / f"{name}{suffix}" for suffix in _SUFFIXES]
-            for part in parts:
-                files.sync(part)
-            digests = {part.name: files.digest(part) for part in parts}
-            about = {"run": self._run, "step": self._current_step, "sha256": digests}
-            (folder / f"{name}.index").unlink(missing_ok=True)  # one that is written again
-            files.write_json(_manifest(folder / name), about)
-            for part in parts:  # the index last: with it there is a checkpoint
-                os.replace(part, folder / part.name)
-        files.sync(folder)
-        _tell_tensorflow(folder, name)
-
     def _restore(
         self, folder: pathlib.Path, wanted: Callable[[int], bool] = lambda step: True
     ) -> int | None:
-        paths = {step: path for step, path in _steps(folder).items() if wanted(step)}
-        for step in sorted(paths, reverse=True):
-            damage = self._damage(paths[step], step)
+        """Restores the newest sound checkpoint of a wanted step; None if there is no such step.
+
+        Raises:
+            UserError: if all of them are damaged.
+        """
+        step = self._restore_sound(folder, wanted)
+        if step is None and any(map(wanted, checkpoint_files.steps(folder))):
+            raise _all_damaged(folder)
+        return step
+
+    def _restore_sound(
+        self, folder: pathlib.Path, wanted: Callable[[int], bool] = lambda step: True
+    ) -> int | None:
+        """Restores the newest sound checkpoint of a wanted step; None if there is none."""
+        paths = checkpoint_files.steps(folder)
+        for step in filter(wanted, sorted(paths, reverse=True)):
+            damage = self._try_to_restore(paths[step], step)
             if damage is None:
-                self._complete_state_of_version_01(step)
                 return step
-            self._warn(f"warning: checkpoint {paths[step]} is damaged ({damage})")
-        if paths:
-            raise UserError(
-                f"{folder}: every checkpoint there is damaged; restore one, or delete that folder"
-            )
+            if paths[step] not in self._reported:
+                self._reported.add(paths[step])
+                self._warn(f"warning: checkpoint {paths[step]} is damaged ({damage})")
         return None
 
-    def _complete_state_of_version_01(self, step: int) -> None:
-        """Its best checkpoint is known by its name alone."""
-        if not self.state.restored:
-            earlier = (s for s in _steps(self._workdir.best) if s <= step)
-            self.state.best_step = max(earlier, default=0)
-
-    def _damage(self, prefix: pathlib.Path, step: int) -> str | None:
-        """Restores a checkpoint; what is wrong with it if that cannot be done."""
+    def _try_to_restore(self, prefix: pathlib.Path, step: int) -> str | None:
+        """Restores a checkpoint; returns the reason if that fails."""
         try:
-            self._verify(prefix, step)
-            of_version_01 = not tf.train.load_checkpoint(str(prefix)).has_tensor(_STATE)
-            if not (of_version_01 or _manifest(prefix).exists()):
-                return f"{_manifest(prefix).name} is missing"
-            self.state.restored = False
-            known = self._without_state if of_version_01 else self._checkpoint
-            status = known.read(str(prefix)).expect_partial()
+            checkpoint_files.verify(prefix, step, self._run, self._weights)
+            status = self._checkpoint.read(str(prefix)).expect_partial()
             status.assert_existing_objects_matched()
         except AssertionError:
             return "it lacks variables: another version of this package wrote it"
-        except Exception as error:  # damaged bytes come to light in many ways
+        except Exception as error:  # because damaged bytes raise many types of error
             return first_line(error)[:120]
         if self._current_step != step:
             return f"it holds step {self._current_step}"
         return None
 
-    def _verify(self, prefix: pathlib.Path, step: int) -> None:
-        """Raises `ValueError` if the files are not those that were written under this name.
 
-        Those of version 0.1 are not known; TensorFlow's own checksums hold for them.
-        """
-        manifest = _manifest(prefix)
-        parts = [prefix.with_name(f"{prefix.name}{suffix}") for suffix in _SUFFIXES]
-        files.check_regular((part for part in parts if part.exists()), self._most)
-        if not manifest.exists():
-            return
-        about = files.read_json(manifest)
-        if about["step"] != step:
-            raise ValueError(f"its {manifest.name} is that of step {about['step']}")
-        if about["run"] != self._run:
-            raise ValueError("it is another run's")
-        for file in parts:
-            if not file.exists():
-                raise ValueError(f"{file.name} is missing")
-            digest, found = about["sha256"][file.name], files.digest(file)
-            if found != digest:
-                raise ValueError(f"{file.name} has SHA-256 {found[:8]}..., not {digest[:8]}...")
-
-
-def _manifest(prefix: pathlib.Path) -> pathlib.Path:
-    return prefix.with_name(f"{prefix.name}.json")
-
-
-def _sweep(folder: pathlib.Path, stay: set[int]) -> None:
-    """Removes the files of all other checkpoints, also of those that have no index."""
-    for file in sorted(folder.glob("ckpt-*"), key=lambda file: file.suffix != ".index"):
-        step = _OF_CHECKPOINT.fullmatch(file.name)
-        if step and int(step[1]) not in stay and not file.is_dir():
-            file.unlink(missing_ok=True)
-
-
-def _tell_tensorflow(folder: pathlib.Path, name: str) -> None:
-    """Lets `tf.train.latest_checkpoint` find it; nothing here reads that."""
-    files.write_atomically(folder / "checkpoint", f'model_checkpoint_path: "{name}"\n')
-
-
-def _steps(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """The checkpoints in a folder by their step.
-
-    The folder is read rather than TensorFlow's list of its content, so that a damaged list
-    loses nothing.
-    """
-    return {
-        int(match[1]): file.with_suffix("")
-        for file in folder.glob("ckpt-*.index")
-        if (match := re.fullmatch(r"ckpt-(\d+)\.index", file.name))
-    }
+def _all_damaged(folder: pathlib.Path) -> UserError:
+    return UserError(
+        f"{folder}: every checkpoint there is damaged; restore one, or delete that folder"
+    )

@@ -1,4 +1,4 @@
-"""Whether this machine computes the same twice."""
+"""A check that two trainings on this machine have the same results bit for bit."""
 
 import numpy as np
 
@@ -13,20 +13,20 @@ STEPS = 10
 
 
 def check(config: Config, data: Dataset) -> str:
-    """Trains ten steps twice, from scratch, and compares them bit by bit.
+    """Trains ten steps twice from scratch and compares the results bit for bit.
 
     Args:
         config: of the run.
-        data: what to train on.
+        data: the images to train on.
 
     Returns:
-        A line that says that they are the same.
+        A line that confirms that the results are the same.
 
     Raises:
-        UserError: if they are not; names what differs, and by how much.
+        UserError: if they differ; names an array and the largest difference in it.
     """
     first, second = _train(config, data), _train(config, data)
-    done = {len(found["metric bound"]) for found in (first, second)}
+    done = {len(results["metric bound"]) for results in (first, second)}
     if done != {STEPS}:
         raise UserError(
             f"--check_determinism: step {min(done)} was not finite; try a smaller --learning_rate"
@@ -51,13 +51,13 @@ def _train(config: Config, data: Dataset) -> dict[str, np.ndarray]:
     model.set_schedule(*config.schedule(0))
     model.set_run_length(STEPS)
     batches = pipeline.training_batches(
-        *(data.train, t.batch_size, t.seed, 0, STEPS), likelihood=config.model.likelihood
+        data.train, t.batch_size, t.seed, 0, STEPS, likelihood=config.model.likelihood
     )
     metrics = StepRunner(model)(iter(batches), STEPS)
-    found = {f"metric {name}": metrics.values[:, i] for i, name in enumerate(metrics.names)}
-    found |= {f"weight {name}": v.numpy() for name, v in model.weights_by_name.items()}
+    results = {f"metric {name}": metrics.values[:, i] for i, name in enumerate(metrics.names)}
+    results |= {f"weight {name}": v.numpy() for name, v in model.weights_by_name.items()}
     states = [v.numpy() for o in model.all_optimizers for v in o.variables]
-    return found | {f"optimizer {i}": state for i, state in enumerate(states)}
+    return results | {f"optimizer {i}": state for i, state in enumerate(states)}
 
 
 def _same(one: np.ndarray, other: np.ndarray) -> bool:

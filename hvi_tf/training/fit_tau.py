@@ -1,8 +1,8 @@
-"""A fresh tau for a trained model, so that any hierarchical q(z|x) gets a DIWHVI score.
+"""A fit of a new tau to a trained model, which gives any hierarchical q(z|x) a DIWHVI score.
 
-Sobolev & Vetrov 2019, section 6.2: p and q stay as they are, tau alone maximises the
-bound, which is to say minimises U_K. Under a hierarchical prior a fresh rho is fitted
-along with it. What results is a run of its own.
+Sobolev & Vetrov 2019, section 6.2: p and q are frozen, and tau alone maximizes the bound, that
+is, minimizes U_K. Under a hierarchical prior, a new rho is fitted together with tau. The fit is a
+run with its own workdir.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training.checkpoints import Checkpoints
 
-# What may differ from the run whose model is kept; its evaluation may differ, too.
+# Settings that may differ from those of the trained run; all others are kept.
 _OWN_SETTINGS = {
     *("K", "L", "gradient", "tau_gate_bias", "tau_epochs", "minutes"),
     *("batch_size", "learning_rate"),
@@ -30,16 +30,16 @@ _OWN_SETTINGS = {
 
 
 def fit_config(trained: Config, given: dict[str, Any]) -> Config:
-    """The configuration of a fit of tau to the model of `trained`.
+    """Returns the configuration of a fit of tau to the model of `trained`.
 
     Args:
-        trained: the configuration of the run whose p and q are kept.
+        trained: the configuration of the run with the frozen p and q.
         given: the flags of this command.
 
     Raises:
         UserError: if q(z|x) is explicit, or a flag would change the model.
     """
-    if not trained.row.hierarchical:
+    if not trained.chosen_method.hierarchical:
         raise UserError(
             f"--mode=fit_tau: the run has --bound={trained.method.bound}, whose q(z|x) is explicit "
             "and needs no tau; evaluate it as it is"
@@ -62,13 +62,13 @@ def fit_config(trained: Config, given: dict[str, Any]) -> Config:
 
 
 def load_trained(run: Workdir, x_dim: int) -> tuple[VAE, int]:
-    """The model of a run at its best checkpoint, and that checkpoint's step."""
+    """Returns the model of a run at its best checkpoint, and that checkpoint's step."""
     trained = make_vae(run.config, x_dim)
     return trained, Checkpoints(trained, run).restore_best()
 
 
 def adopt(model: VAE, trained: VAE) -> None:
-    """Gives `model` the networks of p and q of `trained`; its inverse models stay fresh."""
+    """Copies the networks of p and q from `trained` to `model`; its inverse models stay new."""
     for name, layer in model.networks.items():
         if not layer.trainable:
             layer.set_weights(trained.networks[name].get_weights())

@@ -1,8 +1,8 @@
-"""A training step that is not finite: which term, of which images, and what shows it again.
+"""The diagnosis of a training step that is not finite, by term and image.
 
-A step is a pure function of its weights, its images and its seed; these are what is dumped.
-Where it is its update that has spoiled the weights, those of before are gone, and the dump has
-the spoiled ones.
+A step is a pure function of its weights, its images and its seed, so a dump of these reproduces
+it. If the update made the weights non-finite, the dump holds those, because the weights before
+the update are lost.
 """
 
 import math
@@ -18,14 +18,14 @@ from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
-from hvi_tf.storage import files
+from hvi_tf.storage import files, npz
 from hvi_tf.storage.workdir import Workdir
 
-MAX_DUMPS = 5  # of a run: each holds all weights
+MAX_DUMPS = 5  # per run, because each holds all weights
 LISTED = 20  # images in the JSON file
 
-# What is drawn and scored first comes first, for it spoils what comes later: (term, which
-# of its draws of psi). What psi_0 spoils is not the fault of psi_1:K.
+# (term, slice of its draws of psi), in the order of computation. A term that is not finite makes
+# later ones non-finite too, so the first one is the cause; psi_0 comes before psi_1:K.
 _ORDER = (
     ("log_q_psi", slice(0, 1)),
     ("log_q_z", slice(0, 1)),
@@ -39,7 +39,7 @@ _ORDER = (
 
 
 class Step(NamedTuple):
-    """All that the densities of a training step are a function of, beside the weights."""
+    """The inputs of a training step's densities, except the weights."""
 
     number: int  # from 1
     x: tf.Tensor  # [B, D], as observed
@@ -48,21 +48,21 @@ class Step(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """The first term that is not finite, and where."""
+    """The first term that is not finite, and its images."""
 
     term: str  # a field of LogDensities, or a metric
     value: float
-    images: np.ndarray  # positions in the batch; none where the term is of all images
-    of_weights: bool = False  # that the step itself has spoiled
+    images: np.ndarray  # positions in the batch; empty if the term belongs to no single image
+    of_weights: bool = False  # whether the step's update made a weight non-finite
 
     def __str__(self) -> str:
         return f"{self.term} is {self.value}"
 
 
-def first_term(found: LogDensities) -> Finding | None:
-    """The first term that is not finite, in the order in which one spoils the next."""
+def first_term(log_densities: LogDensities) -> Finding | None:
+    """Returns the first term that is not finite, in the order of computation."""
     for name, draws in _ORDER:
-        values = getattr(found, name).numpy()[draws]
+        values = getattr(log_densities, name).numpy()[draws]
         bad = ~np.isfinite(values)
         if bad.any():
             images = np.flatnonzero(bad.reshape(-1, bad.shape[-1]).any(axis=0))
@@ -71,25 +71,25 @@ def first_term(found: LogDensities) -> Finding | None:
 
 
 def examine(model: VAE, step: Step, metrics: dict[str, float]) -> Finding:
-    """What it was about a step whose metrics are not all finite.
+    """Returns the cause of metrics that are not all finite.
 
     Args:
-        model: with the weights of that step, unless its update has spoiled them.
-        step: the one to look into.
-        metrics: what it reported.
+        model: with the weights before the step, or after it if the update was at fault.
+        step: to examine.
+        metrics: of the step.
     """
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad == [_NORM]:
         return of_weights(model)
-    other = Finding(bad[0], metrics[bad[0]], np.zeros(0, int))
-    return first_term(densities(model, step)) or other
+    metric = Finding(bad[0], metrics[bad[0]], np.zeros(0, int))
+    return first_term(densities(model, step)) or metric
 
 
 _NORM = "weight_norm"  # the one metric of the weights after the step
 
 
 def of_weights(model: VAE) -> Finding:
-    """What it is about weights that an update has spoiled; their norm, if each is finite."""
+    """Returns the first weight that is not finite, or their norm if each weight is finite."""
     for name, variable in model.weights_by_name.items():
         values = variable.numpy()
         if not np.isfinite(values).all():
@@ -99,16 +99,16 @@ def of_weights(model: VAE) -> Finding:
 
 
 def densities(model: VAE, step: Step) -> LogDensities:
-    """What a step drew, drawn again."""
+    """Returns the log-densities of a step, drawn again with its seed."""
     seed = randomness.fold(model.seed, randomness.Purpose.TRAIN, step.number - 1)
     return model.first_densities(step.x, seed, step.schedule.K)
 
 
 def dump(model: VAE, step: Step, finding: Finding, workdir: Workdir) -> str:
-    """Leaves in the workdir what shows the step again; returns a phrase that says where.
+    """Writes the inputs of a step to the workdir; returns a phrase with the path, or the reason.
 
-    `step_N.json` is for the eye: the term, the numbers of its training images, the seed.
-    `step_N.npz` also has the observed images and the weights.
+    `step_N.json` holds the term, the numbers of its training images and the seed.
+    `step_N.npz` also holds the observed images and the weights, for `replay`.
     """
     folder = workdir.path / "nonfinite"
     path = folder / f"step_{step.number}.npz"
@@ -119,13 +119,13 @@ def dump(model: VAE, step: Step, finding: Finding, workdir: Workdir) -> str:
         try:
             folder.mkdir(exist_ok=True)
             _write(path, model, step, finding)
-        except (OSError, UserError) as error:  # what was found is to be told all the same
+        except (OSError, UserError) as error:  # the caller still reports the step
             return f"not dumped: {error}"
     return f"dumped as {path}"
 
 
 def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None:
-    about: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "step": step.number,
         "term": finding.term,
         "value": str(finding.value),
@@ -134,8 +134,8 @@ def _write(path: pathlib.Path, model: VAE, step: Step, finding: Finding) -> None
         "seed": model.seed,
         "schedule": step.schedule._asdict(),
     }
-    files.write_json(path.with_suffix(".json"), about)
+    files.write_json(path.with_suffix(".json"), metadata)
     weights = {f"weight/{name}": v.numpy() for name, v in model.weights_by_name.items()}
     arrays = {"x": step.x.numpy(), "rows": step.rows, "number": step.number}
     arrays["of_weights"] = finding.of_weights
-    files.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)
+    npz.write_arrays(path, arrays | {"schedule": np.array(step.schedule, float)} | weights)

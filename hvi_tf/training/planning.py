@@ -1,4 +1,4 @@
-"""How many epochs fit into a number of minutes, by measurement when a run begins."""
+"""The number of epochs that fit into `--minutes`, measured when a run begins."""
 
 import dataclasses
 import functools
@@ -17,32 +17,32 @@ from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import replicas as distribution
 from hvi_tf.runtime.progress import counted
-from hvi_tf.training import loop
 from hvi_tf.training.steps import StepRunner
+from hvi_tf.training.validation import validate
 
-SECONDS = 4.0  # for which the steps of one K are timed
+SECONDS = 4.0  # spent on timing the steps of one K
 _MIN_CALLS = 3
-_REST = 0.02  # of the time, for checkpoints and summaries
+_REST = 0.02  # share of the time for checkpoints and summaries
 
 
 class Costs(NamedTuple):
-    """The seconds that each part of a run takes on this machine."""
+    """The durations of the parts of a run on this machine, in seconds."""
 
     steps: dict[int, float]  # of a training step, by K
     validation: float
-    start: float = 0.0  # of tracing the loop of every K once more
+    start: float = 0.0  # of tracing the loop of every K again
 
 
 def plan(config: Config, model: VAE, data: Dataset) -> Config:
     """Returns `config` with as many epochs as fit into its `minutes`, and prints the plan.
 
-    Training steps of every K are timed on the model, which is left as it was found. So the run
-    is the one that `--epochs` with the same number and the same `--jit_compile` would make.
+    Times training steps of every K, then restores the model. So the run is the same as one with
+    this number of `--epochs` and the same `--jit_compile`.
 
     Args:
         config: of a run that has not begun.
         model: of the run, compiled.
-        data: what it will be trained on.
+        data: the images to train on.
 
     Raises:
         UserError: if not even one epoch fits.
@@ -67,7 +67,7 @@ def plan(config: Config, model: VAE, data: Dataset) -> Config:
 def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
     t = config.training
     variables = [*model.variables, *(v for o in model.all_optimizers for v in o.variables)]
-    found = [v.numpy() for v in variables]
+    values = [v.numpy() for v in variables]
     model.set_run_length(1)
     run_steps = StepRunner(model)
     batches = iter(
@@ -88,9 +88,9 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
     images = pipeline.fixed_observation(
         data.validation, config.model.likelihood, t.seed, randomness.Purpose.VALIDATE
     )
-    loop.validate(model, images[: model.validation_images], t.seed)  # compiles
-    validation = _seconds_of(lambda: loop.validate(model, images, t.seed))
-    for variable, value in zip(variables, found, strict=True):
+    validate(model, images[: model.validation_images], t.seed)  # compiles
+    validation = _seconds_of(lambda: validate(model, images, t.seed))
+    for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return Costs(steps, validation, start)
 
@@ -102,7 +102,7 @@ def _seconds_of(function: Callable[[], Any]) -> float:
 
 
 def _fitting_epochs(config: Config, costs: Costs, per_epoch: int, seconds: float) -> int:
-    """The most epochs that take at most `seconds`; 0 if one takes more."""
+    """Returns the largest number of epochs that take at most `seconds`; 0 if one takes more."""
     low, high = 0, MAX_EPOCHS
     while low < high:
         middle = (low + high + 1) // 2

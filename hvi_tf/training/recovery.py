@@ -1,4 +1,4 @@
-"""What --on_nonfinite says is to be done with a step that is not finite."""
+"""The policies of `--on_nonfinite` for a training step that is not finite."""
 
 import tensorflow as tf
 
@@ -11,14 +11,14 @@ from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import nonfinite
 from hvi_tf.training.checkpoints import Checkpoints
 
-MAX_IN_EPOCH = 10  # after which no policy goes on
+MAX_IN_EPOCH = 10  # every policy stops after more
 
 
-def what_now(workdir: Workdir) -> str:
-    """What a training leaves that is stopped, and what to try."""
+def advice(workdir: Workdir) -> str:
+    """Returns where a stopped training left its checkpoints, and what to try next."""
     kept = "no checkpoint yet"
     if workdir.checkpoints.exists():
-        kept = f"the checkpoints in {workdir.checkpoints} are from before"
+        kept = f"the checkpoints in {workdir.checkpoints} are from earlier steps"
     return f"training stopped, {kept}; try a smaller --learning_rate or a warm-up"
 
 
@@ -26,15 +26,16 @@ class Recovery:
     """Stops a training, skips the step, or rolls back to the last checkpoint.
 
     A step is a function of the weights, its images and its seed, so the same step with the same
-    weights would fail again. Both policies go on behind it: `skip` with the weights that it
-    found, `rollback` with older ones, where it is the weights that have gone astray.
+    weights would fail again. Both other policies continue with the next step: `skip` with the
+    weights before the failed one, `rollback` with those of a checkpoint, in case the weights
+    have diverged.
 
     Args:
         config: of the run.
-        model: that is trained.
-        data: what it is trained on.
-        workdir: where the step is dumped.
-        checkpoints: what to roll back to.
+        model: in training.
+        data: the images that it is trained on.
+        workdir: of the run; a dump of the step is stored in it.
+        checkpoints: of the run, to roll back to.
     """
 
     def __init__(
@@ -49,33 +50,33 @@ class Recovery:
         self._workdir, self._checkpoints = workdir, checkpoints
 
     def recover(self, metrics: dict[str, float], number: int) -> str:
-        """Dumps a step and goes on behind it; returns a line that says so.
+        """Dumps a step and prepares the next one; returns a warning with the step and its cause.
 
         Args:
             metrics: of the step, not all finite.
             number: of the step, from 1.
 
         Raises:
-            UserError: if the policy is to stop, or is of no use.
+            UserError: if the policy is `stop`, or cannot help.
         """
         model, policy = self._model, self._config.training.on_nonfinite
         step = self._step(number)
         finding = nonfinite.examine(model, step, metrics)
-        what = f"step {number}: {finding}; {nonfinite.dump(model, step, finding, self._workdir)}"
+        report = f"step {number}: {finding}; {nonfinite.dump(model, step, finding, self._workdir)}"
         state = self._checkpoints.state
         state.not_finite += 1
         too_many = state.not_finite > MAX_IN_EPOCH
         if policy == "stop" or too_many or (policy == "skip" and finding.of_weights):
             count = f"; {state.not_finite} such steps in this epoch" * too_many
             other = "" if policy == "rollback" else " or --on_nonfinite=rollback"
-            raise UserError(f"{what}{count}; {what_now(self._workdir)}{other}")
+            raise UserError(f"{report}{count}; {advice(self._workdir)}{other}")
         done = "skipped"
         if policy == "rollback":
-            found = self._checkpoints.roll_back()
+            restored = self._checkpoints.roll_back()
             model.set_schedule(*step.schedule)
-            done = f"going on with the weights of step {found}"
+            done = f"continuing with the weights of step {restored}"
         model.optimizer.iterations.assign(number)
-        return f"warning: {what}; {done}"
+        return f"warning: {report}; {done}"
 
     def _step(self, number: int) -> nonfinite.Step:
         t, images = self._config.training, self._images

@@ -1,21 +1,23 @@
-"""Sees a training step again that was not finite.
+"""Repeats the draws of a training step that was not finite, from its dump.
 
     python -m hvi_tf.training.replay runs/NAME/nonfinite/step_120.npz
 
-draws what that step drew, with the weights that are in its dump, and prints what is not finite.
+prints the first term that is not finite, and its training images.
 """
 
 import pathlib
 from typing import TYPE_CHECKING
 
 import numpy as np
+from absl import flags
 
 from hvi_tf.cli import exits as command_line
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_COUNT
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 from hvi_tf.runtime.progress import counted
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage.workdir import open_existing
 
 if TYPE_CHECKING:
@@ -24,40 +26,40 @@ if TYPE_CHECKING:
 
 
 def replay(path: pathlib.Path) -> "tuple[Config, Step, Finding | None]":
-    """Draws again what a dumped step drew.
+    """Repeats the draws of a dumped step.
 
     Args:
         path: of the npz file, in its run's workdir.
 
     Returns:
-        The run's configuration, the step, and what is not finite in it, if anything.
+        The run's configuration, the step, and its first term that is not finite, or None.
 
     Raises:
-        UserError: if it is no dump of the run that it lies in.
+        UserError: if the file is not a dump of the run that owns its folder.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; name nonfinite/step_N.npz of a run's workdir")
+        raise UserError(f"{path}: no such file; give nonfinite/step_N.npz of a run's workdir")
     config = open_existing(path.absolute().parent.parent, writes=False).config
     from hvi_tf.models.vae import make_vae
     from hvi_tf.training import nonfinite
 
     try:
-        arrays = files.read_arrays(path)
+        arrays = npz.read_arrays(path)
         step = _step(arrays)
         model = make_vae(config, step.x.shape[1])
         _take_weights(model, arrays)
         of_weights = bool(arrays["of_weights"])
     except (OSError, OverflowError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise UserError(f"{path}: no dump of this run ({error}); name nonfinite/step_N.npz") from (
-            error
-        )
+        raise UserError(
+            f"{path}: not a dump of this run ({error}); give nonfinite/step_N.npz"
+        ) from error
     if of_weights:
         return config, step, nonfinite.of_weights(model)
     return config, step, nonfinite.first_term(nonfinite.densities(model, step))
 
 
 def _step(arrays: dict[str, np.ndarray]) -> "Step":
-    """Raises `ValueError` if the arrays are none that a step can be drawn from."""
+    """Returns the step that the arrays of a dump describe; raises `ValueError` if they do not."""
     import tensorflow as tf
 
     from hvi_tf.config.schedules import ScheduleValues
@@ -80,23 +82,24 @@ def _take_weights(model: "VAE", arrays: dict[str, np.ndarray]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Prints what is not finite in a dumped step."""
+    """Prints the first term that is not finite in a dumped step."""
 
     def command() -> None:
         if len(argv) != 2:
-            raise UserError("name one dump: python -m hvi_tf.training.replay STEP.npz")
-        config, step, found = replay(pathlib.Path(argv[1]))
+            raise UserError("give one dump: python -m hvi_tf.training.replay STEP.npz")
+        startup.quiet_tensorflow(flags.FLAGS.debug)
+        config, step, finding = replay(pathlib.Path(argv[1]))
         from hvi_tf.training.nonfinite import LISTED
 
         images = counted(len(step.rows), "image")
         print(f"step {step.number} of --bound={config.method.bound}, {images}")
-        if found is None:
-            print("all densities and weights are finite; it was a gradient")
-        elif found.of_weights:
-            print(f"{found}: the update of this step has spoiled it")
+        if finding is None:
+            print("all densities and weights are finite; a gradient was not")
+        elif finding.of_weights:
+            print(f"{finding} after the update of this step")
         else:
-            rows = step.rows[found.images].tolist()
-            print(f"{found} for {counted(len(rows), 'training image')}: {rows[:LISTED]}")
+            rows = step.rows[finding.images].tolist()
+            print(f"{finding} for {counted(len(rows), 'training image')}: {rows[:LISTED]}")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.training.replay"))
 

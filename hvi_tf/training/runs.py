@@ -1,19 +1,22 @@
 """A run from its configuration: the data, the model and the workdir, trained or resumed.
 
-The command line and the experiments both go through here.
+The command line and the experiments both train through this module.
 """
 
 import functools
 from typing import NamedTuple
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets
+from hvi_tf.data import datasets, pipeline, pixels
 from hvi_tf.data.datasets import Dataset
+from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
 from hvi_tf.runtime import devices
 from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime.progress import counted
 from hvi_tf.runtime.startup import StartUp
 from hvi_tf.storage import provenance
 from hvi_tf.storage.workdir import Workdir
@@ -23,59 +26,97 @@ from hvi_tf.training.loop import TrainingResult
 
 
 class Run(NamedTuple):
-    """A model at its best checkpoint, and what it was made of."""
+    """A model at its best checkpoint, with its configuration, data and workdir."""
 
     config: Config
-    data: Dataset
     model: VAE
+    data: Dataset
     workdir: Workdir
     step: int  # of the checkpoint
-    training: TrainingResult | None  # None if this process trained nothing
+    training: TrainingResult | None  # None if this process did not train it
 
 
 def with_data(config: Config) -> tuple[Config, Dataset]:
-    """The data of a configuration, which is told what this machine and they decide.
+    """Loads the data; returns them with the configuration, completed by data and machine.
 
     Raises:
-        UserError: if the data cannot be had, or cannot be trained on as configured.
+        UserError: if the data cannot be loaded, or cannot be trained on as configured.
     """
     config = config_lib.resolve_jit(config, devices.has_gpu())
     data, digests = _load(config.data)
-    provenance.saw(config.data, digests)
-    config = config_lib.with_digest(config, data.digest)
-    loop.check_data(config, data)
+    provenance.record_data(config.data, digests)
+    config = identity.with_digest(config, data.digest)
+    check_data(config, data)
     return config, data
 
 
-@functools.lru_cache(maxsize=2)  # an experiment trains one model after another
+@functools.lru_cache(maxsize=2)  # because an experiment trains many models on the same data
 def _load(config: DataConfig) -> tuple[Dataset, dict[str, str]]:
     data = datasets.load(config)
     return data, data.digests()
 
 
-def train(
-    config: Config, data: Dataset, model: VAE, workdir: Workdir, start_up: StartUp | None = None
+def check_data(config: Config, data: Dataset) -> None:
+    """Checks that the images can be trained on as configured.
+
+    Raises:
+        UserError: if the likelihood, a network or the batch size does not suit them.
+    """
+    name = config.data.dataset
+    pixels.check(data, name)
+    pixels.check_networks(config.model, data.image_shape, name)
+    pipeline.check_likelihood(data.train.dtype, name, config.model.likelihood)
+    _check_batch_size(config.training.batch_size, distribution.replicas())
+    _check_free_bits(config, distribution.replicas())
+    if config.training.batch_size > len(data.train):
+        raise UserError(
+            f"--batch_size={config.training.batch_size}: {name} has only "
+            f"{counted(len(data.train), 'training image')}; give at most that"
+        )
+
+
+def _check_batch_size(size: int, replicas: int) -> None:
+    if size % replicas:
+        lower = size // replicas * replicas
+        fitting = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+        raise UserError(
+            f"--batch_size={size}: {replicas} replicas cannot share it evenly; give {fitting}"
+        )
+
+
+def _check_free_bits(config: Config, replicas: int) -> None:
+    for name in ("inner_free_bits", "outer_free_bits"):
+        value = getattr(config.training, name)
+        if value and replicas > 1:
+            raise UserError(
+                f"--{name}={value}: compares the mean of a whole batch, which no replica sees; "
+                "leave out --strategy"
+            )
+
+
+def train_to_best(
+    config: Config, model: VAE, data: Dataset, workdir: Workdir, start_up: StartUp | None = None
 ) -> Run:
-    """Trains to the end of the schedule, from the latest checkpoint if there is one.
+    """Trains as `loop.train` does, then restores the best checkpoint.
 
     Args:
         config: of the run.
-        data: its images.
         model: with its initial weights.
+        data: the images to train on.
         workdir: of the run.
-        start_up: for a line at the first step that tells what took how long.
+        start_up: prints the durations of the start at the first step.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint saved.
-        UserError: if the disk is full, or a step is not finite and --on_nonfinite is to stop.
+        UserError: if the disk is full, or a step is not finite under --on_nonfinite=stop.
     """
     training = loop.train(config, model, data, workdir, start_up)
-    return at_best(config, data, model, workdir)._replace(training=training)
+    return at_best(config, model, data, workdir)._replace(training=training)
 
 
-def at_best(config: Config, data: Dataset, model: VAE, workdir: Workdir) -> Run:
-    """The run with the weights of its best checkpoint."""
-    distribution.barrier()  # the chief may still be writing it
+def at_best(config: Config, model: VAE, data: Dataset, workdir: Workdir) -> Run:
+    """Restores the best checkpoint of a run."""
+    distribution.barrier()  # until the chief has written it
     step = Checkpoints(model, workdir).restore_best()
     distribution.check_same("best checkpoints, of steps", step)
-    return Run(config, data, model, workdir, step, None)
+    return Run(config, model, data, workdir, step, None)

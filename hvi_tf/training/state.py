@@ -1,4 +1,4 @@
-"""What a run has to remember beside its tensors."""
+"""The state of a training that is not a tensor."""
 
 import json
 
@@ -8,38 +8,37 @@ from hvi_tf.config import strict_json
 
 
 class TrainingState(tf.train.experimental.PythonState):
-    """Saved in every checkpoint, so that a resumed run ends as an unbroken one would.
+    """Best step and sums of metrics. Every checkpoint holds them, for a bit-identical resume.
 
     Attributes:
-        best_step: of the best checkpoint, 0 before there is one.
-        not_finite: steps of the epoch so far that were not finite.
-        sums: of each metric over the others, step by step.
-        steps: how many those others are.
+        best_step: step of the best checkpoint, 0 before there is one.
+        not_finite: number of steps of this epoch that were not finite.
+        sums: each metric's sum over the finite steps of this epoch, in order.
+        steps: number of finite steps of this epoch.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.best_step = 0
-        self.restored = False  # not by a checkpoint of version 0.1, which has none of this
         self.begin_epoch()
 
     def begin_epoch(self) -> None:
-        """Forgets the steps of the last epoch."""
+        """Sets the counts and sums of the epoch to zero."""
         self.sums: dict[str, float] = {}
         self.steps = self.not_finite = 0
 
     def add(self, metrics: dict[str, float]) -> None:
-        """Counts a step."""
+        """Adds the metrics of a finite step."""
         self.sums = {name: self.sums.get(name, 0.0) + value for name, value in metrics.items()}
         self.steps += 1
 
     @property
     def means(self) -> dict[str, float]:
-        """Each metric's mean over the steps of the epoch so far."""
+        """Each metric's mean over the finite steps of this epoch."""
         return {name: total / self.steps for name, total in self.sums.items()}
 
     def serialize(self) -> str:
-        """As TensorFlow stores it; JSON gives a float back to the last bit."""
+        """Returns the text that TensorFlow stores; JSON keeps every bit of a float."""
         return json.dumps(
             {
                 "best_step": self.best_step,
@@ -50,16 +49,15 @@ class TrainingState(tf.train.experimental.PythonState):
         )
 
     def deserialize(self, text: str) -> None:
-        """Takes back what `serialize` has made.
+        """Restores the state from a text that `serialize` returned.
 
         Raises:
-            ValueError: if it is something else.
+            ValueError: if it is another text.
         """
-        found = strict_json.parse(text)
+        stored = strict_json.parse(text)
         try:
-            self.best_step, self.not_finite = int(found["best_step"]), int(found["not_finite"])
-            self.sums = {str(name): float(total) for name, total in found["sums"].items()}
-            self.steps = int(found["steps"])
-            self.restored = True
+            self.best_step, self.not_finite = int(stored["best_step"]), int(stored["not_finite"])
+            self.sums = {str(name): float(total) for name, total in stored["sums"].items()}
+            self.steps = int(stored["steps"])
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no state of a training: {text[:80]}") from error
+            raise ValueError(f"not the state of a training: {text[:80]}") from error

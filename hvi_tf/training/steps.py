@@ -10,14 +10,14 @@ from hvi_tf.models.vae import VAE
 
 
 class StepMetrics(NamedTuple):
-    """The metrics of consecutive steps, one row a step."""
+    """The metrics of consecutive steps, one row per step."""
 
     names: tuple[str, ...]
     values: np.ndarray  # [steps, len(names)]
 
 
 class StepRunner:
-    """Runs several training steps per call, one compiled loop for each K."""
+    """Runs several training steps per call, with one compiled loop for each K."""
 
     def __init__(self, model: VAE) -> None:
         self._model = model
@@ -25,7 +25,7 @@ class StepRunner:
         self._names: dict[int, tuple[str, ...]] = {}
 
     def __call__(self, batches: Iterator[tf.Tensor], count: int) -> StepMetrics:
-        """Takes `count` batches and does a step with each, up to one that is not finite."""
+        """Takes a step with each of `count` batches; stops after one that is not finite."""
         K = self._model.training_K
         if K not in self._loops:
             self._loops[K] = self._make_loop(K)
@@ -36,7 +36,7 @@ class StepRunner:
         step: Callable = self._model.train_step
         if tf.distribute.has_strategy():
             step = self._replicated_step
-        # Nothing in a step is for autograph to rewrite, and to look for it takes a second.
+        # A step has nothing for autograph to convert, and its search takes a second.
         step = tf.autograph.experimental.do_not_convert(step)
 
         @tf.function
@@ -52,26 +52,27 @@ class StepRunner:
         return loop
 
     def _replicated_step(self, batch: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`VAE.train_step` of a batch that the replicas share, each taking its own rows.
+        """Takes `VAE.train_step` on a batch; each replica takes a share of its rows.
 
-        Whether the weights are to change is decided for all of them, between its two halves.
+        All replicas apply the update or none does; that is decided between the step's halves.
         """
         strategy, model = tf.distribute.get_strategy(), self._model
 
-        def of_share(ascent: Callable, *arguments: Any) -> Any:
+        def of_share(compute: Callable, *arguments: Any) -> Any:
             context = tf.distribute.get_replica_context()
             rows = batch.shape[0] // context.num_replicas_in_sync
             first = rows * tf.convert_to_tensor(context.replica_id_in_sync_group)
-            return ascent(batch[first : first + rows], *arguments)
+            return compute(batch[first : first + rows], *arguments)
 
-        def ascend(ascent: Callable, *arguments: Any) -> tuple:
-            reported, direction = strategy.run(of_share, args=(ascent, *arguments))
+        def run_gradients(compute: Callable, *arguments: Any) -> tuple:
+            reported, gradients = strategy.run(of_share, args=(compute, *arguments))
             local = {n: strategy.experimental_local_results(v)[0] for n, v in reported.items()}
-            return local, direction
+            return local, gradients
 
-        return model.take_step(
-            ascend, lambda climb, direction: strategy.run(climb, args=(direction,))
-        )
+        def run_update(apply: Callable, gradients: Any) -> None:
+            strategy.run(apply, args=(gradients,))
+
+        return model.take_step(run_gradients, run_update)
 
     def _as_row(self, K: int, metrics: dict[str, tf.Tensor]) -> tf.Tensor:
         self._names[K] = tuple(metrics)

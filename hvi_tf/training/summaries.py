@@ -1,4 +1,4 @@
-"""Scalars per epoch, for TensorBoard and for reading; a few images; the configuration."""
+"""Scalars of every epoch, for TensorBoard and as JSON lines, and some images."""
 
 import contextlib
 import json
@@ -26,21 +26,21 @@ from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import event_files
 
 GRID = 8  # images per side of an image grid
-AUTOREGRESSIVE_GRID = 4  # of those that are drawn pixel by pixel
-LISTED = 5  # damaged lines that a warning names
-MAX_BYTES = 4 * 2**30  # of metrics.jsonl; a million epochs have 1.6 GB
-MAX_LINE = 2**20  # bytes of one of its lines; an epoch has 1.6 kB
-MAX_IMAGE_SUMMARIES = 50  # in a run, however many epochs it has
+AUTOREGRESSIVE_GRID = 4  # of images that are drawn pixel by pixel
+LISTED = 5  # damaged lines that a warning lists
+MAX_BYTES = 4 * 2**30  # of metrics.jsonl; a million epochs take 1.6 GB
+MAX_LINE = 2**20  # bytes of a line of it; an epoch takes 1.6 kB
+MAX_IMAGE_SUMMARIES = 50  # per run, for any number of epochs
 
 
 class Summaries:
-    """Writes event files keyed by the training step, and the scalars as lines of JSON.
+    """Writes event files keyed by the training step, and the scalars as JSON lines.
 
     Args:
         workdir: of the run.
         config: the run's configuration, written once as text.
         image_shape: of one observation.
-        step: that the run goes on from; what was written of later ones is dropped.
+        step: the step to resume from; removes what was written of later steps.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class Summaries:
     ) -> None:
         self._workdir, self._path, self._metrics = workdir, workdir.tensorboard, workdir.metrics
         self._image_shape = image_shape
-        self._trains_tau = config.row.has_tau
+        self._trains_tau = config.chosen_method.has_tau
         t = config.training
         self._free_bits = t.inner_free_bits > 0 or t.outer_free_bits > 0
         if not distribution.is_chief():
             self._writer = tf.summary.create_noop_writer()
             return
         with self._writing():
-            event_files.rewind(self._path, step or -1)  # anew, with the configuration at step 0
+            event_files.rewind(self._path, step or -1)  # step 0 writes the configuration again
             _rewind_lines(self._metrics, step)
             self._writer = tf.summary.create_file_writer(str(self._path))
         if step == 0:
@@ -82,19 +82,19 @@ class Summaries:
         """
         scalars = {f"train/{name}": value for name, value in means.items() if name != "objective"}
         warm = min(schedule.inner, schedule.outer, means.get("kl_weight", 1.0)) < 1
-        if (warm or self._free_bits) and means:  # without a finite step there are none
-            # With a weight below 1 the objective bounds nothing, so it gets another name.
+        if (warm or self._free_bits) and means:  # no means without a finite step
+            # With a weight below 1 the objective is no bound, so it gets another name.
             scalars["train/warmup_objective"] = means["objective"]
         scalars |= {f"schedule/{k}": float(v) for k, v in schedule._asdict().items()}
         scalars["speed/steps_per_second"] = rate
         if scores is not None:
             scalars["validation/bound"] = scores.log_likelihood
-            told = {n: s for n, s in scores._asdict().items() if math.isfinite(s)}
+            finite = {n: s for n, s in scores._asdict().items() if math.isfinite(s)}
             for name in ("log_likelihood", "bound"):
-                told.pop(name, None)
-            scalars |= {f"diagnostics/{name}": score for name, score in told.items()}
-            if self._trains_tau and "kl_tau_mixing" in told:
-                collapsed = told["kl_tau_mixing"] < diagnostics.COLLAPSED_NATS
+                finite.pop(name, None)
+            scalars |= {f"diagnostics/{name}": score for name, score in finite.items()}
+            if self._trains_tau and "kl_tau_mixing" in finite:
+                collapsed = finite["kl_tau_mixing"] < diagnostics.COLLAPSED_NATS
                 scalars["diagnostics/tau_collapsed"] = float(collapsed)
         with self._events(step):
             for name, value in scalars.items():
@@ -107,7 +107,7 @@ class Summaries:
         if not distribution.is_chief():
             return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
-        side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for there to be pairs
+        side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for pairs
         seed = randomness.fold(model.seed, randomness.Purpose.SAMPLE_IMAGES)
         half = side * side // 2
         rows = tf.stack([x[:half], model.reconstruct(x[:half], seed)], axis=1)
@@ -127,19 +127,19 @@ class Summaries:
 
     @contextlib.contextmanager
     def _events(self, step: int) -> Iterator[None]:
-        """While entered, summaries are of this step; they are on the disk after it."""
+        """Sets the step of the summaries in its block, and syncs them to the disk at its end."""
         self._workdir.check()
         with self._writing():
-            # TensorFlow would keep a tensor of every Python number for ever, of NumPy's none.
+            # TensorFlow keeps a tensor of every Python number for ever, but not of NumPy's.
             with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()
-            for path in self._path.glob("events.*"):  # this writer's, and what was gathered
+            for path in self._path.glob("events.*"):  # this writer's, and the gathered one
                 files.sync(path)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns what a full disk makes of writing into one line."""
+        """Turns the errors of a full disk into a `UserError`."""
         try:
             yield
         except (tf.errors.OpError, OSError) as error:
@@ -147,9 +147,9 @@ class Summaries:
 
 
 def _rewind_lines(path: pathlib.Path, step: int) -> None:
-    """Drops the lines of later steps, and damaged ones with a warning.
+    """Removes the lines of later steps, and damaged ones with a warning.
 
-    An unfinished last line is not reported: a killed process leaves one.
+    Does not report an unfinished last line, because a killed process leaves one.
     """
     if not path.exists():
         return
@@ -166,12 +166,12 @@ def _rewind_lines(path: pathlib.Path, step: int) -> None:
         raise files.read_error(path, error) from error
     if damaged:
         listed = ", ".join(damaged[:LISTED]) + ", ..." * (len(damaged) > LISTED)
-        print(f"warning: {path} is damaged; what it held in line {listed} is lost", flush=True)
+        print(f"warning: {path} is damaged; removing line {listed}", flush=True)
     files.write_atomically(path, b"".join(kept))
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Yields the lines that have an end; an empty one in the place of each that is too long."""
+    """Yields the complete lines; replaces each one that is too long by an empty line."""
     while line := file.readline(MAX_LINE):
         end = line
         while end and not end.endswith(b"\n"):
@@ -181,8 +181,8 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _step_of(line: bytes) -> int:
-    """Raises `ValueError`, `KeyError` or `TypeError` if it is no line of an epoch."""
-    found = strict_json.parse(line.decode())["step"]
-    if type(found) is not int:
-        raise TypeError(f"step {found}")
-    return found
+    """Returns a line's step; raises `ValueError`, `KeyError` or `TypeError` if it has none."""
+    step = strict_json.parse(line.decode())["step"]
+    if type(step) is not int:
+        raise TypeError(f"step {step}")
+    return step

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says; no test asserts a time."""
+"""The benchmark's cells, times, ratios and tables; no test asserts a duration."""
 
 import json
 import math
@@ -29,11 +29,11 @@ def test_cells_are_read_from_a_flag():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "part"),
     [("iwhvi:k=5", "'k'"), ("iwhvi:K=five", "'K=five'"), ("nothing", "nothing"), ("vae:K=3", "K")],
 )
-def test_a_wrong_cell_is_named(text, said):
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_cell_is_an_error_with_its_part(text, part):
+    with pytest.raises(UserError, match=part):
         cells.parse_cells(text)
 
 
@@ -65,19 +65,19 @@ def test_contestants_run_in_turn():
     assert [len(row) for row in times.values()] == [3, 3]
 
 
-def test_ratios_are_of_the_same_round():
+def test_ratios_compare_times_of_the_same_round():
     ratios = rounds.ratios([2.0, 40.0, 6.0], [1.0, 10.0, 1.0])
     assert ratios == {"min": 2.0, "q1": 3.0, "median": 4.0, "q3": 5.0}
 
 
-def test_the_exponent_of_a_power_is_found_with_its_error():
+def test_the_exponent_of_a_power_is_fitted_with_its_error():
     x = np.array([1.0, 2.0, 4.0, 8.0])
     exact = scaling.exponent(x, 3.0 * x**1.5)
     assert exact.slope == pytest.approx(1.5)
     assert exact.slope_error == pytest.approx(0.0, abs=1e-9)
     y = np.log(x) + np.array([0.1, -0.1, -0.1, 0.1])
     noisy = scaling.exponent(x, np.exp(y))
-    # Of the textbook: sqrt(RSS / (n - 2) / Sxx).
+    # Textbook formula: sqrt(RSS / (n - 2) / Sxx).
     expected = math.sqrt(0.04 / 2 / np.sum((np.log(x) - np.log(x).mean()) ** 2))
     assert noisy.slope_error == pytest.approx(expected)
 
@@ -141,7 +141,7 @@ def test_a_family_and_an_evaluation_are_measured_with_their_products():
     assert "| 3x2 |" in tables.evaluation([score])
 
 
-def test_the_schedule_of_the_recipe_is_that_of_the_flagfile():
+def test_the_schedule_equals_that_of_the_flagfile():
     from hvi_tf.benchmark import measuring
 
     recipe = trained.recipe("mnist_iwhvi")
@@ -162,7 +162,7 @@ RESULTS = {
 }
 
 
-def test_ratios_are_shown_beside_the_stored_ones(tmp_path):
+def test_ratios_are_shown_next_to_the_stored_ones(tmp_path):
     path = tmp_path / "benchmark.json"
     stored = regression.ratios(RESULTS)
     about = {"date": "today", "commit": "abc", "machine": {"processor": "Z80"}}
@@ -200,4 +200,4 @@ def test_a_command_prints_its_tables_and_stores_them(tmp_path):
     assert "share of the product rate: score 5x2" in found["ratios"]
     wrong = subprocess.run([*command, "--families=Q"], capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert wrong.stderr.startswith("error: --families: no 'Q'")
+    assert wrong.stderr.startswith("error: --families: unknown 'Q'")

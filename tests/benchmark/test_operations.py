@@ -1,4 +1,4 @@
-"""Operations are counted as they are executed; no clock is involved."""
+"""Counts of executed operations, which depend on no clock."""
 
 import pytest
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tensorflow as tf
 from hvi_tf.benchmark import operations
 from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.products import Replay
-from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import image_scores
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.autoencoder import Autoencoder
 from hvi_tf.models.networks import ConditionedMLP
@@ -22,7 +22,7 @@ def counted(function, *shapes):
 
 
 def step(**settings):
-    """A training step on images of D pixels."""
+    """Counts the operations of a training step on images of D pixels."""
     sizes = dict(batch_size=B, hidden=(H, H), latent_dim=LATENT, aux_dim=LATENT)
     model = make_vae(Cell("", {"bound": "iwhvi", **sizes, **settings}).config, D)
     return counted(model.train_step, [B, D])
@@ -38,7 +38,7 @@ def test_a_product_and_its_gradients():
         return tape.gradient(y, [x, w])
 
     found = counted(both, [4, 3])
-    assert found.flops == 2 * (2 * 4 * 3 * 5)  # of y alone no output needs the value
+    assert found.flops == 2 * (2 * 4 * 3 * 5)  # no output needs y itself
     assert {p.attributes for p in found.products} == {
         (("transpose_a", False), ("transpose_b", True)),
         (("transpose_a", True), ("transpose_b", False)),
@@ -67,7 +67,7 @@ def test_elementwise_operations_and_sums():
     assert (found.flops, found.elementwise) == (0, 3 * 15)
 
 
-def test_what_no_output_needs_is_not_executed():
+def test_operations_that_no_output_needs_do_not_count():
     def forgetful(x):
         tf.matmul(x, x)
         return x + 1.0
@@ -82,7 +82,7 @@ def test_called_functions_count(jit):
 
 
 @pytest.mark.parametrize(("start", "end", "step_size"), [(0, 5, 1), (1, 9, 2), (3, 3, 1)])
-def test_the_body_of_a_loop_counts_as_often_as_it_is_run(start, end, step_size):
+def test_the_body_of_a_loop_counts_once_per_iteration(start, end, step_size):
     def loop(x):
         for _ in tf.range(start, end, step_size):
             for _ in tf.range(2):
@@ -99,7 +99,7 @@ def test_the_first_branch_counts():
     assert counted(branch, [4, 4]).flops == 2 * 4**3
 
 
-def test_what_depends_on_the_data_is_refused():
+def test_a_count_that_depends_on_the_data_is_an_error():
     def loop(x):
         while tf.reduce_sum(x) < 9.0:
             x = tf.matmul(x, x)
@@ -114,40 +114,40 @@ def test_what_depends_on_the_data_is_refused():
 
 
 def per_psi(batch, hidden, latents):
-    """FLOPs of one psi of every image in an IWHVI step: three products for each of forward."""
+    """Returns the FLOPs of one psi per image: three products for each forward product."""
     inputs = latents * hidden + (hidden + latents) * hidden + (hidden + latents) * 2 * latents
     return 3 * 2 * batch * inputs
 
 
 def of_pixels(found):
-    """FLOPs of the products that touch an axis of D pixels; only x and p(x|z) have one."""
+    """Returns the FLOPs of products with an axis of D pixels, which only x and p(x|z) have."""
     return sum(p.flops * n for p, n in found.products.items() if any(D in s for s in p.shapes))
 
 
-def test_a_step_does_nothing_to_the_pixels_for_a_psi_more():
-    """x @ Wx happens once an image: tiled over K again, every count here is larger."""
+def test_products_of_pixels_do_not_depend_on_k():
+    """x @ Wx is computed once per image. Tiling x over K would increase every count."""
     few, many = step(K=1), step(K=50)
     assert of_pixels(many) == of_pixels(few)
     assert many.flops - few.flops == 49 * per_psi(B, H, LATENT)
 
 
-def test_the_step_of_the_paper_costs_what_its_layers_cost():
-    """At K=50, batch 256: the count on paper, with one x @ Wx for each network."""
+def test_the_step_of_the_paper_has_the_flops_of_its_layers():
+    """Counts by hand at K=50 and batch 256, with one x @ Wx for each network."""
     model = make_vae(PAPER.config, 784)
     found = counted(model.train_step, [256, 784])
     psi_free = counted(make_vae(PAPER.but(K=0).config, 784).train_step, [256, 784])
     assert found.flops == psi_free.flops + 50 * per_psi(256, 300, 32)
     x_products = 2 * 256 * 784 * 300
-    # Encoder, tau and p(x|z) once each; forward and for the weights, and for p(x|z) also for
-    # its input.
+    # Encoder, tau and p(x|z) once each, forward and for the weights; p(x|z) also has a gradient
+    # for its input.
     of_images = 2 * 2 * x_products + 3 * x_products
     rest = 3 * 2 * 256 * (32 * 300 + 300 * 300)  # of p(x|z)
     rest += 3 * 2 * 256 * 2 * (32 * 300 + 300 * 300 + 300 * 64)  # of tau
     assert psi_free.flops <= of_images + rest + 2 * per_psi(256, 300, 32)
 
 
-def test_tiled_pixels_are_seen(monkeypatch):
-    """The x-tiling that the tests above are there to catch."""
+def test_tiled_pixels_increase_the_count(monkeypatch):
+    """The tests above detect this x-tiling."""
 
     def tiled(self, x):
         def conditional(psi, x):
@@ -158,12 +158,12 @@ def test_tiled_pixels_are_seen(monkeypatch):
 
         return self.callables._replace(conditional=conditional)
 
-    honest = step(K=1), step(K=50)
+    untiled = step(K=1), step(K=50)
     monkeypatch.setattr(Autoencoder, "prepare", tiled)
     few, many = step(K=1), step(K=50)
-    # Forward and for the weights.
+    # One product forward and one for the weights.
     assert of_pixels(many) - of_pixels(few) == 49 * 2 * 2 * B * D * H
-    assert many.flops - few.flops > honest[1].flops - honest[0].flops
+    assert many.flops - few.flops > untiled[1].flops - untiled[0].flops
 
 
 @pytest.mark.parametrize("setting", ["M", "L", "batch_size", "svi_steps"])
@@ -194,7 +194,7 @@ def test_an_evaluation_counts_all_its_chunks():
 
     def flops(M, K):
         plan = Plan(M, K, L=1, images=2, chunk_m=2, chunk_k=3, chunk_l=1)
-        score = log_likelihood.make_scorer(model.callables, model.method, plan)
+        score = image_scores.make_scorer(model.callables, model.method, plan)
         specs = tf.TensorSpec([plan.images, D]), tf.TensorSpec([2], tf.int32)
         return operations.count(score.get_concrete_function(*specs)).flops
 
@@ -204,7 +204,7 @@ def test_an_evaluation_counts_all_its_chunks():
 
 
 @pytest.mark.parametrize("bound", ["vae", "iwhvi"])
-def test_the_products_are_done_again_one_by_one(bound, monkeypatch):
+def test_a_replay_repeats_every_product(bound, monkeypatch):
     found = step(bound=bound)
     flops = []
     original = tf.raw_ops.MatMul

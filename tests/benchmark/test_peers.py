@@ -1,4 +1,4 @@
-"""The peers of the benchmark do the step that our model does."""
+"""The peers of the benchmark compute the same step as our model."""
 
 import functools
 import importlib
@@ -21,7 +21,7 @@ CELL = Cell("tiny", SETTINGS, x_dim=D)
 
 @functools.cache
 def ours():
-    """Weights, x, noise, bound and gradients of our step, as arrays."""
+    """Returns weights, x, noise, bound and gradients of our step, as arrays."""
     model = make_vae(CELL.config, D)
     x = (np.random.default_rng(1).random((B, D)) < 0.4).astype(np.float32)
     objective, ascent = gradients.value_and_gradients(
@@ -88,7 +88,7 @@ def test_a_peer_takes_steps(name):
 
 
 @pytest.mark.long
-def test_contestants_wait_in_processes_of_their_own():
+def test_contestants_run_in_separate_processes():
     chosen = compare.installed([compare.OURS])
     times, peaks = compare.compare(chosen, CELL, count=2, seconds=0.0)
     assert [len(times[name]) for name in chosen] == [2]

@@ -53,6 +53,33 @@ def test_every_help_flag_ends_with_0(flag):
     assert "copy_to" in result.stdout
 
 
+@pytest.mark.parametrize("columns", [50, 80])
+def test_help_begins_with_the_main_flags_and_fits_the_terminal(columns):
+    lines = run(*COMMANDS["main"], "--help", COLUMNS=str(columns)).stdout.splitlines()
+    names = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert {"--workdir", "--dataset", "--bound", "--epochs", "--eval_M"} < set(names[:21])
+    assert len(names) == len(set(names)) > 80
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings[0] == "Main flags:"
+    assert {"Data:", "Networks:", "Optimizer:", "Evaluation:", "Devices:"} < set(headings)
+    longest = max((line for line in lines if line.startswith("      ")), key=len)
+    assert len(longest) <= columns
+
+
+def test_the_console_command_is_the_module():
+    tomllib = pytest.importorskip("tomllib")
+    project = tomllib.loads((SWEEP.parents[1] / "pyproject.toml").read_text())["project"]
+    module, function = project["scripts"]["hvi"].split(":")
+    code = f"import sys; sys.argv[0] = 'hvi'; from {module} import {function} as f; f()"
+    named, by_module = (
+        run(*command, "--help", "--mode=none").stdout
+        for command in (["-c", code], COMMANDS["main"])
+    )
+    assert named == by_module
+    mistake = run("-c", code, "--mode=none")
+    assert_one_line(mistake, "--mode=none: choose one of train")
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_help_that_nobody_reads_to_its_end(name):
     """As of `--help | head -1`."""

@@ -26,6 +26,7 @@ import pytest
 from absl.testing import flagsaver
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from hvi_tf.cli import flags as setting_flags
 from hvi_tf.cli import main
 from hvi_tf.config import config as config_lib
 from hvi_tf.data import datasets
@@ -343,7 +344,7 @@ def test_no_command_writes_to_a_url(command, tmp_path):
         text=True,
         capture_output=True,
     )
-    assert_one_line_error(result, f"{command[-1]}: a URL")
+    assert_one_line_error(result, f"{command[-1]}: is a URL")
     assert not list(tmp_path.iterdir())
 
 
@@ -370,7 +371,7 @@ def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
         ("--mode=dance", "--mode=dance: choose one of train, fit_tau, evaluate, export"),
         ("--mode=evaluate", "--mode=evaluate: name the run's --workdir"),
         ("--precision=half", "--precision=half: choose float32 or bfloat16"),
-        ("--devices=gpu:7", "--devices=gpu:7: there is no gpu:7 here; choose from cpu:0"),
+        ("--devices=gpu:7", "--devices=gpu:7: this machine has no gpu:7; choose from cpu:0"),
         ("--epoch=3", "epoch"),
         ("stray", "stray: not a flag"),
     ],
@@ -502,7 +503,9 @@ def test_every_flagfile_is_valid():
 def config_of(*arguments):
     """What a training with these flags would check before it begins."""
     with flagsaver.flagsaver():
-        assert main.FLAGS(["hvi_tf.main", *arguments]) == ["hvi_tf.main"]  # nothing is left over
-        config = config_lib.make(**main._flag_values())
+        assert setting_flags.FLAGS(["hvi_tf.main", *arguments]) == [
+            "hvi_tf.main"
+        ]  # nothing is left over
+        config = config_lib.make(**setting_flags.values())
     datasets.check(config.data)
     return config

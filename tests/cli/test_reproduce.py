@@ -111,12 +111,12 @@ def test_the_list_has_every_experiment_and_its_cost():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "name an experiment, or all; --list shows them"),
+        ((), "name an experiment, or all; --list lists them"),
         (("laplac",), "laplac: no such experiment; choose from laplace, "),
         (("laplace", "--preset=slow"), "--preset=slow: value should be one of <quick|full|long>"),
         (
             ("likelihood-table", "laplace", "--preset=long"),
-            "laplace: it has no --preset=long; choose quick or full",
+            "laplace: has no --preset=long; choose quick or full",
         ),
         (("laplace", "--set=steps"), "--set=steps: must look like --set=NAME=VALUE"),
         (("laplace", "--set=draws=many"), "laplace: --set=draws=many: must be a whole number of"),
@@ -125,7 +125,7 @@ def test_the_list_has_every_experiment_and_its_cost():
             "laplace: no cell matches --cells=seed*; they are named like repetition0",
         ),
         (("laplace", "--set=repetitions=0"), "must be a whole number of at least 1, like 10"),
-        (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: no such"),
+        (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: unknown"),
     ],
 )
 def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
 from hvi_tf.inference.methods import METHODS
@@ -134,7 +135,7 @@ def test_differences_name_what_makes_another_run():
     config = config_lib.make(K=5, epochs=10)
 
     def differences(**values):
-        return config_lib.differences(config, config_lib.make(**{"K": 5, "epochs": 10, **values}))
+        return identity.differences(config, config_lib.make(**{"K": 5, "epochs": 10, **values}))
 
     assert differences(K=6) == ["--K: 5 -> 6"]
     assert differences(epochs=9) == ["--epochs: 10 -> 9 (a schedule ends with the run)"]
@@ -151,8 +152,8 @@ def test_differences_name_what_makes_another_run():
 )
 def test_more_epochs_are_the_same_run_unless_a_schedule_ends_with_it(values, continues):
     old, new = (config_lib.make(K=5, epochs=epochs, **values) for epochs in (10, 11))
-    assert (not config_lib.differences(old, new)) == continues
-    same = config_lib.identity_digest(old) == config_lib.identity_digest(new)
+    assert (not identity.differences(old, new)) == continues
+    same = identity.identity_digest(old) == identity.identity_digest(new)
     assert same == continues
 
 

@@ -100,7 +100,7 @@ def with_setting(base, name, value):
 def shapes(config):
     """Returns the shapes of all weights of all networks."""
     rng = np.random.default_rng(0)
-    built = architecture.build(config.row, config.method, config.model, 16, rng)
+    built = architecture.build(config.chosen_method, config.method, config.model, 16, rng)
     return {name: [tuple(v.shape) for v in layer.variables] for name, layer in built.items()}
 
 
@@ -110,7 +110,7 @@ def step(config):
     model.set_schedule(*config.schedule(1))
     model.optimizer.iterations.assign(1)
     model.set_run_length(4)
-    reported, ascent = model.ascent(X)
+    reported, ascent = model.batch_gradients(X)
     arrays = [model.learning_rate, *reported.values(), *(g for group in ascent for g in group)]
     if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
         arrays += [*model.train_step(X).values(), *model.trainable_variables]
@@ -130,8 +130,14 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
     rate, sizes, before = config.schedule(1).learning_rate, shapes(config), step(config)
     values = [(setting, VALUES[setting]) for setting in OF_A_STEP]
     # Equation 9 is about psi_1:K: at K=0 dreg is the reparameterized estimator, by name.
-    same = {"dreg"} if config.row.has_own_tau and not config.row.K.free else set()
-    values += [("gradient", gradient) for gradient in config.row.gradients if gradient not in same]
+    same = (
+        {"dreg"} if config.chosen_method.has_own_tau and not config.chosen_method.K.free else set()
+    )
+    values += [
+        ("gradient", gradient)
+        for gradient in config.chosen_method.gradients
+        if gradient not in same
+    ]
     for setting, value in values:
         other = with_setting(base, setting, value)
         if other in (None, config):
@@ -189,7 +195,8 @@ def test_a_setting_of_an_evaluation_changes_the_scores_or_is_refused(name, score
 def test_every_setting_has_a_value_here():
     names = {field.name for field in config_lib.fields()}
     assert names == {*VALUES, *OF_EVERY_RUN, *OF_A_MODE}
-    assert relevance.USES.keys() <= {*VALUES, *OF_A_MODE}
+    with_use = {field.name for field in config_lib.fields() if field.metadata["use"]}
+    assert with_use <= {*VALUES, *OF_A_MODE}
 
 
 @pytest.mark.parametrize(
@@ -224,10 +231,3 @@ def test_other_evaluations_leave_a_stored_setting_without_a_use_behind():
     assert config.evaluation == config_lib.make(estimator="diwhvi", eval_M=7).evaluation
     with pytest.raises(UserError, match="--ais_chains=9: for --estimator=ais"):
         config_lib.derive(stored, estimator="diwhvi", ais_chains=9)
-
-
-def test_a_run_of_an_earlier_version_may_hold_settings_without_a_use():
-    stored = config_lib.make(bound="vae").to_json().replace('"aux_dim": 32', '"aux_dim": 7')
-    config = config_lib.Config.from_json(stored)
-    assert config.model.aux_dim == 7
-    assert config_lib.derive(config_lib.flatten(config), eval_M=7).model == config.model

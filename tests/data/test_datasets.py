@@ -1,6 +1,5 @@
-"""Each data set has its own pixels and splits; files that are not right are named."""
+"""Each data set has its own pixels and splits, and wrong files are reported."""
 
-import gzip
 import hashlib
 import shutil
 import socket
@@ -12,10 +11,9 @@ import numpy as np
 import pytest
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.errors import UserError
-
-PACKAGED = datasets._PACKAGED_FILES / "mnist"
+from tests.oracles import downloads
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +28,8 @@ def test_mnist_has_its_own_pixels(mnist_data):
     assert data.test.shape == (10_000, 784)
     assert data.image_shape == (28, 28, 1)
     assert data.train.dtype == np.uint8
-    # Mean intensities of the published training and test images; Fashion-MNIST, which
-    # uses the same file names, has 72.94 and 73.15.
+    # Mean intensities of the published training and test images. Fashion-MNIST has the same file
+    # names, and means of 72.94 and 73.15.
     whole = np.concatenate([data.train, data.validation])
     assert whole.mean() == pytest.approx(33.318, abs=1e-3)
     assert data.test.mean() == pytest.approx(33.791, abs=1e-3)
@@ -39,7 +37,7 @@ def test_mnist_has_its_own_pixels(mnist_data):
 
 @pytest.mark.long
 def test_fashion_mnist_has_its_own_pixels(data_files, mnist_dir):
-    """Prepared beside MNIST, from files of the same names."""
+    """It is prepared in the folder of MNIST, from files of the same names."""
     data = datasets.load(
         DataConfig(
             dataset="fashion_mnist",
@@ -68,28 +66,15 @@ def test_preparing_leaves_only_the_prepared_set(mnist_dir):
     assert not list(mnist_dir.glob("downloads*"))
 
 
-def write_idx(folder, pixel):
-    """Files named like those of MNIST and Fashion-MNIST: 6 and 2 images of one pixel value."""
-    folder.mkdir()
-    infos = {}
-    for part, count in (("train", 6), ("t10k", 2)):
-        images = bytes(16) + bytes([pixel]) * (28 * 28 * count)  # a header, then the values
-        for kind, content in (("images-idx3", images), ("labels-idx1", bytes(8 + count))):
-            path = folder / f"{part}-{kind}-ubyte.gz"
-            path.write_bytes(gzip.compress(content))
-            infos[path.name] = hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size
-    return infos
-
-
-def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
-    """TFDS reuses what it has extracted under a name, without a look at its origin."""
+def test_files_of_equal_names_become_two_data_sets(tmp_path, monkeypatch):
+    """TFDS reuses extracted files by their name and does not check their origin."""
     from tensorflow_datasets.core.download import checksums
     from tensorflow_datasets.image_classification import mnist
 
     monkeypatch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
     monkeypatch.setattr(mnist, "_TEST_EXAMPLES", 2)
     for name, builder in (("mnist", mnist.MNIST), ("fashion_mnist", mnist.FashionMNIST)):
-        files = write_idx(tmp_path / name, pixel=len(name))
+        files = downloads.write_mnist(tmp_path / name, pixel=len(name))
         infos = {
             builder.URL + file: checksums.UrlInfo(size, digest, file)
             for file, (digest, size) in files.items()
@@ -107,11 +92,6 @@ def test_files_of_one_name_become_two_data_sets(tmp_path, monkeypatch):
             np.testing.assert_array_equal(images, np.full((count, 784), len(name)))
 
 
-def copy_packaged(folder):
-    shutil.copytree(PACKAGED, folder)
-    return folder / "train-images-idx3-ubyte.gz"
-
-
 def load_error(tmp_path, **values):
     with pytest.raises(UserError) as error:
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds"), **values))
@@ -122,13 +102,13 @@ def load_error(tmp_path, **values):
 
 @pytest.mark.parametrize("dataset", ["mnist", "omniglot"])
 @pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "x" * 300])
-def test_a_folder_that_cannot_be_looked_into_is_named(dataset, folder, tmp_path):
+def test_a_folder_that_cannot_be_read_is_named(dataset, folder, tmp_path):
     message = load_error(tmp_path, dataset=dataset, manual_dir=folder)
     assert f"--manual_dir={folder}" in message
 
 
 def test_a_truncated_file_is_named_with_both_digests(tmp_path):
-    file = copy_packaged(tmp_path / "files")
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     file.write_bytes(file.read_bytes()[:1000])
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert str(file) in message
@@ -140,7 +120,7 @@ def test_a_truncated_file_is_named_with_both_digests(tmp_path):
 
 
 def test_a_changed_byte_is_noticed(tmp_path):
-    file = copy_packaged(tmp_path / "files")
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     content = bytearray(file.read_bytes())
     content[5000] ^= 1
     file.write_bytes(content)
@@ -148,24 +128,26 @@ def test_a_changed_byte_is_noticed(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    copy_packaged(tmp_path / "files").unlink()
+    downloads.copy_packaged_mnist(tmp_path / "files").unlink()
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert "train-images-idx3-ubyte.gz is missing" in message
 
 
-def test_fashion_mnist_is_not_made_of_mnist_files(tmp_path):
-    """The files have the same names; only their digests tell them apart."""
-    message = load_error(tmp_path, dataset="fashion_mnist", manual_dir=str(PACKAGED))
+def test_fashion_mnist_is_not_prepared_from_mnist_files(tmp_path):
+    """The files have the same names and differ only in their digests."""
+    message = load_error(
+        tmp_path, dataset="fashion_mnist", manual_dir=str(downloads.PACKAGED_MNIST)
+    )
     assert "damaged or another file" in message
 
 
 def test_without_network_the_files_are_named_within_a_second(tmp_path, monkeypatch):
     def no_network(*arguments, **keywords):
-        time.sleep(10)  # a look-up that hangs, the worst case
+        time.sleep(10)  # the worst case: a look-up that hangs
         raise OSError
 
     monkeypatch.setattr(socket, "create_connection", no_network)
-    monkeypatch.setattr(preparation, "_reachable", timed(preparation._reachable))
+    monkeypatch.setattr(originals, "_reachable", timed(originals._reachable))
     message = load_error(tmp_path, dataset="fashion_mnist")
     assert timed.seconds < 1.0
     assert "--manual_dir" in message
@@ -193,7 +175,7 @@ def timed(function):
         (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an md5"),
     ],
 )
-def test_what_no_data_set_has_is_named(values, message):
+def test_an_unknown_name_or_split_is_refused(values, message):
     with pytest.raises(UserError, match=message):
         datasets.check(DataConfig(**values))
 
@@ -222,11 +204,11 @@ def test_held_out_first_and_last():
     assert held_out(splits.hold_out_last(2)) == [4_998, 4_999]
 
 
-def test_held_out_by_a_draw_that_never_changes():
+def test_the_drawn_images_never_change():
     validation = held_out(splits.hold_out_drawn(1_345))
     assert len(validation) == 1_345
     assert set(validation) < set(held_out(splits.hold_out_drawn(2_000)))
-    # Another NumPy must draw the same, or published scores would not compare.
+    # Another version of NumPy must draw the same, or scores could not be compared.
     assert validation[:4] == [2, 5, 7, 12]
 
 
@@ -237,13 +219,13 @@ def test_held_out_by_a_draw_that_never_changes():
         ("shu", "ef8edf6206cc1403bd41d7cf7942e032"),
     ],
 )
-def test_the_default_seed_draws_the_omniglot_images_that_it_always_drew(split, digest):
+def test_the_default_seed_draws_fixed_omniglot_images(split, digest):
     rule = datasets.SOURCES["omniglot"].splits[split]
     numbers = np.array(held_out(rule, 24_345), "<i4")
     assert hashlib.md5(numbers.tobytes()).hexdigest() == digest
 
 
-def test_a_draw_depends_on_the_seed_and_on_nothing_else():
+def test_a_draw_depends_on_the_seed_alone():
     shu = splits.hold_out_drawn(2_000)
     assert held_out(shu, seed=3) == held_out(splits.hold_out_drawn(2_000), seed=3)
     assert held_out(shu, seed=3) != held_out(shu, seed=4)
@@ -257,7 +239,7 @@ def test_shu_splits_every_data_set_alike():
 
 
 def test_the_images_of_a_split_are_those_of_its_mask(mnist_data, mnist_dir):
-    """Read by batches, and each put into its place."""
+    """Batches are read, and each image is put into its place."""
     data = datasets.load(DataConfig(data_dir=str(mnist_dir), split="shu", split_seed=7))
     whole = np.concatenate([mnist_data.train, mnist_data.validation])
     mask = splits.hold_out_drawn(2_000).held_out(60_000, 7)
@@ -276,7 +258,7 @@ def test_a_damaged_prepared_set_is_named(file, mnist_dir, tmp_path):
 
 
 def test_a_prepared_set_that_lacks_an_image_is_damaged(mnist_dir, tmp_path):
-    """Every record is intact, so that only their number tells."""
+    """Every record is intact, so only their number is wrong."""
     import tensorflow as tf
 
     shutil.copytree(mnist_dir, tmp_path / "tfds")
@@ -285,5 +267,5 @@ def test_a_prepared_set_that_lacks_an_image_is_damaged(mnist_dir, tmp_path):
     with tf.io.TFRecordWriter(path) as writer:
         for record in records:
             writer.write(record)
-    with pytest.raises(UserError, match=r"damaged \(test has 9999 images, its metadata say 10000"):
+    with pytest.raises(UserError, match=r"damaged \(test has 9999 images, .* give 10000"):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))

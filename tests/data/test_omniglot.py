@@ -1,7 +1,6 @@
-"""28x28 OMNIGLOT: upright, exact, in the order of the file, and never another file's."""
+"""28x28 OMNIGLOT: images are upright, exact and in the order of their own file."""
 
 import functools
-import hashlib
 import http.server
 import itertools
 import re
@@ -15,17 +14,18 @@ import scipy.io
 import scipy.sparse
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, preparation, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.storage.locks import Lock
+from tests.oracles.downloads import md5, write_omniglot
 
 HELD_OUT = 2
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """Makes 7 + 3 images count as the whole data set, with 2 held out."""
+    """Makes 7 + 3 images the whole data set, with 2 held out."""
     monkeypatch.setattr(chardata, "COUNTS", {"train": 7, "test": 3})
     source = datasets.SOURCES["omniglot"]
     monkeypatch.setitem(
@@ -37,27 +37,7 @@ def small(monkeypatch):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    monkeypatch.setattr(preparation, "_reachable", lambda url: False)
-
-
-def columns(images):
-    """Images `[N, 28, 28]` as the file holds them: a column each, itself column by column."""
-    return np.stack([image.flatten(order="F") for image in images], axis=1)
-
-
-def write_mat(path, seed=0, **replaced):
-    """Writes a small file; returns its images upright and its md5 digest."""
-    rng = np.random.default_rng(seed)
-    train, test = rng.uniform(size=(7, 28, 28)), rng.uniform(size=(3, 28, 28))
-    arrays = {"data": columns(train), "testdata": columns(test)} | replaced
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {k: v for k, v in arrays.items() if v is not None}
-    scipy.io.savemat(path, kept, do_compression=True)
-    return train.astype(np.float32), test.astype(np.float32), digest_of(path)
-
-
-def digest_of(path):
-    return hashlib.md5(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(originals, "_reachable", lambda url: False)
 
 
 def load(tmp_path, **values):
@@ -76,7 +56,7 @@ def whole_train(data):
 
 
 def test_images_are_upright_exact_and_in_the_order_of_the_file(tmp_path, small):
-    train, test, digest = write_mat(tmp_path / "chardata.mat")
+    train, test, digest = write_omniglot(tmp_path / "chardata.mat")
     data = load(tmp_path, manual_dir=str(tmp_path / "chardata.mat"))
     assert data.train.dtype == np.float32
     assert data.image_shape == (28, 28, 1)
@@ -90,8 +70,8 @@ def test_images_are_upright_exact_and_in_the_order_of_the_file(tmp_path, small):
 
 def test_a_column_of_the_file_goes_down_the_image(tmp_path, small):
     array = np.zeros((784, 7))
-    array[3] = 1.0  # the fourth number: row 3 of column 0
-    write_mat(tmp_path / "chardata.mat", data=array)
+    array[3] = 1.0  # row 3 of column 0
+    write_omniglot(tmp_path / "chardata.mat", data=array)
     image = chardata.read(tmp_path / "chardata.mat")["train"][0, :, :, 0]
     assert np.argwhere(image).tolist() == [[3, 0]]
 
@@ -99,7 +79,7 @@ def test_a_column_of_the_file_goes_down_the_image(tmp_path, small):
 def test_a_second_process_waits_and_uses_what_the_first_prepared(
     tmp_path, small, monkeypatch, capsys
 ):
-    write_mat(tmp_path / "chardata.mat")
+    write_omniglot(tmp_path / "chardata.mat")
     manual_dir = str(tmp_path / "chardata.mat")
     datasets.load(
         DataConfig(dataset="omniglot", data_dir=str(tmp_path / "first"), manual_dir=manual_dir)
@@ -111,11 +91,11 @@ def test_a_second_process_waits_and_uses_what_the_first_prepared(
     lock = Lock(place)
     capsys.readouterr()
 
-    looks = itertools.count(1)
+    attempts = itertools.count(1)
 
-    def finish(seconds):  # in the place of the wait
-        assert unfinished.is_dir()  # as it belongs to a live process
-        if next(looks) < 50:
+    def finish(seconds):  # replaces the wait
+        assert unfinished.is_dir()  # it belongs to a live process
+        if next(attempts) < 50:
             return
         (prepared,) = (tmp_path / "first" / "omniglot28").glob("md5_*")
         prepared.rename(place / prepared.name)
@@ -123,14 +103,14 @@ def test_a_second_process_waits_and_uses_what_the_first_prepared(
 
     monkeypatch.setattr(time, "sleep", finish)
     assert len(load(tmp_path, manual_dir=manual_dir).train) == 7 - HELD_OUT
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     place = re.escape(str(tmp_path / "tfds"))
-    assert len(re.findall(rf"^Waiting .* omniglot in {place} .*\.\.\.$", told, re.MULTILINE)) == 2
-    assert "Preparing" not in told
+    assert len(re.findall(rf"^Waiting .* omniglot in {place} .*\.\.\.$", output, re.MULTILINE)) == 2
+    assert "Preparing" not in output
 
 
-def test_what_a_killed_preparation_left_is_removed_and_nothing_else(tmp_path, small):
-    write_mat(tmp_path / "chardata.mat")
+def test_only_the_folder_of_a_killed_preparation_is_removed(tmp_path, small):
+    write_omniglot(tmp_path / "chardata.mat")
     tfds = tmp_path / "tfds"
     own = tfds / "preparing-omniglot" / "omniglot28" / "md5_x" / "incomplete.ABC_1.0.0"
     others = [
@@ -145,8 +125,8 @@ def test_what_a_killed_preparation_left_is_removed_and_nothing_else(tmp_path, sm
     assert all((folder / "file").exists() for folder in others)
 
 
-def test_a_link_in_the_place_of_what_is_prepared_is_not_followed(tmp_path, small):
-    write_mat(tmp_path / "chardata.mat")
+def test_a_link_named_as_the_temporary_folder_is_not_followed(tmp_path, small):
+    write_omniglot(tmp_path / "chardata.mat")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     (tmp_path / "tfds").mkdir()
@@ -155,8 +135,8 @@ def test_a_link_in_the_place_of_what_is_prepared_is_not_followed(tmp_path, small
     assert (tmp_path / "mine" / "file").exists()
 
 
-def test_a_folder_that_is_no_whole_data_set_is_named(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat")
+def test_an_incomplete_data_set_is_named_and_kept(tmp_path, small):
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     final = tmp_path / "tfds" / "omniglot28" / f"md5_{digest}" / "1.0.0"
     final.mkdir(parents=True)
     (final / "file").touch()
@@ -165,37 +145,37 @@ def test_a_folder_that_is_no_whole_data_set_is_named(tmp_path, small):
     assert (final / "file").exists()
 
 
-def test_a_long_preparation_says_now_and_then_that_it_goes_on(monkeypatch, capsys):
-    monkeypatch.setattr(preparation, "_TELL_SECONDS", 0.01)
-    told, deadline = "", time.monotonic() + 30
-    with preparation._still_at_work("omniglot"):
-        while "so far" not in told and time.monotonic() < deadline:
-            told += capsys.readouterr().out
+def test_a_long_preparation_prints_progress_lines(monkeypatch, capsys):
+    monkeypatch.setattr(preparation, "_REPORT_SECONDS", 0.01)
+    output, deadline = "", time.monotonic() + 30
+    with preparation._progress_lines("omniglot"):
+        while "so far" not in output and time.monotonic() < deadline:
+            output += capsys.readouterr().out
             time.sleep(0.01)
-    assert "Preparing omniglot" in told
-    assert "so far" in told
+    assert "Preparing omniglot" in output
+    assert "so far" in output
 
 
-def test_two_files_are_two_data_sets(tmp_path, small, no_network):
+def test_two_files_give_two_data_sets(tmp_path, small, no_network):
     written = {}
     for name, seed in (("a", 1), ("b", 2)):
-        train, _, digest = write_mat(tmp_path / name / "chardata.mat", seed)
+        train, _, digest = write_omniglot(tmp_path / name / "chardata.mat", seed)
         written[digest] = train.reshape(7, 784)
         data = load(tmp_path, manual_dir=str(tmp_path / name))
         np.testing.assert_array_equal(whole_train(data), written[digest])
-    for digest, train in written.items():  # from what is prepared, without the files
+    for digest, train in written.items():  # prepared, so the files are not needed
         data = load(tmp_path, data_digest=digest)
         assert data.digest == digest
         np.testing.assert_array_equal(whole_train(data), train)
-    message = load_error(tmp_path)  # which of the two?
+    message = load_error(tmp_path)  # ambiguous
     assert all(digest in message for digest in written)
 
 
-def test_the_only_prepared_file_needs_no_flag_until_the_original_is_there(
+def test_the_only_prepared_file_is_the_default_until_the_original_is_prepared(
     tmp_path, small, monkeypatch
 ):
-    _, _, rebuilt = write_mat(tmp_path / "a" / "chardata.mat", 1)
-    _, _, original = write_mat(tmp_path / "b" / "chardata.mat", 2)
+    _, _, rebuilt = write_omniglot(tmp_path / "a" / "chardata.mat", 1)
+    _, _, original = write_omniglot(tmp_path / "b" / "chardata.mat", 2)
     monkeypatch.setattr(chardata, "ORIGINAL_MD5", original)
     load(tmp_path, manual_dir=str(tmp_path / "a"))
     assert load(tmp_path).digest == rebuilt
@@ -204,16 +184,16 @@ def test_the_only_prepared_file_needs_no_flag_until_the_original_is_there(
     assert load(tmp_path, data_digest=rebuilt).digest == rebuilt
 
 
-def test_a_file_that_is_not_the_wanted_one_is_refused(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat", 1)
+def test_a_file_with_another_digest_is_refused(tmp_path, small):
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat", 1)
     message = load_error(tmp_path, manual_dir=str(tmp_path), data_digest="0" * 32)
-    assert f"has md5 {digest}" in message
-    assert f"began with the file of md5 {'0' * 32}" in message
+    assert f"has MD5 {digest}" in message
+    assert f"began with the file with MD5 {'0' * 32}" in message
     assert not (tmp_path / "tfds").exists()
 
 
-def test_an_identified_file_may_be_gone_once_it_is_prepared(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "files" / "chardata.mat")
+def test_a_prepared_file_may_be_deleted_if_its_digest_is_given(tmp_path, small):
+    _, _, digest = write_omniglot(tmp_path / "files" / "chardata.mat")
     manual_dir = str(tmp_path / "files")
     load(tmp_path, manual_dir=manual_dir)
     (tmp_path / "files" / "chardata.mat").unlink()
@@ -222,10 +202,10 @@ def test_an_identified_file_may_be_gone_once_it_is_prepared(tmp_path, small):
     assert "no chardata.mat there" in load_error(tmp_path, manual_dir=manual_dir)
 
 
-def test_a_digest_that_is_not_prepared_asks_for_its_file(tmp_path, small):
+def test_the_message_about_an_unprepared_digest_asks_for_its_file(tmp_path, small):
     message = load_error(tmp_path, data_digest="0" * 32)
-    assert f"the file with md5 {'0' * 32}" in message
-    assert "name that file by --manual_dir" in message
+    assert f"the file with MD5 {'0' * 32}" in message
+    assert "pass that file as --manual_dir" in message
 
 
 @pytest.mark.parametrize(
@@ -235,7 +215,7 @@ def test_a_digest_that_is_not_prepared_asks_for_its_file(tmp_path, small):
         (["chardata_rebuilt.mat", "other.mat"], "chardata_rebuilt.mat"),
     ],
 )
-def test_the_file_of_a_folder(files, found, tmp_path):
+def test_the_file_of_a_folder_is_found(files, found, tmp_path):
     for file in files:
         (tmp_path / file).touch()
     assert chardata.find(str(tmp_path)) == tmp_path / found
@@ -244,11 +224,11 @@ def test_the_file_of_a_folder(files, found, tmp_path):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["chardata_1.mat", "chardata_2.mat"], "holds chardata_1.mat, chardata_2.mat; name one"),
-        (["other.mat"], f"no chardata.mat there .*md5 {chardata.ORIGINAL_MD5}"),
+        (["chardata_1.mat", "chardata_2.mat"], "contains chardata_1.mat, chardata_2.mat; give"),
+        (["other.mat"], f"no chardata.mat there .*MD5 {chardata.ORIGINAL_MD5}"),
     ],
 )
-def test_a_folder_without_one_clear_file(files, message, tmp_path):
+def test_a_folder_without_a_unique_file_is_refused(files, message, tmp_path):
     for file in files:
         (tmp_path / file).touch()
     with pytest.raises(UserError, match=f"--manual_dir={tmp_path}: {message}"):
@@ -262,12 +242,12 @@ def test_a_folder_without_one_clear_file(files, message, tmp_path):
         (dict(data=np.zeros((784, 8))), r"'data' has shape \(784, 8\); wanted \(784, 7\)"),
         (dict(data=np.zeros((7, 784))), r"'data' has shape \(7, 784\); wanted \(784, 7\)"),
         (dict(data=np.zeros((784, 7), np.uint8)), "'data' holds uint8; wanted intensities from 0"),
-        (dict(data=np.full((784, 7), 255.0)), "'data' goes from 255.0 to 255.0; wanted values"),
-        (dict(testdata=np.full((784, 3), -0.5)), "'testdata' goes from -0.5 to -0.5; wanted"),
-        (dict(data=np.full((784, 7), np.nan)), "'data' goes from nan to nan; wanted values"),
+        (dict(data=np.full((784, 7), 255.0)), "'data' has values from 255.0 to 255.0; wanted 0"),
+        (dict(testdata=np.full((784, 3), -0.5)), "'testdata' has values from -0.5 to -0.5"),
+        (dict(data=np.full((784, 7), np.nan)), "'data' has values from nan to nan; wanted 0"),
         (dict(data=np.full((784, 7), 0.5 + 0.5j)), "'data' holds complex128 numbers; wanted real"),
         (dict(testdata=np.full((784, 3), 1j, np.complex64)), "'testdata' holds complex64 numbers"),
-        (dict(data=np.full((784, 7), np.inf)), "'data' goes from inf to inf; wanted values"),
+        (dict(data=np.full((784, 7), np.inf)), "'data' has values from inf to inf; wanted 0"),
         (dict(data=np.zeros((784, 7), bool)), "'data' holds logical; wanted intensities"),
         (dict(data=scipy.sparse.csc_matrix((784, 7))), "'data' holds sparse; wanted intensities"),
         (dict(data=np.zeros((784, 7, 1, 2))), r"'data' has shape \(784, 7, 1, 2\); wanted"),
@@ -275,9 +255,9 @@ def test_a_folder_without_one_clear_file(files, message, tmp_path):
         (dict(data="text"), "'data' has shape"),
     ],
 )
-def test_another_layout_is_named(replaced, message, tmp_path, small):
+def test_a_file_of_another_layout_is_refused(replaced, message, tmp_path, small):
     path = tmp_path / "chardata.mat"
-    write_mat(path, **replaced)
+    write_omniglot(path, **replaced)
     with pytest.raises(UserError, match=f"{path}: {message}"):
         load(tmp_path, manual_dir=str(path))
     assert not (tmp_path / "tfds").exists()  # nothing written
@@ -286,7 +266,7 @@ def test_another_layout_is_named(replaced, message, tmp_path, small):
 @pytest.mark.parametrize("kept", [0, 10, 100, 128, 140, 3_000, -1])
 def test_a_truncated_file_is_named(kept, tmp_path, small):
     path = tmp_path / "chardata.mat"
-    write_mat(path)
+    write_omniglot(path)
     path.write_bytes(path.read_bytes()[:kept])
     message = load_error(tmp_path, manual_dir=str(path))
     assert message.startswith(f"{path}: ")
@@ -295,7 +275,7 @@ def test_a_truncated_file_is_named(kept, tmp_path, small):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A server of a folder, in the place of the original's."""
+    """Serves a folder at the URL of the original file."""
     folder = tmp_path / "served"
     folder.mkdir()
 
@@ -314,7 +294,7 @@ def server(tmp_path, monkeypatch):
 
 
 def test_the_original_is_downloaded_and_verified(tmp_path, small, server, monkeypatch):
-    train, _, digest = write_mat(server / "chardata.mat")
+    train, _, digest = write_omniglot(server / "chardata.mat")
     monkeypatch.setattr(chardata, "ORIGINAL_MD5", digest)
     data = load(tmp_path)
     assert data.digest == digest
@@ -323,16 +303,16 @@ def test_the_original_is_downloaded_and_verified(tmp_path, small, server, monkey
 
 
 def test_a_damaged_download_is_refused(tmp_path, small, server):
-    _, _, digest = write_mat(server / "chardata.mat")
+    _, _, digest = write_omniglot(server / "chardata.mat")
     message = load_error(tmp_path)
-    assert f"expected md5 {chardata.ORIGINAL_MD5}, found {digest}" in message
+    assert f"expected MD5 {chardata.ORIGINAL_MD5}, found {digest}" in message
     assert "--manual_dir" in message
-    write_mat(server / "chardata.mat", seed=5)  # and is not kept for the next attempt
+    write_omniglot(server / "chardata.mat", seed=5)  # the first download is not kept
     assert digest not in load_error(tmp_path)
 
 
 def test_a_failed_download_is_named(tmp_path, small, server):
-    message = load_error(tmp_path)  # nothing there: status 404
+    message = load_error(tmp_path)  # no file there: status 404
     assert message.startswith("--dataset=omniglot: the download failed")
     assert "404" in message
 
@@ -343,19 +323,19 @@ def test_without_network_the_file_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(socket, "create_connection", no_network)
     message = load_error(tmp_path)
-    assert f"{chardata.URL} (md5 {chardata.ORIGINAL_MD5})" in message
+    assert f"{chardata.URL} (MD5 {chardata.ORIGINAL_MD5})" in message
     assert "--manual_dir" in message
 
 
 def test_a_damaged_prepared_set_is_named(tmp_path, small):
-    _, _, digest = write_mat(tmp_path / "chardata.mat")
+    _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     load(tmp_path, manual_dir=str(tmp_path))
     (path,) = (tmp_path / "tfds").glob(f"omniglot28/md5_{digest}/*/omniglot28-train.tfrecord*")
     path.write_bytes(path.read_bytes()[:-10])
     assert "the prepared data set is damaged" in load_error(tmp_path)
 
 
-def test_a_report_says_where_the_file_is_not_the_original():
+def test_a_report_marks_a_file_that_is_not_the_original():
     assert datasets.describe("mnist", "") == "mnist"
     assert datasets.describe("omniglot", chardata.ORIGINAL_MD5) == "omniglot"
     assert datasets.describe("omniglot", "c1cdd296" + "0" * 24) == (
@@ -377,12 +357,12 @@ def real(data_files, tmp_path_factory):
     return load_split
 
 
-def test_real_pixels(real, data_files):
+def test_real_pixels_are_those_of_the_file(real, data_files):
     data = real("sobolev")
     path = chardata.find(str(data_files / "omniglot"))
-    assert data.digest == digest_of(path)
+    assert data.digest == md5(path)
     assert [len(s) for s in data[:3]] == [19_345, 5_000, 8_070]
-    if path.name == "chardata_rebuilt.mat":  # other files have other means
+    if path.name == "chardata_rebuilt.mat":  # the means of this file
         assert whole_train(data).mean(dtype=np.float64) == pytest.approx(0.08302, abs=1e-5)
         assert data.test.mean(dtype=np.float64) == pytest.approx(0.08200, abs=1e-5)
     stored = scipy.io.loadmat(path)["data"].astype(np.float32)
@@ -400,7 +380,7 @@ def test_real_splits_hold_out_a_draw(split, held_out, real):
     assert not np.array_equal(data.validation, whole[:held_out])
 
 
-def test_real_images_stand_as_the_original_drawings_do(real, data_files):
+def test_real_images_have_the_orientation_of_the_original_drawings(real, data_files):
     """Columns 100 to 229 are drawings 1 to 5 of the 26 characters of Arcadian."""
     drawings = np.load(data_files / "omniglot" / "images_background.npz", allow_pickle=False)[
         "images"

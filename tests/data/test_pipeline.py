@@ -8,7 +8,7 @@ from hvi_tf import randomness
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 
-# Each image is constant and extreme, so that a binarized image still shows its row.
+# Pixels are 0 or 255, so a binarized image still shows the index of its image.
 IMAGES = np.where(np.arange(10)[:, None] >> np.arange(8)[None] & 1, 255, 0).astype(np.uint8)
 
 
@@ -16,7 +16,7 @@ def rows_of(batch):
     return (batch.numpy().astype(int) << np.arange(8)).sum(axis=1)
 
 
-def test_an_epoch_is_a_permutation_and_each_epoch_another():
+def test_each_epoch_is_another_permutation():
     batches = list(pipeline.training_batches(IMAGES, 5, seed=3, first_step=0, end_step=6))
     epochs = [np.concatenate([rows_of(b) for b in batches[2 * e : 2 * e + 2]]) for e in range(3)]
     for epoch in epochs:
@@ -37,7 +37,7 @@ def test_another_seed_gives_other_batches():
     assert not np.array_equal(one, other)
 
 
-def test_every_visit_binarizes_anew_with_the_intensity_as_probability(seed):
+def test_every_visit_binarizes_again_with_the_intensity_as_probability(seed):
     images = np.array([[0, 51, 128, 255]], np.uint8)
     batches = pipeline.training_batches(images, 1, seed, 0, 4000)
     mean = np.concatenate(list(batches.as_numpy_iterator())).mean(axis=0)
@@ -57,7 +57,7 @@ def test_intensities_from_0_to_1_draw_like_those_from_0_to_255():
         np.testing.assert_array_equal(first, other)
 
 
-def test_every_intensity_counts_not_only_256_of_them(seed):
+def test_float_intensities_are_not_rounded_to_256_levels(seed):
     images = np.array([[0.0, 0.0015, 0.3333, 1.0]], np.float32)
     draws = 100_000
     repeated = np.repeat(images, draws, axis=0)
@@ -69,7 +69,7 @@ def test_every_intensity_counts_not_only_256_of_them(seed):
     )
 
 
-def test_a_fixed_binarization_is_fixed_and_per_purpose():
+def test_a_fixed_binarization_depends_on_the_purpose_alone():
     images = np.full((20, 30), 128, np.uint8)
     first = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
     again = pipeline.fixed_observation(images, "bernoulli", 0, randomness.Purpose.VALIDATE)
@@ -88,7 +88,7 @@ def test_the_rest_of_an_epoch_is_dropped():
 LEVELS = np.arange(256, dtype=np.uint8)[None]
 
 
-def test_levels_are_observed_as_they_are_at_every_visit():
+def test_levels_are_observed_unchanged_at_every_visit():
     first, second = pipeline.training_batches(
         LEVELS, 1, 0, 0, 2, likelihood="discretized_logistic"
     ).as_numpy_iterator()
@@ -97,7 +97,7 @@ def test_levels_are_observed_as_they_are_at_every_visit():
     np.testing.assert_array_equal(first, second)
 
 
-def test_a_level_is_found_again_in_its_observation():
+def test_an_observation_determines_its_level():
     seen = pipeline.fixed_observation(
         LEVELS, "discretized_logistic", 0, randomness.Purpose.VALIDATE
     )
@@ -105,7 +105,7 @@ def test_a_level_is_found_again_in_its_observation():
     np.testing.assert_array_equal(np.rint(255 * seen.numpy()), LEVELS)
 
 
-def test_the_likelihood_does_not_change_which_images_are_visited():
+def test_the_likelihood_does_not_change_the_order_of_images():
     numbers = np.arange(12, dtype=np.uint8)[:, None]
     bits = np.where(numbers >> np.arange(4) & 1, 255, 0).astype(np.uint8)
     levels = pipeline.training_batches(numbers, 4, 3, 0, 6, likelihood="discretized_logistic")

@@ -1,46 +1,15 @@
-"""Gray SVHN: train and extra together, each image upright and once, at its own luma."""
-
-import hashlib
+"""Gray SVHN: train and extra merged, every image upright, once, and with its own luma."""
 
 import numpy as np
 import pytest
-import scipy.io
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.errors import UserError
+from tests.oracles.downloads import SVHN_URL, svhn_infos, write_svhn
 
-URL = "http://ufldl.stanford.edu/housenumbers/"
-COUNTS = {"train": 7, "extra": 9, "test": 4}
 HELD_OUT = 5
 LUMA = (0.2989, 0.5870, 0.1140)
-
-
-def write_files(folder):
-    """Small files of SVHN's layout; returns their colour images `[N, 32, 32, 3]`."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    images = {}
-    for part, count in COUNTS.items():
-        # The first of each part has no colour; all others have one of their own.
-        images[part] = rng.integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
-        images[part][0] = images[part][0, :, :, :1]
-        labels = rng.integers(1, 11, (count, 1)).astype(np.uint8)
-        arrays = {"X": np.moveaxis(images[part], 0, -1), "y": labels}
-        scipy.io.savemat(folder / f"{part}_32x32.mat", arrays, do_compression=True)
-    return images
-
-
-def registered(folder):
-    """The files of a folder, as TFDS registers the files of the real data set."""
-    from tensorflow_datasets.core.download import checksums
-
-    return {
-        URL + path.name: checksums.UrlInfo(
-            path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest(), path.name
-        )
-        for path in folder.glob("*_32x32.mat")
-    }
 
 
 def hold_out_few(patch):
@@ -51,11 +20,14 @@ def hold_out_few(patch):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The data set of small files, read by batches that do not divide it, and their images."""
+    """Returns the data set of small files, their color images and the configuration.
+
+    The batch size of reading does not divide the number of images.
+    """
     import tensorflow_datasets as tfds
 
     folder = tmp_path_factory.mktemp("svhn")
-    images = write_files(folder / "files")
+    images = write_svhn(folder / "files")
     config = DataConfig(
         dataset="svhn",
         split="shu",
@@ -64,7 +36,7 @@ def small(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         builder = tfds.builder_cls("svhn_cropped")
-        patch.setattr(builder, "url_infos", registered(folder / "files"))
+        patch.setattr(builder, "url_infos", svhn_infos(folder / "files"))
         patch.setattr(datasets, "_READ_BATCH", 6)
         hold_out_few(patch)
         data = datasets.load(config)
@@ -75,9 +47,9 @@ def luma(images):
     return (images @ np.array(LUMA)).reshape(len(images), -1)
 
 
-def matches(gray, colour):
-    """Which gray image `[N, D]` is which colour image, as pairs of row numbers."""
-    distance = np.abs(gray[:, None].astype(float) - luma(colour)[None]).max(axis=2)
+def matches(gray, color):
+    """Returns pairs of indices (gray image `[N, D]`, color image) of equal images."""
+    distance = np.abs(gray[:, None].astype(float) - luma(color)[None]).max(axis=2)
     return np.argwhere(distance < 1.5)  # the weights sum to 0.9999, and the luma is rounded
 
 
@@ -99,7 +71,7 @@ def test_train_and_extra_are_merged_and_every_image_is_there_once(small):
     assert sorted(pairs[:, 0]) == sorted(pairs[:, 1]) == list(range(4))
 
 
-def test_an_image_without_colour_keeps_its_levels(small):
+def test_an_image_without_color_keeps_its_levels(small):
     data, images, _ = small
     level = images["test"][0, :, :, 0].reshape(1024)
     assert level.tolist() in data.test.tolist()
@@ -115,7 +87,7 @@ def test_every_level_survives_the_gray_scaling():
     np.testing.assert_array_equal(tf.image.rgb_to_grayscale(levels), levels[:, :1])
 
 
-def test_the_draw_is_that_of_the_split_seed(small, monkeypatch):
+def test_the_split_seed_determines_the_draw(small, monkeypatch):
     data, _, config = small
     hold_out_few(monkeypatch)
     whole = {image.tobytes() for images in data[:2] for image in images}
@@ -145,29 +117,29 @@ def test_a_missing_file_is_named_with_the_registered_digest(tmp_path):
 
 
 def test_files_of_another_data_set_are_refused(tmp_path):
-    write_files(tmp_path / "files")
+    write_svhn(tmp_path / "files")
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert "_32x32.mat is damaged or another file: expected SHA-256" in message
 
 
 def test_without_network_all_three_files_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation, "_reachable", lambda url: False)
+    monkeypatch.setattr(originals, "_reachable", lambda url: False)
     message = load_error(tmp_path)
     for part, digest in (("train", "435e94d6"), ("test", "cdce80df"), ("extra", "a133a4be")):
-        assert f"{URL}{part}_32x32.mat (SHA-256 {digest}" in message
+        assert f"{SVHN_URL}{part}_32x32.mat (SHA-256 {digest}" in message
 
 
-def test_a_full_disk_is_told_how_much_room_svhn_takes(tmp_path, monkeypatch):
+def test_the_message_about_a_full_disk_names_the_space_for_svhn(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def full(*arguments, **keywords):
         raise OSError("No space left on device")
 
     builder = tfds.builder_cls("svhn_cropped")
-    write_files(tmp_path / "files")
-    monkeypatch.setattr(builder, "url_infos", registered(tmp_path / "files"))
+    write_svhn(tmp_path / "files")
+    monkeypatch.setattr(builder, "url_infos", svhn_infos(tmp_path / "files"))
     monkeypatch.setattr(builder, "download_and_prepare", full)
-    with pytest.raises(UserError, match=r"No space left .*; name a folder with room for 3 GB"):
+    with pytest.raises(UserError, match=r"No space left .*; give a writable folder with 3 GB"):
         datasets.load(
             DataConfig(
                 dataset="svhn",

@@ -1,6 +1,6 @@
 """Annealed importance sampling brackets closed-form evidences.
 
-Statistical assertions allow 5 standard errors of what they average.
+Statistical assertions allow 5 standard errors of the mean.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from tests.oracles.annealing import (
 from tests.oracles.statistics import mean_and_error
 
 
-# The few steps move the transitions far from equilibrium: an error in them shows.
+# With few steps, the transitions are far from equilibrium, so an error in them has an effect.
 @pytest.mark.parametrize(("num_steps", "step_size"), [(2, 0.3), (6, 0.9), (20, 0.3)])
 def test_forward_weights_are_unbiased_for_the_evidence(num_steps, step_size, seed):
     run = compiled(ais.forward, target_of(X), num_steps, step_size)
@@ -34,7 +34,7 @@ def test_forward_weights_are_unbiased_for_the_evidence(num_steps, step_size, see
     assert np.all(np.abs(ratio - 1.0) < 5.0 * error)
 
 
-# The first of 10 steps takes off a third of the likelihood; at half its variance is infinite.
+# The first of 10 steps removes a third of the likelihood; removing half has infinite variance.
 @pytest.mark.parametrize("num_steps", [10, 40])
 def test_reverse_weights_are_unbiased_for_the_inverse_evidence(num_steps, seed):
     x, z = posterior_draws([seed, 1], observations=4_000, chains=4)
@@ -68,7 +68,7 @@ def test_reverse_approaches_the_evidence_from_above(seed):
         exact = LG.log_evidence(x)
         gap, error = mean_and_error(result.log_evidence - exact)
         assert gap > -5.0 * error
-        # Worth having, though all chains share their start.
+        # Several chains help, though all share their start.
         assert np.mean(-result.log_weights - exact) > gap
         gaps.append(gap)
     assert gaps[0] > 2.0 * gaps[1]
@@ -178,8 +178,8 @@ def test_unknown_counts_of_chains_and_observations(seed):
         assert np.all(np.isfinite(result.log_evidence))
 
 
-def test_the_graph_keeps_nothing_from_step_to_step(seed):
-    """Memory is flat in num_steps: no loop stacks values for a gradient."""
+def test_the_graph_stores_no_value_of_each_step(seed):
+    """Memory does not depend on num_steps: no loop stacks values for a gradient."""
     run = compiled(ais.forward, target_of(X), 10)
     graph = run.get_concrete_function([X[tf.newaxis, :, :2]], tf.constant([seed, 2])).graph
     operations = {op.type for op in graph.get_operations()}
@@ -198,7 +198,7 @@ def test_inverse_temperatures_rise_from_0_to_1_in_growing_steps(num_steps):
     np.testing.assert_allclose(gaps[1:] / gaps[:-1], np.exp(4.0 / num_steps))
 
 
-def test_counts_of_steps_that_make_no_sense_are_refused():
+def test_too_few_steps_are_refused():
     with pytest.raises(ValueError, match="num_steps=0"):
         ais.inverse_temperatures(0)
     with pytest.raises(ValueError, match="num_steps=1"):

@@ -1,4 +1,4 @@
-"""Evaluation on disk: resumable, per image, and independent of how many images."""
+"""An evaluation is resumable, and its scores do not depend on the number of images."""
 
 import functools
 import json
@@ -14,14 +14,12 @@ from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import adaptive as tolerance
-from hvi_tf.evaluation import annealing, evaluate
-from hvi_tf.evaluation import summary as summaries
+from hvi_tf.evaluation import adaptive, annealing, evaluate, table
 from hvi_tf.inference import image_scores as log_likelihood
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.vae import make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training.runs import Run
 from tests.oracles.analytic import LinearGaussian
@@ -80,7 +78,7 @@ def test_every_method_can_be_scored(bound, tmp_path):
 
 @pytest.mark.parametrize("bound", ["hvm", "iwhvi", "diwhvi", "diwhvi-mixture"])
 @pytest.mark.parametrize("prior", ["normal", "hierarchical"])
-def test_every_row_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_path):
+def test_every_method_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_path):
     own = dict(bound=bound, prior=prior, K=None, eval_images=100, eval_M=20, eval_K=400)
     if prior == "hierarchical":
         own["eval_L"] = 400
@@ -95,7 +93,7 @@ def test_every_row_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_pat
 
 
 def test_any_model_can_be_refined_and_scored(run, tmp_path):
-    """One of iwhvi: BSVI, SVI, and DIWHVI of up to five times the draws; all in files."""
+    """A model of iwhvi: by BSVI, by SVI, and by DIWHVI with up to five times the draws."""
     few = dict(eval_images=120, eval_steps=6, eval_M=2, eval_svi_learning_rate=0.1)
     bsvi, svi = run(estimator="bsvi", **few), run(estimator="svi", **few)
     assert bsvi["log_likelihood"]["mean"] > bsvi["elbo_start"]["mean"]
@@ -104,7 +102,7 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     total = bsvi["elbo"]["mean"] + bsvi["kl"]["mean"] + bsvi["reconstruction"]["mean"]
     assert total == pytest.approx(0.0, abs=1e-3)
     assert "log_likelihood" not in svi
-    rows = dict(summaries.score_rows(bsvi))
+    rows = dict(table.score_rows(bsvi))
     assert {"ELBO* (SVI-6)", "KL*", "Reconstruction*"} <= set(rows)
 
     multiples = run(estimator="diwhvi", eval_images=120, eval_steps=6)
@@ -112,10 +110,10 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     assert np.all(np.diff(means) > 0)
     one = run(estimator="diwhvi", eval_images=120, eval_M=30)["log_likelihood"]["mean"]
     assert means[-1] == pytest.approx(one, abs=0.1)
-    assert len(summaries.score_rows(multiples)) == 5
+    assert len(table.score_rows(multiples)) == 5
 
 
-def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
+def test_an_interrupted_refinement_resumes(run, interrupted):
     few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
     unbroken = run(**few)
     whole = saved_scores(unbroken).copy()
@@ -126,7 +124,7 @@ def test_an_interrupted_refinement_goes_on_where_it_was(run, interrupted):
 
 
 def test_a_trained_model_can_be_scored_by_other_estimators(run):
-    """One model of iwhvi, scored as figure 2 (right) does; each to files of its own."""
+    """A model of iwhvi, with the estimators of figure 2 (right); each has its own files."""
     names = ("auto", "diwhvi", "diwhvi-mixture", "sivi", "sivi-equicomp", "sivi-equisample")
     draws = dict.fromkeys(names, 10)
     values = {
@@ -142,8 +140,8 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert np.ptp(means) < 0.5
 
 
-def test_mixtures_of_all_sizes(run):
-    """With one z to a mixture it is diwhvi; each size and each defensive share has its file."""
+def test_a_mixture_of_any_size_agrees_with_diwhvi(run):
+    """Each mixture size and each defensive share has its own file."""
     counts = dict(eval_M=40, eval_K=10, eval_images=100)
     own = run(estimator="diwhvi", **counts)
     changes = ({}, dict(eval_mixture_size=7), dict(eval_mixture_size=1), dict(eval_defensive=0.2))
@@ -162,41 +160,41 @@ def test_mixtures_of_all_sizes(run):
     ("estimator", "shown"), [("auto", "DIWHVI"), ("diwhvi-mixture", "DIWHVI-MIXTURE")]
 )
 def test_a_pilot_chooses_the_draws_of_each_image(run, estimator, shown):
-    adaptive = dict(eval_M=400, eval_tolerance=0.1, eval_images=30, estimator=estimator)
-    summary = run(**adaptive)
+    options = dict(eval_M=400, eval_tolerance=0.1, eval_images=30, estimator=estimator)
+    summary = run(**options)
     with np.load(summary["scores"], allow_pickle=False) as file:
         draws, values = file["draws"], file["log_likelihood"]
     assert set(draws) <= {100, 200, 400}
     assert len(set(draws)) > 1
     pilots = run.workdir.evaluation.glob("*_pilot.npz")
     (pilot,) = (p for p in pilots if ("mixture" in p.name) == ("mixture" in estimator))
-    with np.load(pilot, allow_pickle=False) as file:  # as many draws, and others
+    with np.load(pilot, allow_pickle=False) as file:  # the same number of draws
         same = draws == 100
         assert np.all(file["log_likelihood"][:30][same] != values[same])
     assert summary["draws"]["mean"] == pytest.approx(draws.mean())
     assert summary["images_at_most_draws"] == np.sum(draws == 400)
-    assert run(**adaptive)["log_likelihood"] == summary["log_likelihood"]
-    stricter = run(**adaptive | dict(eval_tolerance=0.05))
+    assert run(**options)["log_likelihood"] == summary["log_likelihood"]
+    stricter = run(**options | dict(eval_tolerance=0.05))
     assert stricter["draws"]["mean"] > summary["draws"]["mean"]
-    fewer = run(**adaptive | dict(eval_images=10))
+    fewer = run(**options | dict(eval_images=10))
     np.testing.assert_array_equal(saved_scores(fewer), values[:10])
-    label = dict(summaries.score_rows(summary))
+    label = dict(table.score_rows(summary))
     assert f"test log-likelihood ({shown}, M<=400, K=2)" in label
     assert "draws of z, for +- 0.1 nats an image" in label
-    assert any("--eval_M=400, the draws of " in text for text in summaries.warnings(summary))
+    assert any("took all --eval_M=400 draws" in text for text in table.warnings(summary))
 
 
-def test_levels_and_their_choice():
-    assert tolerance.levels(700) == [100, 200, 400, 700]
-    assert tolerance.levels(30) == [30]
+def test_the_smallest_sufficient_level_is_chosen():
+    assert adaptive.levels(700) == [100, 200, 400, 700]
+    assert adaptive.levels(30) == [30]
     # CV^2 of 0, 1 and 99: standard errors of 0.1 take 0, 100 and 9,900 draws.
     ess = np.array([100.0, 50.0, 49.0, 1.0])
-    np.testing.assert_array_equal(tolerance.choose(ess, 0.1, 700), [100, 100, 200, 700])
-    np.testing.assert_array_equal(tolerance.choose(ess, 0.01, 700), [100, 700, 700, 700])
+    np.testing.assert_array_equal(adaptive.choose(ess, 0.1, 700), [100, 100, 200, 700])
+    np.testing.assert_array_equal(adaptive.choose(ess, 0.01, 700), [100, 700, 700, 700])
 
 
 def test_a_pilot_is_never_scored(seed):
-    """p(x)'s estimate stays unbiased; seen to fail when the pilot is a part of what is scored."""
+    """The estimate of p(x) is unbiased; it is biased if scores include the pilot's draws."""
     lg = LinearGaussian()
     x = tf.constant(np.repeat(lg.observations(1), 40_000, axis=0))
     row, exact = METHODS["iwae"], lg.log_evidence(x[:1])
@@ -206,7 +204,7 @@ def test_a_pilot_is_never_scored(seed):
         return log_likelihood.make_scorer(lg.model, row, plan)(x, seed)
 
     pilot = score(4, randomness.fold(seed, randomness.Purpose.PILOT))
-    # As `tolerance.choose`, with a pilot so short that what it sees is mostly luck.
+    # As `adaptive.choose`, with a pilot so short that its estimate is mostly noise.
     more = 4 / pilot.ess_outer.numpy() - 1.0 > 0.6
     few, many = (
         score(M, randomness.fold(seed, randomness.Purpose.EVALUATE)).log_likelihood for M in (4, 40)
@@ -218,36 +216,36 @@ def test_a_pilot_is_never_scored(seed):
     assert abs(stopped.mean() - 1.0) > 4.8 * stopped.std() / np.sqrt(len(stopped))
 
 
-def test_annealing_brackets_and_is_resumed(run, monkeypatch):
+def test_annealing_brackets_log_p_and_stored_scores_are_reused(run, monkeypatch):
     settings = dict(estimator="ais", ais_chains=8, ais_steps=20, ais_leapfrog_steps=3)
     summary = run(**settings, eval_images=64)
     simulated = summary["simulated"]
     assert summary["images"] == summary["simulated_images"] == 64
     assert 0.4 < summary["acceptance"]["mean"] <= 1
     assert 1 <= summary["ess_chains"]["mean"] <= 8
-    assert abs(simulated["gap"]["mean"]) < 0.3  # this posterior is close to the prior
+    assert abs(simulated["gap"]["mean"]) < 0.3  # because this posterior is close to the prior
     stored = json.loads(
         (run.workdir.evaluation / "test_step1_ais_C8_T20_leapfrog3_N64.json").read_text()
     )
     assert stored == summary
     by_diwhvi = run(eval_M=500, eval_K=10, eval_images=64)["log_likelihood"]["mean"]
     assert abs(summary["log_likelihood"]["mean"] - by_diwhvi) < 0.2
-    monkeypatch.setattr(annealing, "anneal_images", None)  # nothing is left to do
+    monkeypatch.setattr(annealing, "anneal_images", None)  # must not be called
     assert run(**settings, eval_images=64) == summary
 
 
-def test_a_collapsed_tau_is_warned_of(run):
-    """At initial weights the gate holds tau at q(psi); without it tau is elsewhere."""
-    assert not summaries.warnings(run(eval_images=50))
+def test_a_collapsed_tau_is_a_warning(run):
+    """At initial weights, the gate keeps tau at q(psi|x); without a gate it differs."""
+    assert not table.warnings(run(eval_images=50))
     gated = make_vae(settings(tau_gate_bias=-12.0), 12)
     scores = evaluate.evaluate(
         settings(tau_gate_bias=-12.0, eval_images=50), gated, DATA, run.workdir, 2
     )
-    (warning,) = summaries.warnings(scores)
+    (warning,) = table.warnings(scores)
     assert "tau has collapsed to q(psi|x): KL(tau||q(psi|x)) is 0.000 nats" in warning
 
 
-def test_one_image_has_no_error(run):
+def test_one_image_has_no_standard_error(run):
     summary = run(eval_images=1)
     assert summary["log_likelihood"]["standard_error"] is None
 
@@ -259,29 +257,29 @@ def test_scores_do_not_depend_on_how_many_images_are_scored(run):
 
 
 @pytest.mark.parametrize("estimator", ["auto", "diwhvi-mixture"])
-def test_interrupted_and_continued_equals_unbroken(run, interrupted, estimator):
+def test_an_interrupted_and_resumed_evaluation_equals_an_unbroken_one(run, interrupted, estimator):
     run = functools.partial(run, estimator=estimator)
     summary = run()
     unbroken, path = saved_scores(summary).copy(), pathlib.Path(summary["scores"])
     path.unlink()
     with interrupted():
         run()
-    arrays = files.read_arrays(path)
+    arrays = npz.read_arrays(path)
     assert 0 < len(arrays["log_likelihood"]) < 700
-    arrays["log_likelihood"][0] = unbroken[0] = -1234.5  # which nobody scores again
-    files.write_arrays(path, arrays)
+    arrays["log_likelihood"][0] = unbroken[0] = -1234.5  # must not be scored again
+    npz.write_arrays(path, arrays)
     np.testing.assert_array_equal(saved_scores(run()), unbroken)
 
 
-def test_an_interruption_in_the_last_batch_is_one_too(run, interrupted):
-    """Another job, or another command, may be next."""
+def test_an_interruption_in_the_last_batch_also_exits(run, interrupted):
+    """Because another job or command may follow."""
     with interrupted():
         run(eval_images=1)
     assert run(eval_images=1)["images"] == 1
 
 
 @pytest.mark.parametrize("when", ["before", "while"])
-def test_an_export_to_where_the_workdir_has_been_is_told(run, when, monkeypatch):
+def test_an_export_after_the_workdir_was_moved_is_an_error(run, when, monkeypatch):
     path, save = run.workdir.path, tf.saved_model.save
 
     def save_elsewhere(*arguments, **keywords):
@@ -293,11 +291,11 @@ def test_an_export_to_where_the_workdir_has_been_is_told(run, when, monkeypatch)
     if when == "before":
         path.rename(path.with_name("elsewhere"))
     with pytest.raises(UserError, match=r"has gone|was replaced"):
-        commands._export(Run(settings(), DATA, run.model, run.workdir, 1, None))
+        commands._export(Run(settings(), run.model, DATA, run.workdir, 1, None))
     assert run.workdir.saved_model.exists() == (when == "while")
 
 
-def test_scores_are_not_written_where_the_workdir_has_been(run):
+def test_scores_are_not_written_after_the_workdir_was_moved(run):
     elsewhere = run.workdir.path.rename(run.workdir.path.with_name("elsewhere"))
     run.workdir.evaluation.mkdir(parents=True)
     with pytest.raises(UserError, match="was replaced while it was in use"):
@@ -308,12 +306,12 @@ def test_scores_are_not_written_where_the_workdir_has_been(run):
     assert run(eval_images=10)["images"] == 10
 
 
-def test_another_checkpoint_is_scored_anew(run):
+def test_another_checkpoint_is_scored_again(run):
     summary = run(step=1)
     first = saved_scores(summary).copy()
     run.model.decoder.later_layers[-1].bias.assign(np.full(12, 1.0))
     assert not np.allclose(saved_scores(run(step=2)), first)
-    np.testing.assert_array_equal(saved_scores(summary), first)  # which are still there
+    np.testing.assert_array_equal(saved_scores(summary), first)  # the first ones are kept
 
 
 @pytest.mark.parametrize(
@@ -333,10 +331,10 @@ def test_evaluations_of_other_settings_keep_their_files(run, common, changes):
     assert len(list(run.workdir.evaluation.glob("*.json"))) == len(before) + 1
 
 
-def test_scores_that_are_replaced_are_told(run, capsys):
+def test_replaced_scores_are_a_warning(run, capsys):
     run(eval_images=2)
     path = run.workdir.evaluation / "test_step1_M3_K2.npz"
-    files.write_arrays(path, files.read_arrays(path) | {"identity": "{}"})
+    npz.write_arrays(path, npz.read_arrays(path) | {"identity": "{}"})
     run(eval_images=2)
     assert "holds scores of other settings" in capsys.readouterr().out
 
@@ -351,7 +349,7 @@ def test_a_damaged_score_file_is_replaced(damage, run, capsys):
     assert "is damaged" in capsys.readouterr().out
 
 
-def test_a_diverged_model_is_named(run):
+def test_a_score_that_is_not_finite_is_an_error(run):
     run.model.decoder.later_layers[-1].bias.assign(np.full(12, np.nan))
     with pytest.raises(UserError, match="image 0: log_likelihood is not finite"):
         run()

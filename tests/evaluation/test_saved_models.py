@@ -1,4 +1,4 @@
-"""A SavedModel is scored as the checkpoint it was made of, and loaded only where it may be."""
+"""A SavedModel scores images as its checkpoint does, and is loaded only if it is trusted."""
 
 import dataclasses
 import functools
@@ -15,9 +15,8 @@ from hvi_tf.config import rules as validation
 from hvi_tf.config.settings import SavedModelConfig
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import evaluate
+from hvi_tf.evaluation import evaluate, table
 from hvi_tf.evaluation import saved_model as saved_models
-from hvi_tf.evaluation import summary as summaries
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.export import ExportedModel, export
 from hvi_tf.models.vae import make_vae
@@ -33,7 +32,7 @@ def settings(**values):
 
 
 class Exported:
-    """A run whose checkpoint is its initial weights, and its SavedModel."""
+    """A run with its initial weights as checkpoint, and its SavedModel."""
 
     def __init__(self, path, **values):
         self.values = values
@@ -64,15 +63,15 @@ def scores(summary, name="log_likelihood"):
 
 
 @pytest.mark.parametrize("bound", ["vae", "iwae", "hvm"])
-def test_without_psi_the_score_is_that_of_the_checkpoint(bound, tmp_path):
-    """The same images, seeds and draws, with many images a call and with several chunks each."""
+def test_without_psi_it_scores_as_its_checkpoint(bound, tmp_path):
+    """With many images per call, and with several chunks per image."""
     run = Exported(tmp_path / bound, bound=bound)
     K = dict(eval_K=0) if bound == "hvm" else {}
     for few in (dict(eval_M=3), dict(eval_M=20_001, eval_images=2)):
         own = run.by_checkpoint(**K, **few)
         saved = run.by_saved_model(**K, **few)
         assert saved["K"] == 0
-        assert all("K=" not in name for name, _ in summaries.score_rows(saved))
+        assert all("K=" not in name for name, _ in table.score_rows(saved))
         for name in saved_models.SCORES:
             np.testing.assert_allclose(scores(saved, name), scores(own, name), rtol=2e-4)
     run.workdir.close()
@@ -80,25 +79,25 @@ def test_without_psi_the_score_is_that_of_the_checkpoint(bound, tmp_path):
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, earlier):
-    """On the data of a run without psi; an earlier version's export does not store whether."""
+    """An export of an earlier version does not store whether it draws psi."""
     run = Exported(tmp_path / "vae", bound="vae")
     module = ExportedModel(hierarchical.model)
     if earlier:
         module.draws_psi = None
     save(run.workdir.path / "other", module)
-    asked = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)
+    config = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)
     score = functools.partial(evaluate.evaluate_saved_model, data=DATA, workdir=run.workdir)
-    assert score(asked, (run.workdir.path / "other").resolve())["K"] == 7
+    assert score(config, (run.workdir.path / "other").resolve())["K"] == 7
     with pytest.raises(UserError, match="--eval_K=7: this SavedModel draws no psi; leave it out"):
-        score(asked, run.workdir.saved_model.resolve())
+        score(config, run.workdir.saved_model.resolve())
     run.workdir.close()
 
 
-# The first draws the same z, the second has other z, too.
+# The first has the z of the checkpoint's score; the second has other z, too.
 @pytest.mark.parametrize(
     ("bound", "K", "alike"), [("iwhvi", 20, 0.9), ("diwhvi-mixture", 1_000, 0.5)]
 )
-def test_with_psi_the_score_is_that_of_the_checkpoint_but_for_its_draws(bound, K, alike, tmp_path):
+def test_with_psi_it_scores_as_its_checkpoint_up_to_the_draws(bound, K, alike, tmp_path):
     run = Exported(tmp_path / bound, bound=bound)
     many = dict(eval_M=200, eval_K=K, eval_images=200)
     own = scores(run.by_checkpoint(**many))
@@ -109,21 +108,21 @@ def test_with_psi_the_score_is_that_of_the_checkpoint_but_for_its_draws(bound, K
     assert abs(difference.mean()) < 4.8 * difference.std() / np.sqrt(200)
 
 
-def test_the_summary_says_what_was_scored(hierarchical, capsys):
+def test_the_summary_names_the_saved_model(hierarchical, capsys):
     summary = hierarchical.by_saved_model(eval_images=300)
     path = hierarchical.workdir.saved_model.resolve()
     assert (summary["estimator"], summary["saved_model"]) == ("saved_model", str(path))
     assert (summary["step"], summary["images"]) == (None, 300)
     (stored,) = hierarchical.workdir.evaluation.glob("test_saved_model_*_M3_K2_N300.json")
     assert json.loads(stored.read_text()) == summary
-    table = summaries.table(settings(), hierarchical.workdir, summary, None, 1.0)
-    assert "test log-likelihood (SavedModel, M=3, K=2)  -" in table
-    assert f"SavedModel {path} (SHA-256 {summary['sha256'][:12]}...)" in table
+    printed = table.render(settings(), hierarchical.workdir, summary, None, 1.0)
+    assert "test log-likelihood (SavedModel, M=3, K=2)  -" in printed
+    assert f"SavedModel {path} (SHA-256 {summary['sha256'][:12]}...)" in printed
     other = hierarchical.by_saved_model(eval_split="train", eval_images=300)
     assert other["log_likelihood"] != summary["log_likelihood"]
 
 
-def test_an_interrupted_score_goes_on_and_another_model_has_another(hierarchical, interrupted):
+def test_an_interrupted_score_resumes_and_another_model_has_other_files(hierarchical, interrupted):
     whole = hierarchical.by_saved_model()
     expected = scores(whole).copy()
     os.remove(whole["scores"])
@@ -142,7 +141,7 @@ def test_an_interrupted_score_goes_on_and_another_model_has_another(hierarchical
 
 
 def test_draws_beyond_m_are_not_scored():
-    """The last chunk of two has one draw too many, whose weight would be seen."""
+    """The second of two chunks has one draw too many, with a large weight."""
     chunks = iter([[1.0, 2.0], [6.0, 1e6]])
     plan = Plan(M=3, K=0, L=1, images=1, chunk_m=2, chunk_k=0, chunk_l=1)
     scorer = saved_models.make_scorer(
@@ -155,7 +154,7 @@ def test_draws_beyond_m_are_not_scored():
 
 
 def test_memory_stays_bounded(hierarchical, monkeypatch):
-    """Rows of a call, M (K + 1) B, whatever the counts are; and no more psi than a call takes."""
+    """A call has at most so many rows, M (K + 1) B, for any counts; too large a K is refused."""
     calls = []
 
     def load(path, x_dim):
@@ -175,7 +174,7 @@ def test_memory_stays_bounded(hierarchical, monkeypatch):
 
 
 class Module(tf.Module):
-    """A SavedModel whose log-weights are what `function` makes of x, M, K and seed."""
+    """A SavedModel with `function` of x, M, K and seed as its log-weights."""
 
     def __init__(self, function, x=(None, 12), dtype=tf.float32):
         super().__init__()
@@ -211,9 +210,9 @@ def failing(x, M, K, seed):
     ("make", "message"),
     [
         (lambda f: save(f, Module(zeros), "serve"), "without the signature log_weights; export"),
-        (lambda f: save(f, Module(zeros, (None, 9))), "images of 9 pixels, and the run's have 12"),
-        (lambda f: save(f, Module(zeros, (None, 12), tf.int32)), "no function of x, M, K and seed"),
-        (lambda f: save(f, Module(zeros, (None, 3, 4))), "no function of x, M, K and seed"),
+        (lambda f: save(f, Module(zeros, (None, 9))), "images of 9 pixels, but the run's have 12"),
+        (lambda f: save(f, Module(zeros, (None, 12), tf.int32)), "the signature of its log"),
+        (lambda f: save(f, Module(zeros, (None, 3, 4))), "the signature of its log"),
         (
             lambda f: save(f, Module(nonsense)),
             r"float32 of shape \(3, 3\); wanted float32 \[3, 250\]",
@@ -227,7 +226,7 @@ def failing(x, M, K, seed):
         (lambda f: f.symlink_to(f.name), "cannot be read"),
     ],
 )
-def test_what_is_no_exported_model_is_one_line(make, message, hierarchical):
+def test_a_folder_without_a_valid_export_is_an_error_of_one_line(make, message, hierarchical):
     folder = hierarchical.workdir.path / "damaged"
     try:
         make(folder)
@@ -240,7 +239,7 @@ def test_what_is_no_exported_model_is_one_line(make, message, hierarchical):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A workdir, and beside it a folder that looks like a SavedModel."""
+    """A workdir, and next to it a folder that looks like a SavedModel."""
     workdir, model = tmp_path / "run", tmp_path / "stranger"
     workdir.mkdir()
     (model / "variables").mkdir(parents=True)
@@ -282,14 +281,14 @@ def link(workdir, target):
         linked_folder,
     ],
 )
-def test_what_lies_outside_the_workdir_is_refused(place, outside):
+def test_a_saved_model_outside_the_workdir_is_refused(place, outside):
     workdir, model = outside
-    asked = SavedModelConfig(place(workdir, model))
-    with pytest.raises(UserError, match=r"lies outside --workdir; a SavedModel is a program"):
-        saved_models.find(asked, workdir)
+    given = SavedModelConfig(place(workdir, model))
+    with pytest.raises(UserError, match=r"is outside --workdir; a SavedModel is a program"):
+        saved_models.find(given, workdir)
 
 
-def test_a_workdir_that_is_itself_a_link_holds_what_is_in_it(outside):
+def test_a_workdir_may_itself_be_a_link(outside):
     workdir, model = outside
     shutil.copytree(model, workdir / "saved_model")
     other = workdir.with_name("link")
@@ -299,7 +298,7 @@ def test_a_workdir_that_is_itself_a_link_holds_what_is_in_it(outside):
         assert found == (workdir / "saved_model").resolve()
 
 
-def test_the_flag_that_trusts_it_lets_it_in(outside):
+def test_a_trusted_saved_model_may_be_outside_the_workdir(outside):
     workdir, model = outside
     for name in (str(model), "../stranger", link(workdir, model)):
         assert saved_models.find(SavedModelConfig(name, True), workdir) == model.resolve()
@@ -307,16 +306,16 @@ def test_the_flag_that_trusts_it_lets_it_in(outside):
 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("kind", ["pipe", "endless folder"])
-def test_what_cannot_be_digested_is_refused(kind, trusted, outside):
+def test_a_saved_model_without_a_digest_is_refused(kind, trusted, outside):
     workdir, model = outside
     shutil.copytree(model, workdir / "model")
     strange = workdir / "model" / "strange"
     os.mkfifo(strange) if kind == "pipe" else strange.symlink_to(workdir / "model")
-    with pytest.raises(UserError, match="strange is no file or folder"):
+    with pytest.raises(UserError, match="strange is neither a file nor a folder"):
         saved_models.find(SavedModelConfig("model", trusted), workdir)
 
 
-def test_the_digest_is_of_every_byte_and_name(outside):
+def test_the_digest_depends_on_every_byte_and_name(outside):
     _, model = outside
     digests = {saved_models.digest(model)}
     (model / "saved_model.pb").write_bytes(b"1")
@@ -331,7 +330,7 @@ def test_the_digest_is_of_every_byte_and_name(outside):
 @pytest.mark.parametrize(
     ("asked", "mode", "strategy", "given", "message"),
     [
-        (("", True), "train", "one", (), "--trust_saved_model: of which --saved_model"),
+        (("", True), "train", "one", (), "--trust_saved_model: needs --saved_model"),
         (("m", False), "train", "one", (), "--saved_model=m: for --mode=evaluate, not"),
         (("m", True), "export", "one", (), "--saved_model=m: for --mode=evaluate, not"),
         (("m", False), "evaluate", "mirrored", (), "leave out --strategy=mirrored"),
@@ -339,17 +338,17 @@ def test_the_digest_is_of_every_byte_and_name(outside):
         (("m", False), "evaluate", "one", ("eval_tolerance",), "--eval_tolerance: --saved_model=m"),
     ],
 )
-def test_flags_that_contradict_it(asked, mode, strategy, given, message):
+def test_flags_that_contradict_the_saved_model_are_refused(asked, mode, strategy, given, message):
     with pytest.raises(UserError, match=message):
         validation.check_saved_model(SavedModelConfig(*asked), mode, strategy, given)
 
 
-def test_a_name_that_no_file_has_is_refused():
+def test_a_name_with_a_nul_is_refused():
     with pytest.raises(UserError, match="without a NUL"):
         validation.check_saved_model(SavedModelConfig("a\0b"), "evaluate", "one", {})
 
 
-def test_no_configuration_names_or_trusts_one():
-    """A config.json may be a stranger's."""
+def test_no_configuration_names_or_trusts_a_saved_model():
+    """A config.json may come from a stranger."""
     of_run = {field.name for field in config_lib.fields()}
     assert not of_run & {field.name for field in dataclasses.fields(SavedModelConfig)}

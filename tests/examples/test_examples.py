@@ -35,7 +35,7 @@ def test_a_semi_implicit_posterior_closes_the_gap_of_a_factorized_one():
     exact = logistic_log_evidence(data)
     x, values = np.repeat(data.labels, 32, axis=0), {}
     for name, bound, gradient, counts, steps in (
-        ("factorised", "vae", "stl", {}, 400),
+        ("factorized", "vae", "stl", {}, 400),
         ("semi_implicit", "iwhvi", "gdreg", {"K": 10}, 1_000),
     ):
         model, variables = getattr(logistic_regression, name)(data)
@@ -54,7 +54,7 @@ def test_a_semi_implicit_posterior_closes_the_gap_of_a_factorized_one():
         values[name] = hvi.evidence(model, data.labels, bound=bound, replicates=300, **counts)
         assert values[name].mean[0] < exact
     gaps = {name: exact - value.mean[0] for name, value in values.items()}
-    assert gaps["semi_implicit"] < 0.5 * gaps["factorised"], gaps
+    assert gaps["semi_implicit"] < 0.5 * gaps["factorized"], gaps
 
 
 def test_a_gamma_tau_tightens_the_bound_of_sivi_on_a_laplace_entropy():

@@ -1,4 +1,4 @@
-"""The bounds of one model: what is scored, and that a stop loses nothing."""
+"""The bounds of one model: the scored images, and resuming after an interruption."""
 
 import numpy as np
 import pytest
@@ -16,10 +16,10 @@ SETTINGS = dict(M=4, K=2, repetition=1, images=7, model="quick", equisample=True
 
 @pytest.fixture(autouse=True)
 def model(monkeypatch):
-    """A tiny model, not trained, in the place of the reference model."""
+    """Replaces the reference model by a tiny model that is not trained."""
     config = config_lib.make(hidden=[8, 8], latent_dim=3, aux_dim=3, K=2, jit_compile="off")
     data = Dataset(IMAGES, IMAGES, IMAGES, (4, 4, 1))
-    run = Run(config, data, make_vae(config, 16), None, 5, None)
+    run = Run(config, make_vae(config, 16), data, None, 5, None)
     monkeypatch.setattr(reference_model, "run", lambda preset, context: run)
 
 
@@ -47,7 +47,7 @@ def test_every_bound_scores_the_same_images(tmp_path):
     assert labels == set(scores) - {"SIVI equisample"}
 
 
-def test_a_stopped_score_goes_on_to_the_same_rows(tmp_path, interrupted):
+def test_an_interrupted_score_resumes_to_the_same_rows(tmp_path, interrupted):
     unbroken = measure(tmp_path / "unbroken")
     with interrupted():
         measure(tmp_path / "broken")

@@ -1,4 +1,4 @@
-"""Cells are measured once each, and what is made of their rows is a function of them."""
+"""Each cell is measured once, and all results are functions of the rows."""
 
 import csv
 import io
@@ -61,8 +61,8 @@ def run(tmp_path, squares):
         context = Context(tmp_path, tmp_path / "runs", tmp_path / "pictures", "", "")
         chosen = [c for c in squares.experiment.cells(settings) if not cells or c.name in cells]
         measuring.measure_cells(squares.experiment, chosen, tmp_path, context)
-        told = dict(name="squares", preset=preset, command="python ...")
-        return measuring.collect(squares.experiment, settings, told, tmp_path)
+        metadata = dict(name="squares", preset=preset, command="python ...")
+        return measuring.collect(squares.experiment, settings, metadata, tmp_path)
 
     return run
 
@@ -101,7 +101,7 @@ def test_the_csv_is_tidy(run, tmp_path):
     assert found[2]["dataset"] == ""
 
 
-def test_columns_of_an_experiments_own_follow_the_common_ones():
+def test_additional_columns_follow_the_common_ones():
     text = rows.as_csv([row("a", "b", 1.0), row("a", "b", 2.0, order=3, seed=1)])
     header, first, second = text.splitlines()
     assert header == ",".join([*rows.COLUMNS, "order"])
@@ -109,7 +109,7 @@ def test_columns_of_an_experiments_own_follow_the_common_ones():
     assert second == "a,,,,1,b,2.0,,,3"
 
 
-def test_results_tell_where_they_come_from(run):
+def test_results_store_their_provenance(run):
     results = run()
     (source,) = results["provenance"]
     assert set(source) == {"commit", "data", "date", "machine", "versions"}
@@ -122,7 +122,7 @@ def test_results_tell_where_they_come_from(run):
         assert f"\n{verdict}: they grow (so)" in measuring.as_text(results)
 
 
-def test_the_same_figure_is_the_same_file(run, tmp_path):
+def test_equal_figures_are_equal_files(run, tmp_path):
     run()
     files = [tmp_path / f"squares.{kind}" for kind in ("png", "svg")]
     before = [file.read_bytes() for file in files]
@@ -137,11 +137,11 @@ def test_a_damaged_cell_is_named(run, tmp_path):
         run()
 
 
-def test_a_cell_that_another_process_measures_is_left_to_it(run, squares, tmp_path, capsys):
+def test_a_cell_that_another_process_measures_is_skipped(run, squares, tmp_path, capsys):
     with workdirs.locked(tmp_path / "cells" / "n1", "--out"):
         assert run() is None
     assert squares.measured == ["n0", "n2"]
-    assert "n1: another process measures it" in capsys.readouterr().out
+    assert "n1: skipped" in capsys.readouterr().out
     assert run() is not None
     assert squares.measured == ["n0", "n2", "n1"]
 
@@ -150,7 +150,7 @@ def experiment_with(**presets):
     return Squares().experiment._replace(presets=presets)
 
 
-def test_settings_are_changed_by_text_of_their_kind():
+def test_settings_are_parsed_as_their_own_types():
     quick = dict(n=3, rate=0.5, K=[1, 2], name="x", names=["a"])
     experiment = experiment_with(quick=quick, full=dict(quick, name="y", names=["b", "c"]))
     changes = dict(n="7", rate="1e-3", K="5,6,7", name="y", names="c,a")
@@ -159,33 +159,33 @@ def test_settings_are_changed_by_text_of_their_kind():
     assert quick["n"] == 3
 
 
-def test_a_preset_may_have_settings_of_its_own():
+def test_a_preset_may_have_additional_settings():
     experiment = experiment_with(quick=dict(n=3), full=dict(n=9), long=dict(n=5, recipe="long"))
     assert settings_of(experiment, "long", dict(n="4")) == dict(n=4, recipe="long")
     with pytest.raises(UserError, match=r"--set=recipe=x: choose from long"):
         settings_of(experiment, "long", dict(recipe="x"))
-    with pytest.raises(UserError, match=r"--set=recipe=long: no such setting"):
+    with pytest.raises(UserError, match=r"--set=recipe=long: unknown setting"):
         settings_of(experiment, "quick", dict(recipe="long"))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m", "3", r"--set=m=3: no such setting; there are n, K, name"),
+        ("m", "3", r"--set=m=3: unknown setting; choose from n, K, name"),
         ("n", "three", r"--set=n=three: must be a whole number of at least 1, like 3"),
         ("n", "0", r"--set=n=0: must be a whole number of at least 1, like 3"),
         ("K", "1,x", r"--set=K=x: must be a whole number of at least 1, like 1"),
         ("name", "z", r"--set=name=z: choose from x, y"),
     ],
 )
-def test_a_wrong_change_is_named(name, text, message):
+def test_a_wrong_change_is_an_error_with_its_name(name, text, message):
     quick = dict(n=3, K=[1], name="x")
     experiment = experiment_with(quick=quick, full=dict(quick, name="y"))
     with pytest.raises(UserError, match=message):
         settings_of(experiment, "quick", {name: text})
 
 
-def test_each_preset_has_a_caveat_of_its_own(run, squares):
+def test_each_preset_has_its_own_caveat(run, squares):
     squares.experiment = squares.experiment._replace(
         caveats=dict(quick="small", long="night"),
         presets={
@@ -198,14 +198,14 @@ def test_each_preset_has_a_caveat_of_its_own(run, squares):
     assert "preset quick (n: 3 -> 4)" in run(n=4)["caveat"]
 
 
-def test_errors_are_those_of_seeds_and_images_together():
-    """The images are the same for all seeds, so their error does not average out."""
+def test_errors_combine_seeds_and_images():
+    """All seeds share the images, so the error over images does not average out."""
     scores = [row("a", "b", value, error=4.0, seed=i) for i, value in enumerate((1.0, 7.0))]
     assert rows.mean_and_error(scores) == (4.0, 5.0)
     assert rows.mean_and_error(scores[:1]) == (1.0, 4.0)
 
 
-def test_a_difference_is_told_in_standard_errors_of_both():
+def test_a_difference_is_shown_in_joint_standard_errors():
     assert rows.from_paper(-85.0, 0.3, -84.0, 0.4) == "-1.00 (-2.0 SE)"
     assert rows.from_paper(-85.0, 0.0, -84.0, 0.0) == "-1.00"
     assert rows.from_paper(-85.0, math.nan, -84.0, 0.1) == "-1.00 (n/a SE)"
@@ -241,8 +241,8 @@ def test_one_refuted_difference_refutes_all():
     assert rows.all_hold(None, False) is False
 
 
-def test_pairs_share_what_they_have_in_common():
-    """The error of a paired difference is that of the differences."""
+def test_pairing_removes_common_variation():
+    """The error of a paired mean is that of the differences."""
     a, b = np.array([10.0, 20.0, 31.0]), np.array([9.0, 18.0, 28.0])
     assert rows.paired(a, b) == (2.0, pytest.approx(1.0 / math.sqrt(3)))
     assert rows.difference((3.0, 0.3), (1.0, 0.4)) == (2.0, 0.5)

@@ -1,7 +1,7 @@
-"""Every experiment of the catalogue, and the results of it that the documentation shows.
+"""Every experiment of the catalogue, and its committed results.
 
-The committed rows are what the figures, tables and claims of docs/results are a function of:
-so these are held to be what the code of today makes of those rows.
+The figures, tables and claims of docs/results must be what the present code computes from the
+committed rows.
 """
 
 import json
@@ -15,11 +15,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from hvi_tf.experiments.harness import catalogue, measuring, published
 from hvi_tf.experiments.harness.experiment import settings_of
-from hvi_tf.experiments.iwhvi import laplace, laplace_tau, likelihood_table
+from hvi_tf.experiments.iwhvi import laplace, laplace_tau, likelihood_runs
 from tests.oracles.stored import RESULTS, stored_results, stored_rows
 
 NAMES = list(catalogue.ENTRIES)
-# Of the results that are committed.
+# Presets of the committed results.
 _FULL = ("nats-per-minute", "shared-inverse")
 PRESETS = {**dict.fromkeys(NAMES, "quick"), **dict.fromkeys(_FULL, "full")}
 
@@ -29,7 +29,7 @@ def as_json(values):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_presets_are_about_the_same_things(name):
+def test_presets_have_the_same_settings(name):
     experiment = catalogue.load(name)
     assert list(experiment.presets) == list(catalogue.ENTRIES[name].presets)
     assert list(experiment.presets["quick"]) == list(experiment.presets["full"])
@@ -43,7 +43,7 @@ def test_presets_are_about_the_same_things(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_documented_results_are_what_their_rows_say(name):
+def test_the_committed_results_follow_from_their_rows(name):
     experiment, rows, stored = catalogue.load(name), stored_rows(name), stored_results(name)
     assert as_json(experiment.tables(rows)) == stored["tables"]
     assert as_json(experiment.claims(rows)) == stored["claims"]
@@ -62,7 +62,7 @@ def test_the_documented_results_are_what_their_rows_say(name):
 
 
 def one_measurement(rows):
-    """The rows as they would be if each number had been measured once."""
+    """Keeps one seed, image and minibatch, and removes errors and ranges."""
     return [
         {
             column: r["value"] if column in ("low", "high") else value
@@ -105,7 +105,7 @@ def test_a_description_has_no_number_that_a_setting_may_change(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_figures_have_units_and_say_what_their_bands_are(name):
+def test_figures_have_units_and_explain_their_bands(name):
     figures = catalogue.load(name).figures(stored_rows(name))
     assert set(figures) == set(stored_results(name)["figures"])
     for figure in figures.values():
@@ -141,7 +141,7 @@ def test_every_claim_can_fail_and_can_hold(name):
 
 
 def changed(rows, change):
-    """The rows with other values, and the ends of those that have some."""
+    """Changes the value of each row, and the ends of its range if it has one."""
     names = ("value", "low", "high")
     return [r | {name: change(r, r[name]) for name in names if name in r} for r in rows]
 
@@ -158,7 +158,7 @@ MUST_SHOW = {
 
 
 @pytest.mark.parametrize("name", MUST_SHOW)
-def test_the_documented_results_show_the_papers_claims(name):
+def test_the_committed_results_show_the_papers_claims(name):
     claims = stored_results(name)["claims"]
     for words in MUST_SHOW[name]:
         (claim,) = [c for c in claims if words in c["text"] and not c["text"].startswith("IWAE")]
@@ -175,7 +175,7 @@ def test_every_experiment_has_results():
     assert [name for name in NAMES if not (RESULTS / name).exists()] == []
 
 
-def test_a_bound_below_the_truth_is_seen():
+def test_a_bound_below_the_truth_refutes_its_claim():
     rows = stored_rows("laplace")
     longest = max(r["tau_steps"] for r in rows)
 
@@ -187,9 +187,9 @@ def test_a_bound_below_the_truth_is_seen():
     assert [c.holds for c in laplace.claims([spoiled(r) for r in rows])] == [True, False, True]
 
 
-def test_a_point_of_the_grid_is_told_to_tensorboard(tmp_path):
+def test_a_point_of_the_grid_is_written_for_tensorboard(tmp_path):
     point = dict(gradient="dreg", outer_warmup_epochs=1.0, learning_rate=2e-3)
-    likelihood_table.log_point(tmp_path / "point", point, -99.5)
+    likelihood_runs.log_point(tmp_path / "point", point, -99.5)
     events = EventAccumulator(str(tmp_path / "point"), size_guidance={"tensors": 0})
     events.Reload()
     (bound,) = events.Tensors("validation_bound")
@@ -203,14 +203,13 @@ def test_a_point_of_the_grid_is_told_to_tensorboard(tmp_path):
 
 
 def test_the_grid_is_the_authors():
-    settings = likelihood_table.PRESETS["full"]
+    settings = likelihood_runs.PRESETS["full"]
     sizes = {
-        method: len(likelihood_table.grid(method, settings)) for method in ("IWHVI", "SIVI", "HVM")
+        method: len(likelihood_runs.grid(method, settings)) for method in ("IWHVI", "SIVI", "HVM")
     }
     assert sizes == {"IWHVI": 16, "SIVI": 4, "HVM": 8}
     rates = {
-        (p["learning_rate"], p["annealing_factor"])
-        for p in likelihood_table.grid("IWHVI", settings)
+        (p["learning_rate"], p["annealing_factor"]) for p in likelihood_runs.grid("IWHVI", settings)
     }
     assert rates == {(1e-3, 0.95), (1e-4, 1.0)}
 

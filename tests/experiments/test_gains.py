@@ -1,4 +1,4 @@
-"""Differences of two runs on the same images: whose they are, their sign and their error."""
+"""Differences of two runs on the same images: the compared runs, the sign and the error."""
 
 import json
 
@@ -9,11 +9,11 @@ from hvi_tf.experiments.beyond import nats_per_minute
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import catalogue, trained
 from hvi_tf.experiments.harness.experiment import Context
-from hvi_tf.experiments.iwhvi import likelihood_table, training_k
-from hvi_tf.storage import files
+from hvi_tf.experiments.iwhvi import likelihood_runs, training_k
+from hvi_tf.storage import npz
 from tests.oracles.stored import stored_rows
 
-COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs do
+COMMON = np.array([-120.0, -80.0, -95.0, -60.0])  # images differ far more than runs
 NOISE = np.array([0.1, -0.1, 0.3, -0.3])
 
 
@@ -26,18 +26,18 @@ def context(tmp_path):
 
 @pytest.fixture
 def levels(monkeypatch, tmp_path):
-    """Runs that are their flags, and scores that are a level for each run, put by the test."""
+    """Replaces runs by their flags, and scores by a level for each run, set by the test."""
     given = {}
 
     def score(run, **settings):
         level = given["level"](run)
         path = tmp_path / f"{level}.npz"
         values = (COMMON + level + NOISE * level).astype(np.float32)
-        files.write_arrays(path, {"log_likelihood": values, "kl": values})
+        npz.write_arrays(path, {"log_likelihood": values, "kl": values})
         mean = {"mean": float(values.mean()), "standard_error": 1.0}
         names = dict.fromkeys(("log_likelihood", "kl"), mean)
-        told = dict(scores=str(path), images=4, dataset="d", seconds=1.0, M=1, K=1, steps=1)
-        return told | names
+        summary = dict(scores=str(path), images=4, dataset="d", seconds=1.0, M=1, K=1, steps=1)
+        return summary | names
 
     monkeypatch.setattr(trained, "train", lambda context, flags: flags)
     monkeypatch.setattr(trained, "fit_tau", lambda run, *counts, **own: run)
@@ -64,14 +64,14 @@ def expected(ours, theirs):
 @pytest.mark.parametrize("preset", ["quick", "long"])
 @pytest.mark.parametrize("method", ["VAE", "SIVI", "IWAE+DReG", "HVM"])
 def test_iwhvis_gain_over_a_method(levels, context, preset, method):
-    settings = likelihood_table.PRESETS[preset]
-    cell = likelihood_table.final_cell("mnist", method, 0, settings)
+    settings = likelihood_runs.PRESETS[preset]
+    cell = likelihood_runs.final_cell("mnist", method, 0, settings)
     levels(lambda run: 3.0 if run["bound"] == "iwhvi" else 1.0)
-    rows = likelihood_table.measure(cell, context)
-    assert gains(rows, likelihood_table.GAIN) == [expected(3.0, 1.0)]
+    rows = likelihood_runs.measure(cell, context)
+    assert gains(rows, likelihood_runs.GAIN) == [expected(3.0, 1.0)]
 
 
-def test_the_gain_of_a_k_over_none(levels, context):
+def test_the_gain_of_a_k_over_k_0(levels, context):
     cells = training_k.cells(training_k.PRESETS["quick"])
     levels(lambda run: 2.0 + run["K"])
     for cell in cells:
@@ -80,13 +80,13 @@ def test_the_gain_of_a_k_over_none(levels, context):
         assert found == ([expected(2.0 + K, 2.0)] if K else [])
 
 
-def test_the_gain_of_a_row_over_the_vae(levels, context):
+def test_the_gain_of_a_method_over_the_vae(levels, context):
     levels(lambda run: {"vae": 1.0, "iwae": 2.0}.get(run["bound"], 4.0))
     for cell in bsvi_tables.cells(bsvi_tables.PRESETS["quick"])[:4]:
         found = gains(bsvi_tables.measure(cell, context), "kl" + bsvi_tables.GAIN)
         method = cell.settings["method"]
         ours = {"VAE": 1.0, "IWAE-k'": 2.0}.get(method, 4.0)
-        assert found == ([] if method == "VAE" else 2 * [expected(ours, 1.0)])  # a split each
+        assert found == ([] if method == "VAE" else 2 * [expected(ours, 1.0)])  # one for each split
 
 
 def test_the_gain_of_a_lever_over_the_base(levels, context):
@@ -117,10 +117,10 @@ def test_the_gain_of_a_lever_over_the_base(levels, context):
 
 
 def with_gains(name, gain, error):
-    """The stored rows of one seed, with a gain of every pair of runs and no other difference."""
+    """Adds a gain of every pair of runs to the committed rows of one seed."""
     rows = [r for r in stored_rows(name) if r.get("seed", 0) == 0]
     if name == "likelihood-table":
-        own = dict(quantity=likelihood_table.GAIN)
+        own = dict(quantity=likelihood_runs.GAIN)
         runs = [r for r in rows if r["quantity"] == "log_likelihood" and r["method"] != "IWHVI"]
         found = [r | own for r in runs]
     elif name == "training-k":

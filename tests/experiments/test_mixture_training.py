@@ -1,4 +1,4 @@
-"""Training by the mixture: who is compared with whom, and what is claimed."""
+"""Training by the mixture: the compared methods and the claims."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def settings_of(prefix: str) -> list[Settings]:
     return [c.settings for c in mixture_training.cells(QUICK) if c.name.startswith(prefix)]
 
 
-def test_trainings_have_as_many_psi_in_all():
+def test_trainings_draw_the_same_total_of_psi():
     drawn = {
         (s["method"], s["K"] * (s["M"] if s["method"] == OWN else 1)) for s in settings_of("train")
     }
@@ -30,7 +30,7 @@ def test_times_are_of_every_contestant_in_turn(monkeypatch):
         measured.extend(contestants)
         return {name: [2.0, 3.0] if name.startswith(OWN) else [1.0, 3.0] for name in contestants}
 
-    monkeypatch.setattr(mixture_training, "Step", lambda cell: cell.config)  # which validates it
+    monkeypatch.setattr(mixture_training, "Step", lambda cell: cell.config)  # validates it
     monkeypatch.setattr(mixture_training.rounds, "in_turn", in_turn)
     rows = mixture_training._times(dict(M=[5, 10], K=3, rounds=2))
     assert len(measured) == 6

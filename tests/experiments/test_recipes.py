@@ -1,4 +1,7 @@
-"""Recipes that are no published ones, and the long trainings that follow them."""
+"""Published recipes, the recipes of this package, and the long trainings."""
+
+import importlib.resources
+import pathlib
 
 import pytest
 
@@ -6,25 +9,37 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import catalogue, recipes, trained
 from hvi_tf.experiments.harness.experiment import Context
-from hvi_tf.experiments.iwhvi import likelihood_table, reference_model, training_k
+from hvi_tf.experiments.iwhvi import likelihood_runs, likelihood_table, reference_model, training_k
 
-LONG = likelihood_table.PRESETS["long"]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LONG = likelihood_runs.PRESETS["long"]
 # Settings that differ between methods.
 OF_METHOD = {"bound", "posterior", "M", "K", "K_schedule", "gradient"}
 
 
+def test_recipes_are_package_data(monkeypatch, tmp_path):
+    """An installed wheel has no folder flags/ next to the package."""
+    packaged = importlib.resources.files("hvi_tf.experiments.harness") / "flagfiles"
+    flagfiles = {path.name: path.read_bytes() for path in (ROOT / "flags").iterdir()}
+    assert {path.name: path.read_bytes() for path in packaged.iterdir()} == flagfiles
+    assert '"flagfiles/*.cfg"' in (ROOT / "pyproject.toml").read_text()
+    monkeypatch.chdir(tmp_path)
+    assert trained._FLAGFILES == packaged
+    assert trained.recipe("mnist_vae")["dataset"] == "mnist"
+
+
 def long_flags(dataset, method, seed=0):
-    settings = likelihood_table.final_cell(dataset, method, seed, LONG).settings
-    return likelihood_table.flags(dataset, method, settings["epochs"], settings)
+    settings = likelihood_runs.final_cell(dataset, method, seed, LONG).settings
+    return likelihood_runs.flags(dataset, method, settings["epochs"], settings)
 
 
 def trainings(name):
-    """The flags of every training of an experiment's preset long."""
+    """Yields the flags of every training of an experiment's preset long."""
     cells = catalogue.load(name).cells(catalogue.load(name).presets["long"])
     for s in (cell.settings for cell in cells):
         if name == "likelihood-table":
             epochs = s["grid_epochs"] if "point" in s else s["epochs"]
-            yield likelihood_table.flags(s["dataset"], s["method"], epochs, s) | s.get("point", {})
+            yield likelihood_runs.flags(s["dataset"], s["method"], epochs, s) | s.get("point", {})
         elif name == "training-k":
             yield training_k.flags(s)
         else:
@@ -32,9 +47,9 @@ def trainings(name):
 
 
 @pytest.mark.parametrize("name", ["likelihood-table", "training-k", "bsvi-tables"])
-def test_a_long_training_ends_with_its_decay_and_loses_little_when_killed(name):
+def test_a_long_training_decays_its_rate_and_saves_often(name):
     for flags in trainings(name):
-        config = config_lib.make(**flags)  # no setting is without a use
+        config = config_lib.make(**flags)  # checks that every setting applies
         t = config.training
         assert t.lr_schedule == "cosine"
         assert t.max_steps == 0
@@ -55,15 +70,15 @@ def test_all_methods_have_the_same_long_recipe(dataset):
     recipe = {n for n in recipes.LONG if n not in OF_METHOD}
     own = recipe | {"epochs", "checkpoint_every", "eval_every"}
     first = config_lib.flatten(config_lib.make(**long_flags(dataset, "IWHVI")))
-    for method in likelihood_table.METHODS:
+    for method in likelihood_runs.METHODS:
         config = config_lib.flatten(config_lib.make(**long_flags(dataset, method)))
         assert {n: config[n] for n in own} == {n: first[n] for n in own}, method
         assert list(config["hidden"]) == published["hidden"]
         assert config["latent_dim"] == published["latent_dim"]
 
 
-def test_dreg_is_used_where_it_applies():
-    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_table.METHODS}
+def test_dreg_is_used_by_every_method_that_supports_it():
+    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_runs.METHODS}
     assert gradients == {
         "VAE": "iwae-dreg",
         "IWAE+DReG": "iwae-dreg",
@@ -91,17 +106,17 @@ def test_a_recipe_fits_every_bound():
     }
 
 
-def test_the_learning_rate_is_searched_alike_for_every_method():
+def test_every_method_searches_the_same_learning_rates():
     for dataset in LONG["datasets"]:
         for method in LONG["methods"]:
-            cell = likelihood_table.final_cell(dataset, method, 0, LONG).settings
-            points = likelihood_table.grid(method, cell)
+            cell = likelihood_runs.final_cell(dataset, method, 0, LONG).settings
+            points = likelihood_runs.grid(method, cell)
             assert points == [{"learning_rate": rate} for rate in LONG["learning_rates"]]
             assert cell["grid_epochs"] == LONG["grid_epochs"]
 
 
-def test_long_cells_come_in_the_order_in_which_they_tell_most():
-    names = [cell.name for cell in likelihood_table.cells(LONG)]
+def test_the_most_informative_long_cells_come_first():
+    names = [cell.name for cell in likelihood_runs.cells(LONG)]
     scored = [name for name in names if not name.startswith("grid-")]
     order = ["IWHVI", "HVM", "VAE", "SIVI", "VAE+IAF", "VAE+RealNVP", "IWAE+DReG"]
     assert scored == [
@@ -115,8 +130,8 @@ def test_long_cells_come_in_the_order_in_which_they_tell_most():
     ]
 
 
-def test_cells_of_one_seed_are_cells_of_two():
-    """So `--set=seeds=1` makes the figures of what is there after the first seed."""
+def test_cells_of_one_seed_are_the_first_cells_of_two():
+    """So `--set=seeds=1` draws the figures after the first seed."""
     for name in ("likelihood-table", "training-k", "bsvi-tables"):
         experiment = catalogue.load(name)
         both = experiment.presets["long"]
@@ -124,10 +139,10 @@ def test_cells_of_one_seed_are_cells_of_two():
         assert one == experiment.cells(both)[: len(one)]
 
 
-def test_a_method_is_paired_with_iwhvi_where_both_are_tuned_alike():
+def test_a_method_is_paired_with_iwhvi_if_both_are_tuned_alike():
     def beside(preset, method, **changes):
-        settings = likelihood_table.PRESETS[preset] | changes
-        return likelihood_table.final_cell("mnist", method, 0, settings).settings.get("beside")
+        settings = likelihood_runs.PRESETS[preset] | changes
+        return likelihood_runs.final_cell("mnist", method, 0, settings).settings.get("beside")
 
     assert beside("quick", "VAE") == beside("long", "VAE") == "IWHVI"
     assert beside("quick", "IWHVI") is beside("long", "IWHVI") is None
@@ -136,22 +151,22 @@ def test_a_method_is_paired_with_iwhvi_where_both_are_tuned_alike():
 
 
 def test_the_reference_model_of_long_is_a_run_of_the_table(monkeypatch):
-    monkeypatch.setattr(likelihood_table, "final_run", lambda context, s: s)
-    (cell,) = (c for c in likelihood_table.cells(LONG) if c.name == "mnist-IWHVI-seed0")
+    monkeypatch.setattr(likelihood_runs, "final_run", lambda context, s: s)
+    (cell,) = (c for c in likelihood_runs.cells(LONG) if c.name == "mnist-IWHVI-seed0")
     assert reference_model.run("long", None) == cell.settings
 
 
-def test_published_recipes_stay_as_they_were_published():
+def test_published_recipes_are_unchanged():
     flags = trained.recipe("mnist_iwhvi")
     assert (flags["epochs"], flags["batch_size"], flags["learning_rate"]) == (10_000, 256, 1e-3)
-    cell = likelihood_table.final_cell("mnist", "IWHVI", 0, likelihood_table.PRESETS["full"])
+    cell = likelihood_runs.final_cell("mnist", "IWHVI", 0, likelihood_runs.PRESETS["full"])
     assert "recipe" not in cell.settings
-    assert likelihood_table.flags("mnist", "IWHVI", 10_000, cell.settings) == flags
+    assert likelihood_runs.flags("mnist", "IWHVI", 10_000, cell.settings) == flags
 
 
 @pytest.mark.long
 def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_dir):
-    """By a few steps of small networks: trainings, a grid, tau's fit, scores and gains."""
+    """Runs trainings, a grid, tau's fit, scores and gains with a few steps of small networks."""
     small = dict(hidden=[8, 8], flow_hidden=[8, 8], latent_dim=2, aux_dim=2, jit_compile="off")
     monkeypatch.setattr(recipes, "LONG", recipes.LONG | small | {"max_steps": 2})
     settings = LONG | dict(
@@ -159,17 +174,17 @@ def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_
         eval_M=3, eval_K=2, eval_images=4, learning_rates=[4e-3],
     )  # fmt: skip
     rows = []
-    for cell in likelihood_table.cells(settings):
+    for cell in likelihood_runs.cells(settings):
         folder = tmp_path / "experiment" / "cells" / cell.name
         folder.mkdir(parents=True)
         context = Context(folder, tmp_path / "runs", tmp_path / "pictures", str(mnist_dir), "")
-        rows += likelihood_table.measure(cell, context)
+        rows += likelihood_runs.measure(cell, context)
     scored = {r["method"] for r in rows if r["quantity"] == "log_likelihood"}
-    assert scored == set(likelihood_table.METHODS)
-    paired = {r["method"] for r in rows if r["quantity"] == likelihood_table.GAIN}
+    assert scored == set(likelihood_runs.METHODS)
+    paired = {r["method"] for r in rows if r["quantity"] == likelihood_runs.GAIN}
     assert paired == scored - {"IWHVI"}
     assert len([r for r in rows if r["quantity"] == "grid_validation_bound"]) == 7
     assert len(likelihood_table.claims(rows)) == 6
     (table, _) = likelihood_table.tables(rows)
-    assert [line[0] for line in table.rows][:7] == list(likelihood_table.METHODS)
+    assert [line[0] for line in table.rows][:7] == list(likelihood_runs.METHODS)
     assert set(likelihood_table.figures(rows)) == {"likelihood_table", "learning_curves"}

@@ -1,4 +1,4 @@
-"""The mixture's experiment: who is scored how, and that a stop loses nothing."""
+"""The mixture's experiment: the scores, and resuming after an interruption."""
 
 import numpy as np
 import pytest
@@ -20,10 +20,10 @@ SETTINGS = dict(
 
 @pytest.fixture(autouse=True)
 def model(monkeypatch):
-    """A tiny model, not trained, in the place of the trained ones."""
+    """Replaces the trained models by a tiny model that is not trained."""
     config = config_lib.make(hidden=[8, 8], latent_dim=3, aux_dim=3, K=2, jit_compile="off")
     data = Dataset(IMAGES, IMAGES, IMAGES, (4, 4, 1))
-    run = Run(config, data, make_vae(config, 16), None, 5, None)
+    run = Run(config, make_vae(config, 16), data, None, 5, None)
     monkeypatch.setattr(shared_inverse, "final_run", lambda *_: run)
 
 
@@ -51,7 +51,7 @@ def test_gains_are_differences_of_the_scores_of_the_same_images(tmp_path):
             assert gain["value"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_stopped_cell_goes_on_to_the_same_rows(tmp_path, interrupted):
+def test_an_interrupted_cell_resumes_to_the_same_rows(tmp_path, interrupted):
     unbroken = measure(tmp_path / "unbroken")
     with interrupted():
         measure(tmp_path / "broken")
@@ -59,8 +59,8 @@ def test_a_stopped_cell_goes_on_to_the_same_rows(tmp_path, interrupted):
     assert without_time(measure(tmp_path / "broken")) == without_time(unbroken)
 
 
-def test_equal_time_is_no_more_time():
-    """The largest K counts whose mixture takes no longer than DIWHVI."""
+def test_equal_time_means_no_more_time():
+    """The comparison uses the largest K at which the mixture takes no longer than DIWHVI."""
     where = dict(model="IWHVI", M=10, seed=0)
     rows = [row("DIWHVI", "bound", -90.0, seconds=1.0, K=5, **where)]
     for K, seconds in ((10, 0.1), (100, 0.9), (1_000, 1.1)):

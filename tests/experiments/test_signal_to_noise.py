@@ -18,7 +18,7 @@ def toy():
     return gradient_snr_toy.Toy(dim=3, seed=0)
 
 
-def test_ratios_are_those_of_the_gradients_themselves(toy):
+def test_ratios_equal_those_of_the_single_gradients(toy):
     model, variables = toy.upper()
     names, x, seed = ("reparameterized", "dreg"), tf.zeros([7, 1]), tf.constant([1, 2])
     settings = dict(K=2, M=1)
@@ -39,7 +39,7 @@ def test_ratios_are_those_of_the_gradients_themselves(toy):
 
 
 def test_a_parameter_without_noise_has_no_ratio(toy):
-    """x is 0 for all draws, so A, which multiplies z = 0, has a gradient of exactly 0."""
+    """x is 0 for all draws. A multiplies z = 0, so its gradient is exactly 0."""
     model, variables = toy.lower()
     ratios = signal_to_noise.make_ratios(
         model, METHODS["iwae"], variables, "phi", ["reparameterized"], K=0, M=2, draws=5
@@ -49,7 +49,7 @@ def test_a_parameter_without_noise_has_no_ratio(toy):
     assert np.isfinite(of_b).all()
 
 
-def test_a_single_draw_is_refused(toy):
+def test_a_single_draw_is_an_error(toy):
     model, variables = toy.upper()
     with pytest.raises(UserError, match="draws=1"):
         signal_to_noise.make_ratios(
@@ -65,7 +65,7 @@ def test_minibatches_are_averaged_before_parameters():
 
 
 def test_the_toys_bounds_meet_at_the_true_inverse(toy):
-    """log N(z; 1, 2 I) between IWAE's L_K and -U_K, both with the tau nearest to the true one."""
+    """log N(z; 1, 2 I) is between L_K of IWAE and U_K, with tau near the true inverse."""
     toy.A.assign(0.5 * np.eye(3, dtype=np.float32))
     toy.b.assign(0.5 * np.ones(3, np.float32))
     z = toy.draw_z(4_000, tf.constant([3, 4]))

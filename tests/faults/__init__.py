@@ -1,7 +1,7 @@
-"""Faults, one after the other, at a run: kills, full disks, damaged and hostile files, bad input.
+"""Tests of faults: kills, full disks, damaged and hostile files, and bad input.
 
-Part of the suite in a short form. `python -m tests.faults --long` does all of it, in hours,
-and leaves its figures where `docs/reliability.md` has them from.
+The suite runs them in a short form. `python -m tests.faults --long` runs them for hours and
+stores the figures of `docs/reliability.md`.
 """
 
 import json
@@ -13,12 +13,12 @@ LONG, FIGURES, LOG = "HVI_FAULTS_LONG", "HVI_FAULTS_FIGURES", "HVI_FAULTS_LOG"
 
 
 def count(short: int, long: int) -> int:
-    """How many times to try."""
+    """Returns how many cases a test tries."""
     return long if os.environ.get(LONG) else short
 
 
 def record(name: str, **figures: object) -> None:
-    """Keeps what a test has measured, for the page."""
+    """Stores what a test has measured, for the page."""
     if os.environ.get(FIGURES):
         with pathlib.Path(os.environ[FIGURES]).open("a") as file:
             file.write(json.dumps({"name": name, **figures}) + "\n")

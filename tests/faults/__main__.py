@@ -1,13 +1,14 @@
-"""All fault tests: `python -m tests.faults`, in minutes, or with `--long`, in hours.
+"""All tests that docs/reliability.md names: `python -m tests.faults`, or for hours with `--long`.
 
 The long form kills 200 runs, tries 100,000 inputs and 10,000 configurations, and trains 100,000
-steps. Its figures go to docs/reliability.json, and from there into docs/reliability.md.
+steps. It stores its figures in docs/reliability.json and writes them into docs/reliability.md.
 """
 
 import argparse
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,17 +19,17 @@ from tests.faults import FIGURES, LOG, LONG
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STORED, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "reliability.md"
-INPUTS = 100_000  # of the property tests together; `--only` a part of them is no figure
+INPUTS = 100_000  # of all property tests; a part of them, as of `--only`, is not stored
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
-    parser.add_argument("--long", action="store_true", help="hours, in place of minutes")
-    parser.add_argument("--only", default="", help="the tests that pytest's -k names")
-    parser.add_argument("--processes", type=int, default=2, help="tests at a time")
+    parser.add_argument("--long", action="store_true", help="run for hours, not minutes")
+    parser.add_argument("--only", default="", help="run the tests that match, as pytest's -k")
+    parser.add_argument("--processes", type=int, default=2, help="number of tests at a time")
     parser.add_argument(
-        "--log", type=pathlib.Path, help="of the configurations so far, gone on from if stopped"
+        "--log", type=pathlib.Path, help="file of the configurations tried so far, to resume from"
     )
     arguments = parser.parse_args()
     began = time.monotonic()
@@ -38,7 +39,7 @@ def main():
         environment = {**os.environ, FIGURES: str(found), LONG: "1" * arguments.long}
         if arguments.log:
             environment[LOG] = str(arguments.log.absolute())
-        command = [sys.executable, "-m", "pytest", "tests/faults", "-m", "long or not long"]
+        command = [sys.executable, "-m", "pytest", *named_tests(), "-m", "long or not long"]
         command += [
             "-n",
             str(arguments.processes),
@@ -55,8 +56,16 @@ def main():
     return status
 
 
+def named_tests():
+    """Returns the paths of the test files that the page names."""
+    names = set(re.findall(r"`(test_\w+)(?:\.py)?`", PAGE.read_text())) | {"test_reliability"}
+    paths = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.stem in names)
+    assert {path.stem for path in paths} == names
+    return [str(path.relative_to(ROOT)) for path in paths]
+
+
 def _together(figures):
-    """Each name once: several processes have shared the cases of one."""
+    """Merges figures of one name, whose cases several processes have shared."""
     found = {}
     for figure in figures:
         known = found.setdefault(figure["name"], figure)
@@ -66,7 +75,7 @@ def _together(figures):
 
 
 def _store(figures, seconds):
-    """Keeps the figures, each as of its last run, and writes the page's table of them."""
+    """Stores the figures, each from its last run, and writes them into the page's table."""
     about = {"seconds": seconds, **provenance.record()}
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     stored |= {figure.pop("name"): {**figure, "about": about} for figure in figures}
@@ -76,13 +85,13 @@ def _store(figures, seconds):
 
 
 def table(stored):
-    """The figures as Markdown."""
+    """Returns the figures as a Markdown table."""
     lines = ["| | figures | when, where |", "|---|---|---|"]
     for name, figure in sorted(stored.items()):
         about = figure["about"]
         where = f"{about['date'][:10]}, {about['machine']['cores']} cores, commit {about['commit']}"
-        told = _as_text({k: v for k, v in figure.items() if k != "about"})
-        lines.append(f"| {name} | {told} | {where} |")
+        text = _as_text({k: v for k, v in figure.items() if k != "about"})
+        lines.append(f"| {name} | {text} | {where} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,8 +1,8 @@
-"""How many cases the property tests of this folder try, and what a case needs.
+"""The numbers of cases of this folder's property tests, and helpers of these tests.
 
-Each test has a share of one total: 1,500 in the suite, where the cases are the same ones every
-time, and 100,000 in the long form, where they are drawn anew. A case that fails is printed with
-a line that reproduces it.
+Each test has a share of one total: 1,500 in the suite, where the cases are the same every time,
+and 100,000 in the long form, where each run draws new ones. A failing case is printed with a line
+that reproduces it.
 """
 
 import collections
@@ -15,18 +15,22 @@ import tracemalloc
 
 from hypothesis import HealthCheck, settings
 
+from hvi_tf import randomness
 from hvi_tf.errors import UserError
+from hvi_tf.evaluation import jobs as resumable
 from tests.faults import count
 
-# Some spaces are exhausted before the share of their test.
+# More than 100,000, because some tests run out of distinct cases before their share ends.
 SHORT, LONG = 1_500, 103_000
 
-SHARES: dict[str, float] = {}  # of each test; `test_reliability` holds their sum to be 1
-TRIED: collections.Counter = collections.Counter()  # the cases of each test in this process
+TRIED: collections.Counter = collections.Counter()  # cases of each test in this process
 
 
 def share(part):
-    """Gives a property test its part of all cases; to be written above `given`."""
+    """Gives a property test its part of all cases; write it above `given`.
+
+    `test_reliability` checks that the parts sum to 1.
+    """
     total = count(SHORT, LONG)
     profile = settings(
         max_examples=max(1, round(part * total)),
@@ -38,7 +42,6 @@ def share(part):
     )
 
     def decorate(test):
-        SHARES[test.__name__] = part
         inner = test.hypothesis.inner_test
 
         @functools.wraps(inner)
@@ -54,7 +57,7 @@ def share(part):
 
 @contextlib.contextmanager
 def folder():
-    """An empty folder that this process is in; function-scoped fixtures are not made per case."""
+    """Enters an empty working folder; a function-scoped fixture would not be made for each case."""
     before = pathlib.Path.cwd()
     with tempfile.TemporaryDirectory() as path:
         os.chdir(path)
@@ -65,7 +68,7 @@ def folder():
 
 
 def outcome(function, *arguments, refusals=(UserError, ValueError)):
-    """What it returns, or else the message of its refusal."""
+    """Returns (result, None) of a call, or (None, message) if it raises one of `refusals`."""
     try:
         return function(*arguments), None
     except refusals as error:
@@ -74,9 +77,24 @@ def outcome(function, *arguments, refusals=(UserError, ValueError)):
 
 @contextlib.contextmanager
 def peak_memory():
-    """Gives a function that tells the most memory, in bytes, that was had inside."""
+    """Yields a function that returns the peak of memory allocated inside, in bytes."""
     tracemalloc.start()
     try:
         yield lambda: tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def scoring_job(path):
+    """Returns a job of scoring 5 of 20 images, whose scores are stored in `path`."""
+    return resumable.Job(
+        title="",
+        path=path,
+        check=lambda: None,
+        identity={"step": 1},
+        names=("log_likelihood", "ess"),
+        purpose=randomness.Purpose.EVALUATE,
+        images=5,
+        available=20,
+        score=None,
+    )

@@ -1,15 +1,6 @@
-"""Runs to be killed; and what the property tests have tried, which is a figure of its own."""
-
-import pytest
+"""Records how many cases the property tests have tried."""
 
 from tests.faults import cases, record
-from tests.faults.victims import Victims
-
-
-@pytest.fixture(scope="module")
-def victims():
-    with Victims() as found:
-        yield found
 
 
 def pytest_sessionfinish():

@@ -1,16 +1,18 @@
-"""Tiny models of random settings, trained for three steps: none may crash.
+"""Tiny models with random settings, trained for three steps: none may crash.
 
-`python -m tests.faults.random_configurations --count=10000 --seed=0 --processes=2` tries so
-many and prints how many were trained, refused or crashed; `--log=FILE` keeps what was found,
-and another start at the same commit with the same file goes on from there. A configuration is
-a pure function of the seed and its number: `--only=NUMBER` runs that one alone, with its
-traceback.
+`python -m tests.faults.random_configurations --count=10000 --seed=0 --processes=2` tries 10,000
+configurations and prints how many were trained, refused or crashed. `--log=FILE` stores the
+outcomes; another start at the same commit with the same file resumes. A configuration is a pure
+function of the seed and its number, and `--only=NUMBER` runs one alone, with its traceback.
 
-Every configuration ends in one of three ways. It is refused, by one clear line; or it is
-trained, that is three steps on images that may be all black or all white, and scored once; or
-it has crashed: with any other exception, weights that a step of terms that are not finite has
-changed, weights that are not finite, a message of several lines, a process that died or that
-took too long. What a step says need not be finite: nobody trains well at a rate of 10.
+Every configuration has one of three outcomes:
+
+* refused: a message of one line that names a setting;
+* trained: three steps on images, which may be all black or all white, and one score;
+* crashed: any other exception, a message of several lines, weights that are not finite or that a
+  step with a term that is not finite has changed, or a process that died or took too long.
+
+The metrics of a trained configuration need not be finite, since a learning rate may be 10.
 """
 
 import argparse
@@ -36,15 +38,15 @@ from hvi_tf.storage import provenance
 
 PIXELS = 16  # images of 4x4
 STEPS = 3
-# Of the configurations that run as a command does, in a graph; tracing takes seconds.
+# Share of configurations that run in a graph, as a command does; tracing takes seconds.
 GRAPHS = 0.02
-# A refusal most often costs the setting that it names, so that most configurations train.
+# Share of refusals that are kept. Otherwise the refused setting is left out, so that most train.
 KEPT_AS_REFUSED = 0.03
-# Of one process: what Keras and TensorFlow hold on to after a model is gone adds up.
+# Configurations per process, because Keras and TensorFlow keep memory of deleted models.
 PER_PROCESS = 150
-SECONDS = 300.0  # after which a configuration is taken to hang
+SECONDS = 300.0  # time limit of a configuration
 
-# For every setting that a command line has: what it may be drawn from, valid or nearly so.
+# The values from which each setting of the command line is drawn, valid or nearly so.
 DRAWN = {
     "dataset": ["mnist", "omniglot", "svhn"],
     "keep_checkpoints": [1, 3, 0],
@@ -134,15 +136,15 @@ DRAWN = {
     "ais_leapfrog_steps": [1, 5],
 }
 
-# What every configuration has, that the model be tiny and all of the method's kinds be met.
+# Settings that every configuration has, to keep models tiny and to cover all methods.
 ALWAYS = {
     *("bound", "hidden", "latent_dim", "aux_dim", "prior_dim", "flow_hidden", "batch_size"),
     *("learning_rate", "resnet_channels", "pixelcnn_channels", "pixelcnn_kernels"),
     *("K", "svi_steps"),
 }
-# Of which these have no default that is tiny: where one is refused another is drawn.
+# Settings without a tiny default: if a value is refused, another one is drawn.
 REDRAWN = {"hidden", "latent_dim", "aux_dim", "prior_dim", "flow_hidden"}
-# What matters to a training step is set more often than what does not.
+# Settings without effect on a training step, which are drawn less often.
 SELDOM = {
     *("dataset", "split", "split_seed", "data_dir", "manual_dir", "epochs", "max_steps", "minutes"),
     *("patience", "checkpoint_every", "eval_every", "steps_per_call", "tau_epochs", "estimator"),
@@ -150,7 +152,7 @@ SELDOM = {
     *("eval_defensive", "eval_mixture_size"),
     *("eval_svi_learning_rate", "num_samples", "ais_chains", "ais_steps", "ais_leapfrog_steps"),
 }
-# How many values, the last ones, are for few: thousands of rows, or out of range.
+# How many of the last values are rarely drawn: thousands of rows, or out of range.
 RARE = {
     **{"K": 3, "M": 2, "L": 2, "hidden": 1, "resnet_channels": 1, "pixelcnn_kernels": 2},
     **{
@@ -171,7 +173,7 @@ IMAGES = ("black", "white", "noise", "mixed")
 
 
 def draw(seed, number):
-    """The settings of a configuration, their refusal, whether in a graph, and a generator."""
+    """Returns a configuration's settings, its refusal or None, whether in a graph, a generator."""
     rng = np.random.default_rng([seed, number])
     values = {}
     for name in DRAWN:
@@ -189,14 +191,14 @@ def draw(seed, number):
 
 
 def pick(rng, name):
-    """A value of this setting; rarely a rare one."""
+    """Draws a value of a setting."""
     choices, rare = DRAWN[name], RARE.get(name, 0)
     count = len(choices) - (rare if rng.random() < 0.95 else 0)
     return choices[rng.integers(count)]
 
 
 def settle(values, rng):
-    """Leaves out, or draws anew, what is refused, but for a few; the rest and their refusal."""
+    """Replaces most refused values; returns the settings and their refusal or None."""
     while True:
         try:
             config_lib.make(**values)
@@ -213,7 +215,7 @@ def settle(values, rng):
 
 
 def images(rng, batch, likelihood):
-    """`[B, 16]`: all black, all white, noise, or a row of each."""
+    """Draws images `[B, 16]`: all black, all white, noise, or a row of each."""
     kind = IMAGES[rng.integers(len(IMAGES))]
     noise = rng.random((batch, PIXELS))
     levels = np.round(255 * noise) / 255 if likelihood == "discretized_logistic" else noise < 0.5
@@ -225,15 +227,18 @@ def images(rng, batch, likelihood):
 
 
 def run(seed, number, in_graph=None):
-    """Trains and scores one configuration; `("trained" or "refused", what it said)`.
+    """Trains and scores one configuration.
 
     Args:
         seed: of all configurations.
-        number: which.
-        in_graph: whether in a graph; None as drawn.
+        number: of this one.
+        in_graph: whether to run in a graph; None as drawn.
+
+    Returns:
+        "trained" or "refused", and a message.
 
     Raises:
-        Exception: whatever goes wrong.
+        Exception: any that is not a refusal.
     """
     import tensorflow as tf
 
@@ -266,7 +271,7 @@ def run(seed, number, in_graph=None):
 
 
 def _step(model, config, x, epoch, run_steps):
-    """One step, as of this epoch and by what a command runs if given; whether all was finite."""
+    """Takes a step of this epoch, by `run_steps` if given; returns whether metrics were finite."""
     import tensorflow as tf
 
     model.set_schedule(*config.schedule(epoch))
@@ -280,12 +285,12 @@ def _step(model, config, x, epoch, run_steps):
     for old, new in zip(before, model.trainable_variables, strict=True):
         assert np.all(np.isfinite(new)), f"{new.path} is not finite after step {epoch}"
         unchanged = finite or np.array_equal(old, new)
-        assert unchanged, f"{new.path} has changed in step {epoch}, which was not finite"
+        assert unchanged, f"{new.path} has changed in step {epoch}, whose metrics were not finite"
     return finite
 
 
 def reproduce(seed, number):
-    """The command that runs a configuration alone, and its settings."""
+    """Returns the command that runs a configuration alone, and its settings."""
     values, _, in_graph, _ = draw(seed, number)
     shown = ", ".join(f"{name}={value!r}" for name, value in values.items())
     return (
@@ -294,7 +299,7 @@ def reproduce(seed, number):
     )
 
 
-# A process of its own for every so many: one that dies takes no other result with it.
+# Configurations run in several processes, so that one that dies loses no other outcome.
 
 
 def work(seed, numbers):
@@ -303,23 +308,23 @@ def work(seed, numbers):
         print(json.dumps({"number": number, "begun": True}), flush=True)
         began = time.monotonic()
         try:
-            outcome, said = run(seed, number)
+            outcome, message = run(seed, number)
         except Exception as error:
             last = traceback.extract_tb(error.__traceback__)[-1]
             outcome = "crashed"
-            said = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+            message = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
         seconds = round(time.monotonic() - began, 3)
-        line = {"number": number, "outcome": outcome, "said": said, "seconds": seconds}
+        line = {"number": number, "outcome": outcome, "said": message, "seconds": seconds}
         print(json.dumps(line), flush=True)
 
 
-def supervise(seed, numbers, found):
-    """Has processes run `numbers`, starting another after one that died or hung.
+def supervise(seed, numbers, record):
+    """Runs configurations in a process, and in another one after it has died or hung.
 
     Args:
         seed: of the configurations.
-        numbers: which.
-        found: called with the line of each that has ended.
+        numbers: of the configurations to run.
+        record: called with the outcome of each.
     """
     left = list(numbers)
     while left:
@@ -338,67 +343,71 @@ def supervise(seed, numbers, found):
                     line = ""
                 if not line:
                     break
-                told = json.loads(line)
-                begun = told["number"]
-                if "outcome" in told:
+                event = json.loads(line)
+                begun = event["number"]
+                if "outcome" in event:
                     left.remove(begun)
-                    found(told)
+                    record(event)
                     begun = None
         status = process.wait()
         if begun is not None:
             left.remove(begun)
-            said = f"its process ended with status {status}, or took over {SECONDS:.0f} s"
-            found({"number": begun, "outcome": "crashed", "said": said, "seconds": SECONDS})
+            message = f"its process ended with status {status}, or took over {SECONDS:.0f} s"
+            record({"number": begun, "outcome": "crashed", "said": message, "seconds": SECONDS})
         elif status:
             raise RuntimeError(f"a process ended with status {status} before any configuration")
 
 
 def try_all(count, seed, processes, log=None):
-    """Runs configurations 0 to count - 1 and prints what came of it; counts the outcomes."""
-    told, commit = {}, provenance.commit()
+    """Runs configurations 0 to count - 1, prints a summary, and returns the outcomes' counts."""
+    outcomes, commit = {}, provenance.commit()
     if log and log.exists():
         known = map(json.loads, log.read_text().splitlines())
-        told = {t["number"]: t for t in known if t.get("commit") == commit and t["number"] < count}
-    missing = [number for number in range(count) if number not in told]
+        outcomes = {
+            t["number"]: t for t in known if t.get("commit") == commit and t["number"] < count
+        }
+    missing = [number for number in range(count) if number not in outcomes]
     began = time.monotonic()
     file = log.open("a") if log else None
 
-    def found(line):
-        told[line["number"]] = line
+    def record(line):
+        outcomes[line["number"]] = line
         if file:
             print(json.dumps({"commit": commit, **line}), file=file, flush=True)
         if line["outcome"] == "crashed":
             print(f"crashed: {line['said']}\n  {reproduce(seed, line['number'])}", flush=True)
-        if len(told) % 100 == 0:
-            print(f"{summary(told)}, {time.monotonic() - began:.0f} s", flush=True)
+        if len(outcomes) % 100 == 0:
+            print(f"{summary(outcomes)}, {time.monotonic() - began:.0f} s", flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(processes) as pool:
         shares = [missing[i::processes] for i in range(processes)]
-        for future in [pool.submit(supervise, seed, share, found) for share in shares]:
+        for future in [pool.submit(supervise, seed, share, record) for share in shares]:
             future.result()
-    print(f"{summary(told)}, {time.monotonic() - began:.0f} s", flush=True)
-    return count_outcomes(told)
+    print(f"{summary(outcomes)}, {time.monotonic() - began:.0f} s", flush=True)
+    return count_outcomes(outcomes)
 
 
-def count_outcomes(told):
-    """How many configurations there are of each outcome."""
-    return collections.Counter(line["outcome"] for line in told.values())
+def count_outcomes(outcomes):
+    """Returns the number of configurations of each outcome."""
+    return collections.Counter(line["outcome"] for line in outcomes.values())
 
 
-def summary(told):
-    """The same as a phrase."""
-    outcomes = count_outcomes(told)
-    counts = ", ".join(f"{outcomes[kind]} {kind}" for kind in ("trained", "refused", "crashed"))
-    return f"{len(told)} configurations: {counts}"
+def summary(outcomes):
+    """Returns the numbers of outcomes as a phrase."""
+    kinds = count_outcomes(outcomes)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in ("trained", "refused", "crashed"))
+    return f"{len(outcomes)} configurations: {counts}"
 
 
 def main():
-    """See the module."""
+    """Runs the command that the module docstring describes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=10_000, help="configurations")
-    parser.add_argument("--seed", type=int, default=0, help="of all of them")
-    parser.add_argument("--processes", type=int, default=2, help="at a time")
-    parser.add_argument("--log", type=pathlib.Path, help="keeps results, and is gone on from")
+    parser.add_argument("--count", type=int, default=10_000, help="number of configurations")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all configurations")
+    parser.add_argument("--processes", type=int, default=2, help="number of processes")
+    parser.add_argument(
+        "--log", type=pathlib.Path, help="file that stores outcomes, to resume from"
+    )
     parser.add_argument("--only", type=int, help="the number of one configuration")
     parser.add_argument("--work", type=int, nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -408,8 +417,8 @@ def main():
         print(reproduce(given.seed, given.only))
         print(*run(given.seed, given.only))
     else:
-        found = try_all(given.count, given.seed, given.processes, given.log)
-        sys.exit(bool(found["crashed"]))
+        counts = try_all(given.count, given.seed, given.processes, given.log)
+        sys.exit(bool(counts["crashed"]))
 
 
 if __name__ == "__main__":

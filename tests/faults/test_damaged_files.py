@@ -1,4 +1,4 @@
-"""Files that are damaged, or lie about their sizes: read, or refused by one line."""
+"""Files that are damaged or claim wrong sizes are read, or refused by one line."""
 
 import collections
 import contextlib
@@ -20,14 +20,13 @@ import scipy.io
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hvi_tf import randomness
-from hvi_tf.data import preparation
+from hvi_tf.data import originals
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from tests.faults import cases
-from tests.faults.cases import folder, outcome, peak_memory
+from tests.faults.cases import folder, outcome, peak_memory, scoring_job
 
 COUNTS = {"train": 7, "test": 3}
 
@@ -40,7 +39,7 @@ def _few_images():
 
 
 def arrays_file(**arrays):
-    """The bytes of an npz file."""
+    """Returns the bytes of an npz file."""
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
@@ -54,7 +53,7 @@ def zipped(content, compression=zipfile.ZIP_STORED):
 
 
 def npy(descr, shape, content=b""):
-    """An array of the npy format whose header says what it likes."""
+    """Returns an array in the npy format with any header."""
     header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode(
         "latin1", "replace"
     )
@@ -62,10 +61,10 @@ def npy(descr, shape, content=b""):
 
 
 def a_bomb(claimed=None):
-    """16 MB in 16 kB; the archive may claim that it is less."""
+    """Returns an archive of 16 kB with 16 MB of zeros; it may claim a smaller size."""
     content = npy("'<f4'", (2**22,), bytes(2**24))
-    found = zipped(content, zipfile.ZIP_DEFLATED)
-    return found.replace(
+    archive = zipped(content, zipfile.ZIP_DEFLATED)
+    return archive.replace(
         struct.pack("<I", len(content)), struct.pack("<I", claimed or len(content))
     )
 
@@ -78,20 +77,20 @@ def pickled():
 
 @st.composite
 def damaged(draw, content):
-    """These bytes, some changed, cut off, left out or claiming much."""
-    found = bytearray(content)
+    """Draws a copy of these bytes with some changed, cut off, left out or set to large sizes."""
+    copy = bytearray(content)
     for _ in range(draw(st.integers(0, 3))):
-        at = draw(st.integers(0, len(found)))
+        at = draw(st.integers(0, len(copy)))
         kind = draw(st.sampled_from(["byte", "cut", "much", "out"]))
         if kind == "byte":
-            found[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
+            copy[at : at + 1] = draw(st.binary(min_size=1, max_size=1))
         elif kind == "cut":
-            del found[at:]
+            del copy[at:]
         elif kind == "much":
-            found[at : at + 4] = draw(st.sampled_from([b"\xff" * 4, b"\0\0\0\x40", b"\0" * 4]))
+            copy[at : at + 4] = draw(st.sampled_from([b"\xff" * 4, b"\0\0\0\x40", b"\0" * 4]))
         else:
-            del found[at : at + draw(st.integers(1, 40))]
-    return bytes(found)
+            del copy[at : at + draw(st.integers(1, 40))]
+    return bytes(copy)
 
 
 shapes = st.one_of(
@@ -133,31 +132,17 @@ array_files = st.one_of(
 @example(zipped(npy("-" * 9_000 + "1", "()")))
 @example(zipped(b"\x93NUMPY\x03\x00"))
 @example(SCORES.replace((328).to_bytes(4, "little"), (2**30).to_bytes(4, "little")))
-def test_any_file_of_arrays(content):
-    """What is read is in the file: at most a few times its size is taken from memory."""
+def test_any_file_of_arrays_is_read_or_refused(content):
+    """Memory stays below a few times the size of the file."""
     with folder() as here:
         (here / "a.npz").write_bytes(content)
         with peak_memory() as peak:
-            found, line = outcome(files.read_arrays, here / "a.npz", refusals=(OSError, ValueError))
+            arrays, line = outcome(npz.read_arrays, here / "a.npz", refusals=(OSError, ValueError))
             assert peak() < 4 * len(content) + 500_000
-    if found is None:
+    if arrays is None:
         assert line.count("\n") == 0
     else:
-        assert sum(array.nbytes for array in found.values()) <= len(content)
-
-
-def job(path):
-    return resumable.Job(
-        title="",
-        path=path,
-        check=lambda: None,
-        identity={"step": 1},
-        names=("log_likelihood", "ess"),
-        purpose=randomness.Purpose.EVALUATE,
-        images=5,
-        available=20,
-        score=None,
-    )
+        assert sum(array.nbytes for array in arrays.values()) <= len(content)
 
 
 IDENTITY = json.dumps({"step": 1, "names": ["log_likelihood", "ess"]})
@@ -184,13 +169,13 @@ scores = st.one_of(
 @example(arrays_file(identity="{}"))
 @example(arrays_file(identity=IDENTITY, seconds=1.0, log_likelihood=np.float32(1), ess=1.0))
 @example(arrays_file(identity=IDENTITY, seconds=1.0, log_likelihood=["a"], ess=["b"]))
-def test_any_file_of_earlier_scores(content):
-    """They are taken, or dropped with a line that says why."""
+def test_any_file_of_earlier_scores_is_used_or_dropped(content):
+    """A file that is dropped has one line with the reason."""
     with folder() as here:
         (here / "scores.npz").write_bytes(content)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            found, seconds = resumable._load(job(here / "scores.npz"))
+            found, seconds = resumable._load(scoring_job(here / "scores.npz"))
     assert out.getvalue().count("\n") <= 1
     assert isinstance(seconds, float)
     assert len({len(values) for values in found.values()}) == 1
@@ -201,7 +186,7 @@ def test_any_file_of_earlier_scores(content):
 
 
 def mat_file(compressed=True, **replaced):
-    """The bytes of a MATLAB file like OMNIGLOT's, of few images."""
+    """Returns the bytes of a MATLAB file like OMNIGLOT's with few images."""
     arrays = {"data": np.full((784, 7), 0.5), "testdata": np.full((784, 3), 0.25)} | replaced
     buffer = io.BytesIO()
     scipy.io.savemat(buffer, arrays, do_compression=compressed)
@@ -209,12 +194,12 @@ def mat_file(compressed=True, **replaced):
 
 
 def element(kind, content, size=None):
-    """A part of a MATLAB file, which says that it has `size` bytes."""
+    """Returns an element of a MATLAB file that claims to have `size` bytes."""
     return struct.pack("<II", kind, len(content) if size is None else size) + content
 
 
 def unpacking_to(content, zeros=0):
-    """A MATLAB file with one compressed array: this header, and megabytes of zeros."""
+    """Returns a MATLAB file with one compressed array: `content`, then megabytes of zeros."""
     packer = zlib.compressobj()
     pieces = [packer.compress(content), *(packer.compress(bytes(2**20)) for _ in range(zeros))]
     header = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
@@ -222,7 +207,7 @@ def unpacking_to(content, zeros=0):
 
 
 def matrix(shape, size, claimed):
-    """What comes before the `claimed` bytes of numbers of the array `data`."""
+    """Returns the header of the array `data`, which claims `claimed` bytes of numbers."""
     parts = [
         element(6, struct.pack("<II", 6, 0)),  # of doubles
         element(5, struct.pack("<ii", *shape)),
@@ -233,7 +218,7 @@ def matrix(shape, size, claimed):
 
 
 A_BOMB = unpacking_to(matrix((784, 7), 2**29, 2**29 - 100), zeros=512)
-LITTLE_THAT_CLAIMS_MUCH = [
+SMALL_WITH_LARGE_CLAIMS = [
     unpacking_to(matrix((784, 2**20), 2**32 - 8, 2**32 - 64)),
     unpacking_to(matrix((784, 7), 2**32 - 8, 2**32 - 64)),
     mat_file(data=np.zeros((784, 100)), compressed=False).replace(
@@ -255,10 +240,10 @@ LITTLE_THAT_CLAIMS_MUCH = [
         st.binary(max_size=200),
     )
 )
-@example(LITTLE_THAT_CLAIMS_MUCH[0])
-@example(LITTLE_THAT_CLAIMS_MUCH[1])
-@example(LITTLE_THAT_CLAIMS_MUCH[2])
-def test_any_matlab_file(content):
+@example(SMALL_WITH_LARGE_CLAIMS[0])
+@example(SMALL_WITH_LARGE_CLAIMS[1])
+@example(SMALL_WITH_LARGE_CLAIMS[2])
+def test_any_matlab_file_is_read_or_refused(content):
     with folder() as here:
         (here / "chardata.mat").write_bytes(content)
         found, line = outcome(chardata.read, here / "chardata.mat", refusals=UserError)
@@ -284,12 +269,12 @@ except Exception as error:
 
 
 def test_a_matlab_file_of_kilobytes_is_not_unpacked_to_gigabytes(tmp_path):
-    """tracemalloc does not see scipy's buffers; what a process has had at most, does."""
+    """A process's peak of memory is measured, because tracemalloc does not see scipy's buffers."""
     assert len(A_BOMB) < 2**20
     (tmp_path / "chardata.mat").write_bytes(A_BOMB)
     command = [sys.executable, "-c", READER, str(tmp_path / "chardata.mat")]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    grown, _, line = told.partition(" ")
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    grown, _, line = output.partition(" ")
     assert "an array unpacks to more than" in line
     assert int(grown) < 64 * 1024  # KiB
 
@@ -300,8 +285,8 @@ Info = collections.namedtuple("Info", "filename checksum size")
 
 @cases.share(0.03)
 @given(damaged(IDX[0]), st.sampled_from(["file", "gone", "folder"]))
-def test_any_original_file_of_mnist(content, kind):
-    """Known by its digest, so that a damaged one never reaches TFDS's parser."""
+def test_only_the_original_file_of_mnist_is_accepted(content, kind):
+    """Digests are checked, so a damaged file never reaches TFDS's parser."""
     infos = {name: Info(name, hashlib.sha256(IDX[0]).hexdigest(), len(IDX[0])) for name in "ab"}
     with folder() as here:
         (here / "a").write_bytes(IDX[0])
@@ -309,9 +294,9 @@ def test_any_original_file_of_mnist(content, kind):
             (here / "b").write_bytes(content)
         elif kind == "folder":
             (here / "b").mkdir()
-        _, line = outcome(preparation.verify_files, here, infos, refusals=UserError)
+        _, line = outcome(originals.verify_files, here, infos, refusals=UserError)
     if kind != "file":
-        reason = "missing" if kind == "gone" else "no regular file"
+        reason = "missing" if kind == "gone" else "not a regular file"
         assert f"b is {reason} (expected SHA-256" in line
     else:
         assert (line is None) == (content == IDX[0])

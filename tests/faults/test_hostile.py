@@ -1,4 +1,4 @@
-"""Configurations, checkpoints, archives and downloads of a stranger: refused, and nothing run."""
+"""Hostile configurations, checkpoints, archives and downloads are refused, and no code runs."""
 
 import contextlib
 import functools
@@ -13,23 +13,24 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import datasets, preparation, splits
+from hvi_tf.data import datasets, originals, splits
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import summary
+from hvi_tf.evaluation import table
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import files
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training.checkpoints import Checkpoints
-from tests.data import test_datasets, test_omniglot, test_svhn
+from tests.oracles import downloads
 
 SETTINGS = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, jit_compile="off")
 
 
 def open_with(folder, text):
-    """Opens a folder with this text in the place of a config.json."""
+    """Opens a workdir whose config.json has this text."""
     folder.mkdir()
     (folder / "config.json").write_text(text)
     return workdirs.open_existing(folder, writes=False)
@@ -47,7 +48,7 @@ def open_with(folder, text):
         pytest.param('{"method": {"K": ' + "9" * 5_000 + "}}", id="a number of 5,000 digits"),
     ],
 )
-def test_a_configuration_that_is_none_is_one_line(text, tmp_path):
+def test_an_invalid_configuration_is_refused_by_one_line(text, tmp_path):
     with pytest.raises(UserError, match="cannot read") as error:
         open_with(tmp_path / "run", text)
     assert "\n" not in str(error.value)
@@ -57,8 +58,8 @@ STRANGE = [[], {}, "x", "../../x", "", True, None, -1, 1.5, 10**30, ["x"], [[1]]
 
 
 @pytest.mark.parametrize("name", [field.name for field in config_lib.fields()])
-def test_a_setting_is_of_its_kind_or_refused(name):
-    """Nothing else gets to where it is used, a path among others."""
+def test_a_setting_of_another_type_is_refused(name):
+    """Every setting that is accepted has the type of its field."""
     (field,) = (f for f in config_lib.fields() if f.name == name)
     kind = config_lib.kind(field)
     wanted = (float, int) if kind is float else (kind,)
@@ -67,16 +68,16 @@ def test_a_setting_is_of_its_kind_or_refused(name):
         (section,) = (s for s in config.values() if name in s)
         section[name] = value
         try:
-            found = config_lib.flatten(Config.from_json(json.dumps(config)))[name]
+            accepted = config_lib.flatten(Config.from_json(json.dumps(config)))[name]
         except UserError:
             continue
-        assert type(found) in wanted or (found is None and field.default is None), value
+        assert type(accepted) in wanted or (accepted is None and field.default is None), value
         if kind is tuple:
-            assert all(type(number) is int for number in found)
+            assert all(type(number) is int for number in accepted)
 
 
-def test_a_configuration_says_nothing_but_settings(tmp_path):
-    """Its folder, its mode and what is loaded are the command's; reading it writes nothing."""
+def test_a_configuration_contains_only_settings(tmp_path):
+    """The folder, the mode and files to load come from the command; reading writes nothing."""
     of_command = {"workdir", "mode", "saved_model", "trust_saved_model", "devices", "strategy"}
     assert not of_command & {field.name for field in config_lib.fields()}
     outside = tmp_path / "outside"
@@ -86,15 +87,15 @@ def test_a_configuration_says_nothing_but_settings(tmp_path):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
-def test_commands_to_go_on_can_be_pasted(tmp_path):
+def test_printed_commands_can_be_pasted_into_a_shell(tmp_path):
     workdir = workdirs.create_or_open(tmp_path / "a; $(touch x) 'b'", config_lib.make(**SETTINGS))
     score = {"mean": -1.0, "standard_error": 0.1}
     scores = dict(estimator="saved_model", saved_model="m", sha256="0", M=1, K=0, split="test")
     scores |= dict(log_likelihood=score, bound=score, ess_outer=score, images=1, dataset="mnist")
     scores |= dict(seconds=1.0, scores="s", step=None)
-    table = summary.table(workdir.config, workdir, scores, None, 1.0)
+    printed = table.render(workdir.config, workdir, scores, None, 1.0)
     workdir.close()
-    commands = [shlex.split(line) for line in table.partition("To go on:")[2].splitlines()]
+    commands = [shlex.split(line) for line in printed.partition("Next commands:")[2].splitlines()]
     flags = {word for words in commands for word in words if "touch" in word}
     assert flags == {f"--workdir={workdir.path}", f"--logdir={workdir.tensorboard}"}
 
@@ -105,12 +106,12 @@ def variants(value):
     )
 
 
-CODE = b"cos\nsystem\n(S'touch canary'\ntR."  # what a pickle of a command looks like
+CODE = b"cos\nsystem\n(S'touch canary'\ntR."  # a pickle that runs a command
 
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """The workdir of a run with one checkpoint."""
+    """Yields the workdir of a run with one checkpoint."""
     with contextlib.closing(
         workdirs.create_or_open(tmp_path / "run", config_lib.make(**SETTINGS))
     ) as workdir:
@@ -132,13 +133,13 @@ def saved(tmp_path, monkeypatch):
     ],
     ids=["strings", "a string", "complex", "int8", "another shape", "empty", "variant"],
 )
-def test_a_checkpoint_of_other_objects_is_damaged(replaced, saved):
+def test_a_checkpoint_with_other_tensors_counts_as_damaged(replaced, saved):
     rewrite(saved, lambda name, value: value if "OBJECT_GRAPH" in name else replaced(value))
     assert_damaged(saved)
 
 
 @pytest.mark.parametrize("graph", [b"", CODE, b"\xff" * 1000, b"\x0a\x04\x0a\x02\x10\x00" * 1000])
-def test_a_checkpoint_of_another_graph_of_objects_is_damaged(graph, saved):
+def test_a_checkpoint_with_another_object_graph_counts_as_damaged(graph, saved):
     rewrite(saved, lambda name, value: tf.constant(graph) if "OBJECT_GRAPH" in name else value)
     assert_damaged(saved)
 
@@ -152,7 +153,7 @@ def test_a_checkpoint_of_another_graph_of_objects_is_damaged(graph, saved):
         pytest.param("[" * 100_000, id="deep"),
     ],
 )
-def test_a_checkpoint_of_another_state_is_damaged(state, saved):
+def test_a_checkpoint_with_another_state_counts_as_damaged(state, saved):
     rewrite(saved, lambda name, value: tf.constant(state) if "py_state" in name else value)
     assert_damaged(saved)
 
@@ -167,14 +168,14 @@ def test_a_checkpoint_of_another_state_is_damaged(state, saved):
         pytest.param("[" * 100_000, id="deep"),
     ],
 )
-def test_digests_that_are_none_make_a_checkpoint_damaged(manifest, saved):
-    run = config_lib.identity_digest(saved.config)
+def test_a_checkpoint_with_invalid_digests_counts_as_damaged(manifest, saved):
+    run = identity.identity_digest(saved.config)
     (saved.checkpoints / "ckpt-0.json").write_text(manifest.replace("RUN", run))
     assert_damaged(saved)
 
 
 def rewrite(workdir, replace):
-    """Replaces tensors of the checkpoint, and tells of its new digests as whoever does so would."""
+    """Replaces tensors of the checkpoint and its digests, as an attacker would."""
     prefix = str(workdir.checkpoints / "ckpt-0")
     reader = tf.train.load_checkpoint(prefix)
     names = sorted(reader.get_variable_to_shape_map())
@@ -183,24 +184,24 @@ def rewrite(workdir, replace):
         prefix=prefix, tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
     )
     manifest = workdir.checkpoints / "ckpt-0.json"
-    about = files.read_json(manifest)
-    for name in about["sha256"]:
-        about["sha256"][name] = files.digest(workdir.checkpoints / name)
-    files.write_json(manifest, about)
+    metadata = files.read_json(manifest)
+    for name in metadata["sha256"]:
+        metadata["sha256"][name] = files.digest(workdir.checkpoints / name)
+    files.write_json(manifest, metadata)
 
 
 def assert_damaged(workdir):
-    told = []
+    warnings = []
     with pytest.raises(UserError, match="every checkpoint there is damaged") as error:
-        Checkpoints(make_vae(workdir.config, 12), workdir, warn=told.append).restore_latest()
-    (warning,) = told
+        Checkpoints(make_vae(workdir.config, 12), workdir, warn=warnings.append).restore_latest()
+    (warning,) = warnings
     assert "is damaged (" in warning
     assert "\n" not in warning + str(error.value)
     assert not list(workdir.path.rglob("canary"))
 
 
 def members(outside):
-    """What an archive that wants to write to, or read from, `outside` may hold."""
+    """Yields members of an archive that would write outside of its folder."""
     up = "../" * 20 + str(outside).lstrip("/")
     yield from (
         (f"{p}/evil", b"!") for p in (str(outside), f"/{outside}", up, f"a/{up}", f"./{up}")
@@ -237,7 +238,7 @@ def write_zip(path, outside):
 
 @pytest.mark.parametrize("method", ["TAR", "TAR_GZ", "TAR_STREAM", "TAR_GZ_STREAM", "ZIP"])
 def test_the_extractor_writes_nothing_outside_and_follows_no_link(method, tmp_path):
-    """TFDS's, which prepares data sets; those here give it no archive with names in it at all."""
+    """TFDS has this extractor; no data set here uses an archive that contains file names."""
     from tensorflow_datasets.core.download import extractor, resource
 
     outside, inside = tmp_path / "outside", tmp_path / "inside"
@@ -255,14 +256,14 @@ def test_the_extractor_writes_nothing_outside_and_follows_no_link(method, tmp_pa
         tool.extract(path, kind, inside / "extracted").get()
     assert [p.name for p in outside.iterdir()] == ["secret"]
     assert {p.name for p in tmp_path.iterdir()} == {"archive", "inside", "outside"}
-    found = list(inside.rglob("*"))
-    assert found
-    assert not [p for p in found if p.is_symlink()]
-    assert not [p for p in found if p.is_file() and p.read_bytes() == b"secret"]
+    paths = list(inside.rglob("*"))
+    assert paths
+    assert not [p for p in paths if p.is_symlink()]
+    assert not [p for p in paths if p.is_file() and p.read_bytes() == b"secret"]
 
 
 class Download:
-    """A data set of small made-up files, which only a download provides, and what is done to it."""
+    """A data set of small random files that are downloaded, and a record of their use."""
 
     def __init__(self, name, tmp_path, patch):
         import tensorflow_datasets as tfds
@@ -280,22 +281,22 @@ class Download:
 
             builder = omniglot28.Omniglot28
             patch.setattr(chardata, "COUNTS", {"train": 7, "test": 3})
-            _, _, digest = test_omniglot.write_mat(self.folder / "chardata.mat")
+            _, _, digest = downloads.write_omniglot(self.folder / "chardata.mat")
             patch.setattr(chardata, "ORIGINAL_MD5", digest)
             self.infos = None
         elif name == "svhn":
             builder = tfds.builder_cls("svhn_cropped")
-            test_svhn.write_files(self.folder)
-            self.infos = test_svhn.registered(self.folder)
+            downloads.write_svhn(self.folder)
+            self.infos = downloads.svhn_infos(self.folder)
         else:
             builder = mnist.MNIST if name == "mnist" else mnist.FashionMNIST
             patch.setattr(mnist, "_TRAIN_EXAMPLES", 6)
             patch.setattr(mnist, "_TEST_EXAMPLES", 2)
             self.infos = {
                 builder.URL + file: checksums.UrlInfo(size, digest, file)
-                for file, (digest, size) in test_datasets.write_idx(self.folder, 5).items()
+                for file, (digest, size) in downloads.write_mnist(self.folder, 5).items()
             }
-            # MNIST comes with the package; here its download is tested.
+            # MNIST is in the package, but this tests its download.
             source = source._replace(
                 builder=functools.partial(
                     source.builder.func, **source.builder.keywords | {"packaged": None}
@@ -307,7 +308,7 @@ class Download:
         for file in self.folder.iterdir():
             self.files[file.name] = file.read_bytes()
         self.config = DataConfig(dataset=name, split=rule, data_dir=str(tmp_path / "tfds"))
-        patch.setattr(preparation, "_reachable", lambda url: True)
+        patch.setattr(originals, "_reachable", lambda url: True)
         patch.setattr(downloader, "_open_url", self._open_url)
         extract, generate = extractor.iter_archive, builder._generate_examples
 
@@ -337,8 +338,8 @@ def download(request, tmp_path, monkeypatch):
     return Download(request.param, tmp_path, monkeypatch)
 
 
-def test_a_download_is_prepared_from_what_was_verified(download):
-    """And no archive is extracted that names files: a .gz holds one file and no path."""
+def test_a_download_is_prepared_from_verified_files(download):
+    """No archive with file names is extracted: a .gz contains one file and no path."""
     data = download.load()
     assert len(data.validation) == 2
     assert download.generated
@@ -346,13 +347,13 @@ def test_a_download_is_prepared_from_what_was_verified(download):
     assert methods == ({"GZIP"} if "mnist" in download.name else set())
 
 
-def test_a_download_of_another_bit_is_refused_before_it_is_used(download):
+def test_a_download_with_one_changed_bit_is_refused_before_its_use(download):
     for file, content in download.files.items():
         for position in (0, len(content) // 2, len(content) - 1):
             other = bytearray(content)
             other[position] ^= 1
             download.spoiled = lambda n, c, f=file, o=bytes(other): o if n == f else c
-            with pytest.raises(UserError, match=r"download failed|expected md5") as error:
+            with pytest.raises(UserError, match=r"download failed|expected MD5") as error:
                 download.load()
             assert "\n" not in str(error.value)
             assert bytes(other) not in [given for _, given in download.extracted]
@@ -362,7 +363,7 @@ def test_a_download_of_another_bit_is_refused_before_it_is_used(download):
 
 
 def test_every_source_has_registered_digests():
-    """SHA-256 of TFDS's own data sets, md5 of the one file of OMNIGLOT."""
+    """SHA-256 for TFDS's own data sets, MD5 for the file of OMNIGLOT."""
     import tensorflow_datasets as tfds
 
     for name, source in datasets.SOURCES.items():
@@ -374,8 +375,8 @@ def test_every_source_has_registered_digests():
         assert all(len(info.checksum) == 64 for info in builder.url_infos.values())
 
 
-def test_the_packaged_files_are_verified_too(tmp_path, monkeypatch):
-    file = test_datasets.copy_packaged(tmp_path / "files")
+def test_the_packaged_files_are_verified(tmp_path, monkeypatch):
+    file = downloads.copy_packaged_mnist(tmp_path / "files")
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)

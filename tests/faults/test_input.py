@@ -1,8 +1,8 @@
-"""Whatever is given to the program either works or is one line and exit status 2.
+"""Every input either works, or leads to one line and exit status 2.
 
-Flags, flagfiles, configurations, schedules, arrays and files are drawn at random, right ones
-among them. In the suite these are some 1,500 cases, the same ones every time, and in the long
-form of `python -m tests.faults` 100,000; see `tests.faults.cases`.
+Flags, flagfiles, configurations, schedules, arrays and files are drawn at random; some are valid.
+The suite has about 1,500 cases, always the same. The long form, `python -m tests.faults --long`,
+has 100,000; see `tests.faults.cases`.
 """
 
 import collections
@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import hvi_tf as hvi
 from hvi_tf import randomness
 from hvi_tf.cli import flagfiles, main
+from hvi_tf.cli import flags as setting_flags
 from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
 from hvi_tf.config import schedules
@@ -30,7 +31,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import workdir as workdirs
-from hvi_tf.training import loop
+from hvi_tf.training import loop, runs
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory
 from tests.oracles.analytic import LinearGaussian, Refinable
@@ -39,12 +40,12 @@ Result = collections.namedtuple("Result", "status out err")
 
 
 def up_to_tensorflow(task, start_up):
-    """In the place of all that a command does once its flags and its workdir are checked."""
+    """Replaces all that a command does after the checks of its flags and its workdir."""
     for epoch in (0, 1, task.config.training.epochs - 1):
         task.config.schedule(epoch)
     assert config_lib.Config.from_json(task.config.to_json()) == task.config
     for value in config_lib.flatten(task.config).values():
-        assert not isinstance(value, int) or abs(value) < 2**63  # TensorFlow has no larger ones
+        assert not isinstance(value, int) or abs(value) < 2**63  # fits into int64
     if pathlib.Path.cwd() in task.path.absolute().parents and ".." not in task.path.parts:
         workdirs.create_or_open(task.path, task.config).close()
 
@@ -54,7 +55,7 @@ def _small_and_without_tensorflow():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(commands, "run", up_to_tensorflow)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no case depends on the disk
-        patch.setattr(pixels, "_CHUNK", 160)  # so that arrays of a test have some chunks
+        patch.setattr(pixels, "_CHUNK", 160)  # so that arrays of a test have several chunks
         yield
 
 
@@ -77,10 +78,10 @@ def assert_works_or_is_one_line(result):
     assert result.err.endswith("\n")
 
 
-# Flags of absl's own that tell where its log goes, open a debugger or read files are left out,
-# and so is what starts workers.
+# Without absl's own flags that choose a log file, open a debugger or read files, and without flags
+# that start workers.
 FLAGS = sorted(
-    {field.name for field in main._flag_fields()}
+    {field.name for field in setting_flags.setting_fields()}
     | {"workdir", "mode", "replicas", "devices", "memory_growth", "device_report"}
     | {"verbosity", "stderrthreshold", "logger_levels"}
 )
@@ -121,7 +122,7 @@ any_flags = st.one_of(
 @example("stderrthreshold", "")
 @example("replicas", "9" * 30)
 @example("kl_annealing_steps", "9" * 30)
-def test_any_value_of_any_flag(name, value):
+def test_any_value_of_any_flag_works_or_is_refused(name, value):
     with folder():
         pathlib.Path("file").touch()
         assert_works_or_is_one_line(
@@ -131,7 +132,7 @@ def test_any_value_of_any_flag(name, value):
 
 @cases.share(0.12)
 @given(st.lists(any_flags, max_size=5))
-def test_any_command_line(arguments):
+def test_any_command_line_works_or_is_refused(arguments):
     with folder():
         assert_works_or_is_one_line(call(*arguments))
 
@@ -154,13 +155,13 @@ lines = st.one_of(
 @example(b"--flagfile=\0")
 @example(b"--bound=vae\n\xff\xfe")
 @example(b"--flagfile=flags.cfg")
-def test_any_flagfile(content):
+def test_any_flagfile_works_or_is_refused(content):
     with folder():
         pathlib.Path("flags.cfg").write_bytes(content)
         assert_works_or_is_one_line(call("--flagfile=flags.cfg"))
 
 
-def test_flagfiles_that_lead_into_each_other_without_an_end():
+def test_a_long_chain_of_flagfiles_is_refused():
     with folder():
         for i in range(2_000):
             pathlib.Path(f"{i}.cfg").write_text(f"--flagfile={i + 1}.cfg\n")
@@ -204,7 +205,7 @@ def test_a_flagfile_with_a_byte_order_mark_is_read():
         assert '"batch_size": 7' in pathlib.Path("w/config.json").read_text()
 
 
-def test_a_flag_that_the_command_line_repeats_is_not_the_flagfiles():
+def test_a_mistake_on_the_command_line_names_no_flagfile():
     with folder():
         pathlib.Path("flags.cfg").write_text("--K=3\n")
         assert call("--flagfile=flags.cfg", "--K=-1").err.startswith("error: --K=-1: ")
@@ -219,7 +220,7 @@ def test_a_flag_that_the_command_line_repeats_is_not_the_flagfiles():
         ("--bound=a\ufeff\u2028\x1b", r"--bound=a\ufeff\u2028\x1b"),
     ],
 )
-def test_a_long_or_invisible_value_is_shown_short_and_visible(flag, shown):
+def test_a_long_or_invisible_value_is_shortened_or_escaped(flag, shown):
     result = call(flag)
     assert_works_or_is_one_line(result)
     assert shown in result.err
@@ -260,7 +261,7 @@ anything = st.recursive(
 
 @st.composite
 def damaged_configs(draw):
-    """A stored configuration with one value, section or byte that is another."""
+    """Draws a stored configuration with one value, section or byte changed."""
     sections = json.loads(CONFIG.to_json())
     section = draw(st.sampled_from(sorted(sections)))
     kind = draw(st.sampled_from(["value", "name", "section", "new", "cut", "byte", "twice"]))
@@ -296,7 +297,7 @@ configs = st.one_of(damaged_configs(), anything.map(lambda v: json.dumps(v).enco
 @example(b'{"training": {"batch_size": null}}', "evaluate")
 @example(b'{"method": {"sir": "no", "bound": "bsvi"}}', "evaluate")
 @example(b"{}", "evaluate")
-def test_any_configuration_of_a_workdir(content, mode):
+def test_any_configuration_of_a_workdir_works_or_is_refused(content, mode):
     with folder() as here:
         (here / "w").mkdir()
         (here / "w" / "config.json").write_bytes(content)
@@ -322,7 +323,7 @@ def test_any_configuration_of_a_workdir(content, mode):
         ({"training": {"learning_rate": 10**400}}, "00: must be a number, at least 0.0"),
     ],
 )
-def test_what_is_wrong_with_a_configuration_is_named(content, message):
+def test_the_fault_of_a_configuration_is_named(content, message):
     with pytest.raises(UserError) as error:
         config_lib.Config.from_json(json.dumps(content))
     assert message in str(error.value)
@@ -340,7 +341,7 @@ def test_what_is_wrong_with_a_configuration_is_named(content, message):
     ),
     st.integers(0, 10_000_000),
 )
-def test_any_schedule_of_k(text, epoch):
+def test_any_schedule_of_k_works_or_is_refused(text, epoch):
     steps, line = outcome(schedules.parse_steps, text, 20)
     assert line is None or "\n" not in line
     assert steps is None or schedules.step_function(steps, epoch) in {K for _, K in steps}
@@ -362,8 +363,8 @@ BAD_PIXELS = [np.nan, np.inf, -np.inf, -1e-6, 1.0 + 1e-6, 255.0]
 
 @cases.share(0.12)
 @given(st.data())
-def test_any_arrays_of_a_data_set(data):
-    """One of the three splits may be anything; what the message has to name is known."""
+def test_any_arrays_of_a_data_set_work_or_are_named(data):
+    """One of the three splits may be wrong, and the message must name the known fault."""
     draw = data.draw
     dtype = draw(st.sampled_from([np.uint8, np.float32]))
     count = draw(st.sampled_from([1, 3, 700]))
@@ -408,27 +409,27 @@ def test_any_arrays_of_a_data_set(data):
     ("shape", "values", "message"),
     [
         ((4, 4, 1), dict(encoder="resnet", resnet_channels=(2,), decoder="pixelcnn"), None),
-        ((2, 8, 1), dict(encoder="resnet"), "--encoder=resnet: images of mnist are 2x8x1, and it"),
+        ((2, 8, 1), dict(encoder="resnet"), "--encoder=resnet: images of mnist are 2x8x1, but it"),
         ((2, 8, 1), dict(decoder="pixelcnn"), "--decoder=pixelcnn: images of mnist are 2x8x1"),
-        ((2, 2, 4), dict(decoder="pixelcnn"), "is for square ones of one channel; choose --decod"),
+        ((2, 2, 4), dict(decoder="pixelcnn"), "takes square images of one channel; choose --decod"),
         ((2, 2, 4), {}, None),
         ((4, 4, 1), dict(batch_size=2), "--batch_size=2: mnist has only 1 training image"),
     ],
 )
-def test_what_networks_and_batches_need_of_images(shape, values, message):
+def test_images_that_do_not_fit_networks_or_batches_are_refused(shape, values, message):
     one = images("train", 1)
     config = config_lib.make(**{"batch_size": 1, **values})
-    _, line = outcome(loop.check_data, config, Dataset(one, one, one, shape))
+    _, line = outcome(runs.check_data, config, Dataset(one, one, one, shape))
     assert line is None if message is None else message in line
 
 
-def test_mixed_splits_and_a_list_are_no_arrays_of_a_data_set():
+def test_splits_of_different_dtypes_and_lists_are_refused():
     bytes_, floats = images("train"), images("train", dtype=np.float32)
-    found = Dataset(bytes_, floats, bytes_, (4, 4, 1))
+    mixed = Dataset(bytes_, floats, bytes_, (4, 4, 1))
     with pytest.raises(UserError, match="mnist, validation: float32 pixels; those of train are"):
-        pixels.check(found, "mnist")
+        pixels.check(mixed, "mnist")
     with pytest.raises(UserError, match="mnist, train: a list; wanted a NumPy array"):
-        pixels.check(found._replace(train=[[0] * 16]), "mnist")
+        pixels.check(mixed._replace(train=[[0] * 16]), "mnist")
 
 
 def test_one_image_is_enough_to_train_on_and_to_score():
@@ -437,7 +438,7 @@ def test_one_image_is_enough_to_train_on_and_to_score():
     config = config_lib.make(
         bound="vae", hidden=(4,), latent_dim=2, batch_size=1, jit_compile="off"
     )
-    loop.check_data(config, data)
+    runs.check_data(config, data)
     model = make_vae(config, 16)
     batches = iter(pipeline.training_batches(data.train, 1, 0, 0, 2))
     assert np.isfinite(loop.StepRunner(model)(batches, 2).values).all()
@@ -445,19 +446,19 @@ def test_one_image_is_enough_to_train_on_and_to_score():
     assert np.isfinite(loop.validate(model, observed, 0).log_likelihood)
 
 
-def test_looking_at_pixels_takes_little_time_and_no_memory(monkeypatch):
-    """uint8 ones need no look: a view of one row stands for the 600,000 images of SVHN."""
+def test_the_check_of_pixels_takes_little_time_and_no_memory(monkeypatch):
+    """uint8 pixels are not read: 600,000 views of one row replace the images of SVHN."""
     many = np.broadcast_to(np.zeros(1024, np.uint8), (600_000, 1024))
     floats = np.zeros((20_000, 784), np.float32)
     with monkeypatch.context() as patch:
-        patch.setattr(pixels, "_chunks", lambda images: pytest.fail("looked at"))
+        patch.setattr(pixels, "_chunks", lambda images: pytest.fail("has read the pixels"))
         pixels.check(Dataset(many, many, many, (32, 32, 1)), "svhn")
     with peak_memory() as peak:
         pixels.check(Dataset(floats, floats, floats, (28, 28, 1)), "omniglot")
         assert peak() < 2**20
 
 
-# What no model can take, whatever it is: the rest is told by tracing the model.
+# Observations that no model can take; others are refused when the model is traced.
 no_observations = st.one_of(
     st.sampled_from([None, {}, "text", [], [[]], [[1.0], [1.0, 2.0]], 1.0, object(), [[10**400]]]),
     st.sampled_from([np.zeros(3), np.zeros((0, 3)), np.zeros((2, 3), "O"), np.float64(1)]),
@@ -473,28 +474,28 @@ other_observations = st.builds(
 @given(st.one_of(no_observations, other_observations))
 @example(np.zeros((0, 3)))
 @example(np.zeros((2, 4)))
-def test_any_observations_of_a_model(x):
-    """The three ways in refuse alike, by an error that names the argument."""
+def test_wrong_observations_of_a_model_are_refused(x):
+    """All entry points raise an error that names the argument."""
     model, refinable = LinearGaussian().model, Refinable()
     variables = hvi.ParameterGroups(eta=[tf.Variable(0.0)])
-    for call_it in (
+    for entry_point in (
         lambda: hvi.evidence(model, x, K=2, M=2),
         lambda: hvi.fit(model, x, variables, K=2),
         lambda: hvi.fit(model, lambda step: x, variables, K=2),
     ):
         with pytest.raises(ValueError, match=r"^(x|conditional): "):
-            call_it()
+            entry_point()
     with pytest.raises((ValueError, TypeError), match=r"^(x|localize|conditional)"):
         hvi.refined_evidence(refinable.localize, x, steps=1, learning_rate=0.1)
 
 
-def test_so_many_replicas_are_a_slip_of_the_keyboard():
+def test_a_million_replicas_are_refused():
     result = call("--strategy=mirrored", "--replicas=1000000")
     assert_works_or_is_one_line(result)
     assert "--replicas=1000000" in result.err
 
 
-def test_debug_shows_where_and_still_ends_with_the_line():
+def test_debug_adds_a_traceback_before_the_line():
     result = call("--debug", "--K=-1")
     assert result.status == 2
     assert result.err.startswith("Traceback")

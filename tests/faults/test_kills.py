@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: the run that goes on ends as the one that nobody killed."""
+"""A run that is killed at any moment and resumed has the results of an unbroken run."""
 
 import collections
 import random
@@ -15,7 +15,7 @@ from tests.faults import count, record, traces
 from tests.faults.tiny import Run, in_step
 from tests.faults.victims import ROOT, SIZES
 
-# K changes after three epochs, checkpoints are two apart, and training ends early.
+# K changes after three epochs, checkpoints are two epochs apart, and training ends early.
 RUN = (
     *SIZES,
     *("--bound=iwhvi", "--K=3", "--K_schedule=0:1,3:3", "--gradient=dreg"),
@@ -29,20 +29,20 @@ def present(pattern):
     return lambda folder: any((folder / "run").glob(pattern))
 
 
-def said(text):
+def printed(text):
     return lambda folder: (folder / "log").exists() and text in (folder / "log").read_text()
 
 
-# What is waited for, by what tells that it has begun; in the order of a run, more or less. Events
-# are gathered when a run goes on, so that comes after a kill within the training.
+# Conditions that show that a moment has come, roughly in the order of a run. Events are gathered
+# when a run resumes, so that moment needs an earlier kill during training.
 WATCHED = {
     "metrics": present("metrics.jsonl"),
-    "change of K": said("epoch 3/30"),
+    "change of K": printed("epoch 3/30"),
     "gathering": present("tensorboard/.events*.tmp"),
     "checkpoint": present("checkpoints/.ckpt-*/*"),
     "best": present("best/.ckpt-*/*"),
     "manifest": present("checkpoints/.ckpt-*.json*.tmp"),
-    "early stop": said("training ends early"),
+    "early stop": printed("training ends early"),
     "export": present(".saved_model.*.tmp"),
     "evaluation": present("evaluation/.*.tmp"),
 }
@@ -53,7 +53,7 @@ MOMENTS = [
 
 @pytest.fixture(scope="module")
 def unbroken(victims, tmp_path_factory):
-    """The trace of a run that was left alone, and its seconds."""
+    """Returns the trace of a run that is not killed, and its duration in seconds."""
     folder = tmp_path_factory.mktemp("unbroken")
     began = time.monotonic()
     status, out = victims.run(*RUN, f"--workdir={folder / 'run'}", log=folder / "log")
@@ -63,7 +63,7 @@ def unbroken(victims, tmp_path_factory):
 
 
 def killed(victims, folder, seconds, kills, where, seed=0):
-    """Kills runs so many times, counted in `where`; yields the workdir of each that ended."""
+    """Kills runs `kills` times, counted in `where`; yields the workdir of each run that ended."""
     rng = random.Random(seed)
     workdir, log = folder / "run", folder / "log"
     moment = 0
@@ -71,7 +71,7 @@ def killed(victims, folder, seconds, kills, where, seed=0):
         shutil.rmtree(workdir, ignore_errors=True)
         status = None
         while status != 0:
-            log.unlink(missing_ok=True)  # which tells of the run before
+            log.unlink(missing_ok=True)  # of the previous process
             victim = victims.start(*RUN, f"--workdir={workdir}", log=log)
             name = MOMENTS[moment % len(MOMENTS)]
             if where.total() < kills:
@@ -84,20 +84,22 @@ def killed(victims, folder, seconds, kills, where, seed=0):
             assert status in (0, -signal.SIGKILL), out
             if status:
                 where[name] += 1
-            # What was missed comes again, after what comes before it.
+            # A missed moment is tried again, after the moment before it.
             moment += 1 if status or name == "any" else -1
         yield workdir
 
 
 @pytest.mark.long
-def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken, tmp_path):
+def test_a_run_that_is_killed_anywhere_has_the_results_of_an_unbroken_run(
+    victims, unbroken, tmp_path
+):
     expected, seconds = unbroken
     where = collections.Counter()
-    ended = 0  # each from the checkpoint of one that was killed, or from the start
+    ended = 0
     for workdir in killed(victims, tmp_path, seconds, count(20, 200), where):
         traces.assert_equal(traces.of(workdir), expected)
         ended += 1
-    assert len({"any", *WATCHED} - {*where}) <= count(2, 0)  # what takes milliseconds is missed
+    assert len({"any", *WATCHED} - {*where}) <= count(2, 0)  # moments of milliseconds may be missed
     record("kills", kills=where.total(), where=dict(where), runs=ended)
 
 
@@ -106,15 +108,15 @@ def test_a_run_that_is_killed_anywhere_ends_as_if_it_were_not(victims, unbroken,
     ("number", "status"),
     [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
 )
-def test_a_signal_saves_first_and_ends_with_the_usual_status(
+def test_a_signal_saves_a_checkpoint_and_ends_with_the_usual_status(
     victims, unbroken, tmp_path, number, status
 ):
     workdir = tmp_path / "run"
     victim = victims.start(*RUN, f"--workdir={workdir}", log=tmp_path / "log")
     assert victim.wait_for((workdir / "metrics.jsonl").exists)
     victim.kill(number)
-    found, out = victim.wait()
-    assert found == status, out
+    actual, out = victim.wait()
+    assert actual == status, out
     assert "nothing is lost" in out
     saved = max(int(p.stem[5:]) for p in (workdir / "checkpoints").glob("ckpt-*.index"))
     status, out = victims.run(*RUN, f"--workdir={workdir}", log=tmp_path / "log")
@@ -124,10 +126,10 @@ def test_a_signal_saves_first_and_ends_with_the_usual_status(
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_second_signal_does_not_wait(tmp_path, request):
-    """Nor does one before the first step, for which nothing has to be saved."""
+def test_a_second_signal_ends_the_run_at_once(tmp_path, request):
+    """So does a first signal before the first step, because there is nothing to save."""
 
-    # Not ignored, as they are in what a shell has started in the background.
+    # A shell makes its background jobs ignore SIGINT.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
 
@@ -144,8 +146,8 @@ def test_a_second_signal_does_not_wait(tmp_path, request):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_signal_does_not_wait_for_a_call_that_is_not_python(number, status):
-    """In the place of TensorFlow: a call that also runs no handler before it returns."""
+def test_a_second_signal_ends_a_call_outside_python(number, status):
+    """As in TensorFlow, no signal handler of Python runs before this call returns."""
     code = (
         "import hashlib\n"
         "from hvi_tf.runtime.interrupts import StopRequest\n"
@@ -168,10 +170,10 @@ def test_a_second_signal_does_not_wait_for_a_call_that_is_not_python(number, sta
 
 
 @pytest.mark.usefixtures("eager")
-def test_two_signals_at_once_are_one(tmp_path, request):
-    """As `timeout` sends them, to the process and to its group."""
+def test_two_signals_at_once_count_as_one(tmp_path, request):
+    """`timeout` sends two: to the process and to its group."""
 
-    def end(number, frame):  # as the system would, but not the tests
+    def end(number, frame):  # the default action would end the tests
         raise AssertionError
 
     before = signal.signal(signal.SIGTERM, end)
@@ -187,19 +189,19 @@ def test_two_signals_at_once_are_one(tmp_path, request):
 
 
 @pytest.mark.usefixtures("eager")
-def test_an_epoch_that_was_interrupted_has_the_means_of_all_its_steps(tmp_path):
+def test_an_interrupted_epoch_has_the_means_of_all_its_steps(tmp_path):
     stop = in_step(6, lambda: signal.raise_signal(signal.SIGTERM))
     broken, unbroken = Run(tmp_path / "broken", stop), Run(tmp_path / "unbroken")
     with pytest.raises(Interrupted):
         broken.train(steps_per_call=1)
-    assert (broken.folder / "checkpoints" / "ckpt-6.index").exists()  # of four steps an epoch
+    assert (broken.folder / "checkpoints" / "ckpt-6.index").exists()  # an epoch has four steps
     broken.train(steps_per_call=1)
     unbroken.train(steps_per_call=1)
     assert traces.metrics(broken.folder) == traces.metrics(unbroken.folder)
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_was_told_since_the_last_checkpoint_is_there_once(tmp_path):
+def test_metrics_since_the_last_checkpoint_are_stored_once(tmp_path):
     class Killed(BaseException):
         pass
 
@@ -211,7 +213,7 @@ def test_what_was_told_since_the_last_checkpoint_is_there_once(tmp_path):
     with pytest.raises(Killed):
         runs[0].train(**settings)
     steps = [line["step"] for line in traces.metrics(tmp_path / "broken")]
-    assert steps == [4, 8, 12]  # and the checkpoint is of step 8
+    assert steps == [4, 8, 12]  # the last checkpoint is that of step 8
     runs[0]._spoil = runs[1]._spoil
     for run in runs:
         run.train(**settings)

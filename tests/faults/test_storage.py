@@ -1,6 +1,6 @@
-"""Disks that fill up, folders that go, checkpoints that are damaged, and two runs in one folder.
+"""Full disks, folders that vanish, damaged checkpoints, and two runs in one folder.
 
-What needs a run of the command is long; the suite has damaged checkpoints in test_checkpoints.
+Tests that run the command are long; test_checkpoints has shorter tests of damaged checkpoints.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import tensorflow as tf
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
 from hvi_tf.models.export import export
-from hvi_tf.storage import files, locks
+from hvi_tf.storage import files, locks, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.storage.locks import Lock
 from hvi_tf.training import event_files, summaries
@@ -47,7 +47,7 @@ def unbroken(victims, tmp_path_factory):
 
 
 def begun(victims, workdir, log):
-    """A run in the midst of its training."""
+    """Returns a run that is training."""
     victim = victims.start(*RUN, f"--workdir={workdir}", log=log)
     assert victim.wait_for((workdir / "checkpoints" / "ckpt-12.json").exists)
     return victim
@@ -90,7 +90,7 @@ def fill(path):
 
 
 @pytest.mark.long
-def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(victims, unbroken, small_disk, tmp_path):
+def test_a_run_resumes_after_a_full_disk(victims, unbroken, small_disk, tmp_path):
     log = tmp_path.parent / "log"
     victim = begun(victims, small_disk / "run", log)
     victim.kill(signal.SIGSTOP)
@@ -102,8 +102,8 @@ def test_a_disk_that_fills_up_costs_nothing_but_the_epoch(victims, unbroken, sma
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_is_renamed_is_on_the_disk_and_so_is_its_name(tmp_path, monkeypatch):
-    """A machine that goes down leaves no empty file under a name that promises a whole one."""
+def test_files_and_folders_are_synced_around_each_renaming(tmp_path, monkeypatch):
+    """A power failure leaves no empty file under the name of a complete one."""
     on_disk, renamed, unnamed = set(), [], set()  # inodes; targets; folders with new names
     fsync = os.fsync
 
@@ -127,12 +127,12 @@ def test_what_is_renamed_is_on_the_disk_and_so_is_its_name(tmp_path, monkeypatch
         monkeypatch.setattr(os, name, recorded(getattr(os, name)))
     run = Run(tmp_path)
     run.train(max_steps=4)
-    run.train(max_steps=8)  # which gathers the events
+    run.train(max_steps=8)  # gathers the events
     export(run.model, tmp_path / "saved_model")
     assert not unnamed
     export(run.model, tmp_path / "saved_model")
     assert not unnamed
-    files.write_arrays(tmp_path / "scores.npz", {"score": np.zeros(3)})
+    npz.write_arrays(tmp_path / "scores.npz", {"score": np.zeros(3)})
     assert {"config.json", "ckpt-8.index", "ckpt-8.json", "saved_model", "scores.npz"} <= {*renamed}
     assert any("tfevents" in name for name in renamed)
     assert not unnamed
@@ -141,19 +141,19 @@ def test_what_is_renamed_is_on_the_disk_and_so_is_its_name(tmp_path, monkeypatch
 
 
 @pytest.mark.long
-def test_a_file_that_is_cut_short_is_never_taken_for_whole(victims, unbroken, tmp_path):
-    """As on a full disk, where nothing can be mounted: no file may grow beyond 4 KiB."""
+def test_a_file_that_is_cut_off_is_never_used(victims, unbroken, tmp_path):
+    """A limit of 4 KiB per file replaces a full disk where no disk can be mounted."""
     victim = begun(victims, tmp_path / "run", tmp_path / "log")
     victim.kill(signal.SIGTERM)
     victim.wait()
     command = (*RUN, f"--workdir={tmp_path / 'run'}")
     status, _ = victims.run(*command, log=tmp_path / "limited.log", under="small files")
-    assert status  # how it ends is up to a log of 4 KiB
+    assert status  # its value depends on the log of 4 KiB
     assert_goes_on(victims, tmp_path / "run", unbroken, tmp_path / "log")
 
 
 @pytest.mark.long
-def test_a_disk_that_becomes_read_only(victims, unbroken, tmp_path):
+def test_a_run_resumes_after_a_read_only_disk(victims, unbroken, tmp_path):
     workdir = tmp_path / "run"
     victim = begun(victims, workdir, tmp_path / "log")
     victim.kill(signal.SIGSTOP)
@@ -169,7 +169,7 @@ def test_a_disk_that_becomes_read_only(victims, unbroken, tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_workdir_that_goes_ends_the_run_and_comes_back(victims, unbroken, tmp_path, replaced):
+def test_a_workdir_that_vanishes_ends_the_run(victims, unbroken, tmp_path, replaced):
     workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
     victim = begun(victims, workdir, tmp_path / "log")
     victim.kill(signal.SIGSTOP)
@@ -179,14 +179,14 @@ def test_a_workdir_that_goes_ends_the_run_and_comes_back(victims, unbroken, tmp_
         (workdir / ".lock").touch()
     victim.kill(signal.SIGCONT)
     assert_one_line(victim, str(workdir), "was replaced" if replaced else "has gone")
-    # What was written where the folder had been is no part of the run.
+    # Files written in place of the folder are not part of the run.
     shutil.rmtree(workdir, ignore_errors=True)
     elsewhere.rename(workdir)
     assert_goes_on(victims, workdir, unbroken, tmp_path / "log")
 
 
 @pytest.mark.long
-def test_a_run_goes_on_where_it_was_moved_or_copied(victims, unbroken, tmp_path):
+def test_a_run_resumes_in_a_moved_or_copied_folder(victims, unbroken, tmp_path):
     victim = begun(victims, tmp_path / "first", tmp_path / "log")
     victim.kill(signal.SIGTERM)
     victim.wait()
@@ -208,7 +208,7 @@ def truncate(path):
 
 @pytest.fixture
 def stopped(unbroken, tmp_path):
-    """A copy of the finished run, whose newest checkpoints are of steps 168, 174 and 180."""
+    """Returns a copy of the finished run; its newest checkpoints have steps 168, 174 and 180."""
     return shutil.copytree(unbroken, tmp_path / "run")
 
 
@@ -218,7 +218,7 @@ SUFFIXES = ("data-00000-of-00001", "index", "json")
 @pytest.mark.long
 @pytest.mark.parametrize("damage", [flip, truncate])
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
+def test_a_damaged_checkpoint_is_reported_and_the_previous_one_resumes(
     victims, unbroken, stopped, tmp_path, damage, suffix
 ):
     damage(stopped / "checkpoints" / f"ckpt-180.{suffix}")
@@ -230,9 +230,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(
 
 
 @pytest.mark.long
-def test_a_checkpoint_under_the_name_of_another_is_not_believed(
-    victims, unbroken, stopped, tmp_path
-):
+def test_a_checkpoint_with_the_name_of_another_is_rejected(victims, unbroken, stopped, tmp_path):
     folder = stopped / "checkpoints"
     for suffix in SUFFIXES:
         shutil.copy(folder / f"ckpt-174.{suffix}", folder / f"ckpt-180.{suffix}")
@@ -245,13 +243,13 @@ def test_a_checkpoint_under_the_name_of_another_is_not_believed(
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("suffixes", "reason"),
-    [(SUFFIXES, "it is another run's"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
+    [(SUFFIXES, "it belongs to another run"), (SUFFIXES[:2], r"ckpt-180\.data-\S+ has SHA-256")],
     ids=["all", "tensors"],
 )
-def test_a_checkpoint_of_another_run_is_not_believed(
+def test_a_checkpoint_of_another_run_is_rejected(
     victims, unbroken, stopped, tmp_path, suffixes, reason
 ):
-    """The same networks and the same step, from another seed: TensorFlow would take it."""
+    """TensorFlow would accept it: it has the same networks and step, but another seed."""
     other = tmp_path / "other"
     command = (*RUN, "--seed=1", f"--workdir={other}")
     assert victims.run(*command, log=tmp_path / "log")[0] == 0
@@ -280,8 +278,8 @@ def test_other_images_under_the_same_name_are_refused(victims, stopped, tmp_path
         assert_one_line(victim, "this run began with other images", "train: SHA-256 00000000")
 
 
-def test_a_full_disk_under_the_event_files_is_told_as_such(tmp_path, monkeypatch):
-    """Not as a lack of memory, which TensorFlow has the same name for."""
+def test_a_full_disk_of_event_files_is_reported(tmp_path, monkeypatch):
+    """TensorFlow raises the same error when memory is exhausted."""
     config = config_lib.make(jit_compile="off")
     workdir = workdirs.create_or_open(tmp_path, config)
     summaries = Summaries(workdir, config, (4, 4, 1), 0)
@@ -296,8 +294,8 @@ def test_a_full_disk_under_the_event_files_is_told_as_such(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("damage", "warns"), [("truncated", False), ("flipped", True)])
-def test_damaged_events_are_told(tmp_path, capsys, damage, warns):
-    """But for the end, which any kill may leave so; what lies before the damage stays."""
+def test_damaged_events_are_reported(tmp_path, capsys, damage, warns):
+    """Events before the damage stay. A truncated end is normal after a kill, without a warning."""
     with tf.summary.create_file_writer(str(tmp_path)).as_default():
         for step in range(1, 101):
             tf.summary.scalar("bound", -step, step=step)
@@ -313,7 +311,7 @@ def test_damaged_events_are_told(tmp_path, capsys, damage, warns):
     assert 45 < found < 55
 
 
-def test_records_that_are_no_events_are_told(tmp_path, capsys):
+def test_records_that_are_not_events_are_reported(tmp_path, capsys):
     path = tmp_path / "events.out.tfevents.1.vm"
     with tf.io.TFRecordWriter(str(path)) as writer:
         writer.write(b"\xff" * 20)
@@ -321,8 +319,8 @@ def test_records_that_are_no_events_are_told(tmp_path, capsys):
     assert "is damaged; its later events are lost" in capsys.readouterr().out
 
 
-def test_damaged_lines_of_metrics_are_told(tmp_path, capsys):
-    """But for an unfinished last one, which any kill may leave; later steps are dropped."""
+def test_damaged_lines_of_metrics_are_reported(tmp_path, capsys):
+    """An unfinished last line is normal after a kill and not reported; later steps are dropped."""
     config = config_lib.make(jit_compile="off")
     lines = [json.dumps({"step": step, "bound": -1.5}).encode() for step in range(1, 10)]
     damaged = [b"", b'{"st', b'{"bound": 1}', b'{"step": NaN}', b'{"step": 3, "\xff": 1}', b"[3]"]
@@ -341,7 +339,7 @@ def test_damaged_lines_of_metrics_are_told(tmp_path, capsys):
 
 
 def test_metrics_of_many_epochs_are_read(tmp_path):
-    """They have no smaller limit than a run may write."""
+    """The file may be larger than the limit of other text files."""
     path, wide = tmp_path / "metrics.jsonl", "x" * 2**19
     lines = [json.dumps({"step": step, "wide": wide}).encode() for step in range(140)]
     path.write_bytes(b"\n".join([*lines, b""]))
@@ -350,7 +348,7 @@ def test_metrics_of_many_epochs_are_read(tmp_path):
     assert path.read_bytes().splitlines() == lines[:139]
 
 
-def test_a_line_of_metrics_that_is_too_long_is_told(tmp_path, capsys, monkeypatch):
+def test_a_line_of_metrics_that_is_too_long_is_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(summaries, "MAX_LINE", 20)
     path = tmp_path / "metrics.jsonl"
     for too_long in (b"x" * 20, b"x" * 39, b"x" * 40, b"x" * 1000):
@@ -364,7 +362,7 @@ GONE = "error: output pipe closed; to resume: the same\n"
 
 
 @pytest.mark.parametrize(
-    ("command", "status", "told"),
+    ("command", "status", "printed"),
     [
         ("print('x')", 2, GONE),  # as of `... | head -1`
         ("stop(15)", 143, ""),  # as after Ctrl-C, which also ends the `tee` of the output
@@ -373,7 +371,7 @@ GONE = "error: output pipe closed; to resume: the same\n"
 )
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("both", [False, True], ids=["stdout", "stderr, too"])
-def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuffered, both):
+def test_a_closed_pipe_changes_no_status(command, status, printed, unbuffered, both):
     script = (
         "import sys\n"
         "from hvi_tf.cli import exits as command_line; from hvi_tf.runtime import interrupts\n"
@@ -390,12 +388,12 @@ def test_a_pipe_that_nobody_reads_changes_no_status(command, status, told, unbuf
     if both:
         process.stderr.close()
     process.stdin.close()
-    assert both or process.stderr.read() == told
+    assert both or process.stderr.read() == printed
     assert process.wait(timeout=60) == status
 
 
 def holder(folder):
-    """A process that has the folder and does nothing; it says its pid."""
+    """Starts a process that holds the lock of a folder."""
     script = (
         "import pathlib, sys, time\n"
         "from hvi_tf.storage.locks import Lock\n"
@@ -415,8 +413,8 @@ def no_locks(*arguments):
 
 
 @pytest.mark.parametrize("has_locks", [True, False])
-def test_a_second_process_is_refused_and_a_dead_one_has_nothing(tmp_path, monkeypatch, has_locks):
-    """Also where the file system knows no locks."""
+def test_a_lock_refuses_a_second_process_until_the_first_ends(tmp_path, monkeypatch, has_locks):
+    """This also holds on a file system without locks."""
     if not has_locks:
         monkeypatch.setattr(fcntl, "flock", no_locks)
     process = holder(tmp_path)
@@ -430,13 +428,17 @@ def test_a_second_process_is_refused_and_a_dead_one_has_nothing(tmp_path, monkey
     Lock(tmp_path).close()
 
 
-def test_a_lock_of_another_machine_or_of_a_pid_given_anew(tmp_path, monkeypatch):
+def test_a_lock_of_another_machine_or_of_a_reused_pid(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", no_locks)
     owner = {"host": "another", "pid": 1, "began": "1"}
     (tmp_path / ".lock").write_text(json.dumps(owner))
     with pytest.raises(UserError, match="process 1 on another is running there"):
         Lock(tmp_path)
-    ours = {**locks._identity(), "pid": os.getppid(), "began": "1"}  # alive, but since later
+    ours = {
+        **locks._identity(),
+        "pid": os.getppid(),
+        "began": "1",
+    }  # alive, but another process
     (tmp_path / ".lock").write_text(json.dumps(ours))
     Lock(tmp_path).close()
     for garbage in (b"", b"{", b"[]", b'{"host": 1}', b"\xff\xfe", b"[" * 100_000):
@@ -444,7 +446,7 @@ def test_a_lock_of_another_machine_or_of_a_pid_given_anew(tmp_path, monkeypatch)
         Lock(tmp_path).close()
 
 
-def test_a_lock_that_becomes_a_link_before_it_is_opened_is_refused(tmp_path, monkeypatch):
+def test_a_lock_replaced_by_a_link_is_refused(tmp_path, monkeypatch):
     (tmp_path / "mine").write_text("text")
     opens = os.open
 
@@ -459,7 +461,7 @@ def test_a_lock_that_becomes_a_link_before_it_is_opened_is_refused(tmp_path, mon
     assert (tmp_path / "mine").read_text() == "text"
 
 
-def test_a_disk_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch):
+def test_a_lock_can_be_closed_on_a_read_only_disk(tmp_path, monkeypatch):
     lock = Lock(tmp_path)
 
     def fails(owner):
@@ -471,7 +473,7 @@ def test_a_disk_that_fails_at_the_end_hides_no_other_error(tmp_path, monkeypatch
 
 
 @pytest.mark.long
-def test_what_a_killed_process_left_unfinished_is_removed(stopped):
+def test_unfinished_files_of_a_killed_process_are_removed(stopped):
     left = [
         files.temporary(stopped / "config.json"),
         files.temporary(stopped / "evaluation" / "test.npz"),
@@ -485,7 +487,7 @@ def test_what_a_killed_process_left_unfinished_is_removed(stopped):
     workdirs.create_or_open(stopped, config).close()
     assert not [path for path in left if path.exists()]
     assert (stopped / "saved_model").exists()
-    # Killed between the two renamings of an export.
+    # A kill between the two renamings of an export leaves this.
     for open_again in (
         lambda: workdirs.create_or_open(stopped, config),
         lambda: workdirs.open_existing(stopped),

@@ -1,4 +1,4 @@
-"""A FIFO, a device or a file of terabytes in the place of one that is read: refused at once."""
+"""A FIFO, a device or a file of terabytes in place of a regular file is refused at once."""
 
 import os
 import pathlib
@@ -14,10 +14,10 @@ from hvi_tf.errors import UserError
 from hvi_tf.evaluation import jobs as resumable
 from hvi_tf.experiments.harness import measuring
 from hvi_tf.experiments.harness.experiment import Cell
-from hvi_tf.storage import files
+from hvi_tf.storage import files, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import event_files, summaries
-from tests.faults.test_damaged_files import job
+from tests.faults.cases import scoring_job
 from tests.faults.tiny import Run
 
 TERABYTES = 2**43
@@ -25,13 +25,13 @@ TERABYTES = 2**43
 
 @pytest.fixture(autouse=True)
 def _no_hang():
-    """Ends a test that waits or reads without an end."""
+    """Ends a test that waits or reads forever."""
 
     def end(number, frame):
-        raise AssertionError("it waits, or reads without an end")
+        raise AssertionError("waits or reads forever")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(120)  # the slowest machine needs less
+    signal.alarm(120)  # seconds; more than the slowest machine needs
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
@@ -51,7 +51,7 @@ def folder(path):
 
 def endless(path):
     path.touch()
-    os.truncate(path, TERABYTES)  # all hole
+    os.truncate(path, TERABYTES)  # a sparse file
 
 
 KINDS = [fifo, device, folder, endless]
@@ -64,20 +64,20 @@ KINDS = [fifo, device, folder, endless]
         files.read_bytes,
         files.read_text,
         files.read_json,
-        files.read_arrays,
+        npz.read_arrays,
         lambda path: files.digest(path, most=2**20),
         lambda path: files.check_regular([path], most=2**20),
         report.data_uri,
     ],
 )
-def test_what_reads_a_file_refuses_it(put, read, tmp_path):
+def test_every_reader_refuses_it(put, read, tmp_path):
     put(tmp_path / "file.png")
     with pytest.raises((OSError, ValueError), match=rf"no regular file|{TERABYTES} bytes"):
         read(tmp_path / "file.png")
 
 
-def test_a_file_is_written_over_what_lies_in_the_place_of_its_temporary_one(tmp_path):
-    """A name that a stranger can foresee: no link is followed, and no FIFO waited for."""
+def test_a_file_in_place_of_the_temporary_file_is_replaced(tmp_path):
+    """A stranger can predict that name. No link is followed, and no FIFO is waited for."""
     for put in (fifo, lambda path: path.symlink_to(tmp_path / "another")):
         put(files.temporary(tmp_path / "file"))
         files.write_atomically(tmp_path / "file", "text")
@@ -110,14 +110,14 @@ def test_a_command_ends_with_one_line(put, name, read, tmp_path):
 @pytest.mark.parametrize("put", KINDS)
 def test_earlier_scores_are_dropped(put, tmp_path, capsys):
     put(tmp_path / "scores.npz")
-    scores, seconds = resumable._load(job(tmp_path / "scores.npz"))
+    scores, seconds = resumable._load(scoring_job(tmp_path / "scores.npz"))
     assert all(len(values) == 0 for values in scores.values())
     assert seconds == 0.0
     assert "warning: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("put", [fifo, device, folder])
-def test_a_run_that_goes_on_names_it(put, tmp_path):
+def test_a_run_that_resumes_names_it(put, tmp_path):
     put(tmp_path / "metrics.jsonl")
     put(tmp_path / "events.out.tfevents.1")
     with pytest.raises(UserError, match="metrics"):
@@ -127,7 +127,7 @@ def test_a_run_that_goes_on_names_it(put, tmp_path):
 
 
 @pytest.mark.usefixtures("eager")
-def test_the_checkpoint_before_goes_on(tmp_path, capsys):
+def test_training_resumes_from_the_previous_checkpoint(tmp_path, capsys):
     run = Run(tmp_path)
     for max_steps in (1, 2):
         run.train(max_steps=max_steps)
@@ -154,5 +154,5 @@ def test_prepared_and_original_files_of_a_data_set_are_named(tmp_path):
         folder.mkdir()
         for file in pathlib.Path(datasets._PACKAGED_FILES / "mnist").glob("*.gz"):
             put(folder / file.name)
-        with pytest.raises(UserError, match=r"no regular file|damaged or another"):
+        with pytest.raises(UserError, match=r"not a regular file|damaged or another"):
             datasets.load(DataConfig(data_dir=str(tmp_path / "tfds"), manual_dir=str(folder)))

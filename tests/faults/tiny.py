@@ -1,4 +1,4 @@
-"""Trainings of a tiny model in this process, to be spoiled at will."""
+"""Trainings of a tiny model in this process, into which a test can inject faults."""
 
 import json
 
@@ -20,7 +20,7 @@ CONFIG = config_lib.make(**COMMON, epochs=3, steps_per_call=3, jit_compile="off"
 
 
 class Run:
-    """A training in a folder; the same object goes on with it."""
+    """A training in a folder; a second `train` resumes it."""
 
     def __init__(self, folder, spoil=lambda model: None):
         self.folder, self._spoil = folder, spoil
@@ -46,16 +46,16 @@ class Run:
 
 
 def in_step(number, act):
-    """A run's `spoil` that acts at the beginning of a step (from 1), once it is trained so far."""
+    """Returns a `spoil` of a run that calls `act` at the beginning of a step (from 1)."""
 
     def spoil(model):
-        ascend = model._ascend
+        differentiate = model.differentiate
 
-        def ascended(*arguments):
+        def acting(*arguments):
             if model.optimizer.iterations == number - 1:
                 act()
-            return ascend(*arguments)
+            return differentiate(*arguments)
 
-        model._ascend = ascended
+        model.differentiate = acting
 
     return spoil

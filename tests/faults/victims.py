@@ -1,7 +1,7 @@
-"""Runs of the command on made-up images, each in a process that can be killed.
+"""Runs of the command on random images, each in a process that can be killed.
 
-They are forked from one process that has imported TensorFlow and done nothing with it, so that
-a run of seconds does not begin with as many seconds of imports.
+They are forked from one process that has imported TensorFlow but not used it. So a run of seconds
+does not begin with seconds of imports.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SIZES = (
     *("--hidden=8,8", "--latent_dim=3", "--jit_compile=off", "--devices=cpu"),
-    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # so that more epochs may follow
+    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # allow a later run of more epochs
 )
 
 
@@ -44,33 +44,33 @@ class Victims:
         self._parent.wait(timeout=60)
 
     def start(self, *flags, log, under="nothing"):
-        """Starts a run; one at a time. `under`: which of CONDITIONS its process is under."""
-        self._tell(flags=list(map(str, flags)), log=str(log), under=under)
-        return Victim(self._hear(), self._hear, log)
+        """Starts a run, one at a time, under one of CONDITIONS."""
+        self._send(flags=list(map(str, flags)), log=str(log), under=under)
+        return Victim(self._receive(), self._receive, log)
 
     def run(self, *flags, log, under="nothing"):
-        """Runs to the end; returns its exit status and its output."""
+        """Runs the command to its end; returns its exit status and its output."""
         return self.start(*flags, log=log, under=under).wait()
 
-    def _tell(self, **request):
+    def _send(self, **request):
         self._parent.stdin.write(json.dumps(request) + "\n")
         self._parent.stdin.flush()
 
-    def _hear(self):
+    def _receive(self):
         return int(self._parent.stdout.readline())
 
 
 class Victim:
-    """A run that has begun."""
+    """A process of a run."""
 
-    def __init__(self, pid, hear, log):
-        self.pid, self._hear, self._log = pid, hear, log
+    def __init__(self, pid, receive, log):
+        self.pid, self._receive, self._log = pid, receive, log
         self._status = None
 
     def wait(self):
-        """Its exit status, negative for a signal, and its output."""
+        """Returns the exit status, negative for a signal, and the output."""
         if self._status is None:
-            self._status = self._hear()
+            self._status = self._receive()
         return self._status, self._log.read_text()
 
     def kill(self, number=signal.SIGKILL):
@@ -79,7 +79,7 @@ class Victim:
 
     @property
     def is_over(self):
-        """Whether it has ended; until `wait` it is a zombie."""
+        """Whether the process has ended; it is a zombie until `wait`."""
         try:
             state = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
@@ -87,7 +87,7 @@ class Victim:
         return state in "ZX"
 
     def wait_for(self, condition, seconds=120):
-        """Waits until `condition()`, or the end of the run; whether it was the former."""
+        """Waits for `condition()` or the end of the run; returns whether it was the condition."""
         deadline = time.monotonic() + seconds
         while not condition():
             if self.is_over:
@@ -98,7 +98,7 @@ class Victim:
 
 
 def images():
-    """Made up, 16 pixels each."""
+    """Returns a data set of random images of 16 pixels."""
     from hvi_tf.data.datasets import Dataset
 
     drawn = np.random.default_rng(0).integers(0, 256, (190, 16)).astype(np.uint8)
@@ -106,13 +106,13 @@ def images():
 
 
 def _limit_file_size():
-    """No file may grow beyond 4 KiB."""
+    """Limits the size of every file to 4 KiB."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 
 
 def _turn_the_clock_back():
-    """Python's clock goes backwards, from three years ago."""
+    """Makes Python's clock run backwards, from three years ago."""
     real, began = time.time, time.time()
     time.time = lambda: 2 * began - real() - 1e8
 
@@ -126,10 +126,10 @@ CONDITIONS = {
 
 def _serve():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # What the command imports, but for the first operation, after which no fork would work.
+    # Imports what the command needs. No operation may run here: a fork after it would not work.
     from hvi_tf.cli import main
     from hvi_tf.data import datasets
-    from hvi_tf.evaluation import summary  # noqa: F401
+    from hvi_tf.evaluation import table  # noqa: F401
     from hvi_tf.models.export import export  # noqa: F401
     from hvi_tf.training import fit_tau, runs  # noqa: F401
 
@@ -139,14 +139,14 @@ def _serve():
         request = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _be(main, request)
+            _run_child(main, request)
         print(pid, flush=True)
         _, status = os.waitpid(pid, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 
-def _be(main, request):
-    """The child: never returns."""
+def _run_child(main, request):
+    """Runs the command in the child process, and exits."""
     import tensorflow as tf
 
     log = os.open(request["log"], os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
@@ -156,7 +156,7 @@ def _be(main, request):
     try:
         CONDITIONS[request["under"]]()
         sys.argv[1:] = request["flags"]
-        # Otherwise the order in which AddN adds is up to which thread is first.
+        # Fixes the order in which AddN adds, which otherwise depends on the threads.
         with tf.experimental.function_executor_type("SINGLE_THREADED_EXECUTOR"):
             main.main(main._parse_flags(["hvi_tf.main", *request["flags"]]))
     except SystemExit as stop:

@@ -16,7 +16,7 @@ ONES2 = tf.ones(2, tf.float64)
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (dict(method="iwhvi"), "method='iwhvi': must be a row"),
+        (dict(method="iwhvi"), "method='iwhvi': must be a method"),
         (dict(estimator="zz"), "estimator='zz': bound='diwhvi' takes gdreg"),
         (dict(estimator=None), "estimator=None: bound='diwhvi' takes gdreg"),
         (dict(estimator="iwae-dreg"), "estimator='iwae-dreg': bound='diwhvi' takes"),
@@ -63,7 +63,7 @@ def test_draw_names_the_wrong_argument():
         (dict(K=True), "K=True: .* a whole number"),
         (dict(seed=0.5), "seed=0.5: .* two whole numbers"),
         (dict(model=None), "model=None: must be an hvi.Model"),
-        (dict(method="vae"), "method='vae': must be a row"),
+        (dict(method="vae"), "method='vae': must be a method"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             hvi.draw(**(given | values))

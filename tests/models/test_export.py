@@ -66,7 +66,7 @@ def test_round_trip_in_a_fresh_process(bound, tmp_path):
 
 
 @pytest.mark.parametrize("fails", ["save", "rename"])
-def test_an_export_that_fails_leaves_the_old_one(fails, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_old_one(fails, tmp_path, monkeypatch):
     config = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 12)
     path = tmp_path / "saved_model"
@@ -93,7 +93,7 @@ def test_an_export_that_fails_leaves_the_old_one(fails, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
 
 
-def test_exporting_again_replaces_the_old_one(tmp_path):
+def test_another_export_replaces_the_old_one(tmp_path):
     config = config_lib.make(hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 12)
     export(model, tmp_path / "saved_model")
@@ -107,8 +107,8 @@ def test_exporting_again_replaces_the_old_one(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["saved_model"]
 
 
-def test_an_export_makes_no_variable(tmp_path):
-    """The chief of several workers exports alone; a variable would wait for the others."""
+def test_an_export_creates_no_variable(tmp_path):
+    """Only the chief worker exports, and a new variable would wait for the others."""
     made = []
 
     def record(create, **arguments):

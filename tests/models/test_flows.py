@@ -25,7 +25,7 @@ def normal(*shape, stream=0):
 
 
 def train(layer, by=0.3):
-    """As if training had moved every weight, those outside the masks too, away from its start."""
+    """Changes every weight, also outside of the masks, as training would."""
     for i, variable in enumerate(layer.trainable_variables):
         variable.assign_add(by * normal(*variable.shape, stream=100 + i))
     return layer
@@ -39,7 +39,7 @@ def make_base(B, dim):
 
 @pytest.fixture
 def float64():
-    """Layers, and tensors of this file, in float64."""
+    """Makes layers, and the tensors of this file, float64."""
     floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")
@@ -50,7 +50,7 @@ def float64():
 
 @pytest.fixture
 def passes(monkeypatch):
-    """One entry for every run of a network."""
+    """Returns a list with one entry for every call of a network."""
     runs, head = [], flows.affine_head
     monkeypatch.setattr(flows, "affine_head", lambda outputs: runs.append(1) or head(outputs))
     return runs
@@ -69,7 +69,7 @@ def test_masked_mlp_is_autoregressive_and_sees_the_context(hidden):
     before = np.tri(5, k=-1, dtype=bool)
     for_z = tape.batch_jacobian(shift_and_scale, z).numpy()
     assert np.all(for_z[..., ~before] == 0.0)
-    if min(hidden) >= 5:  # narrower ones skip some degrees
+    if min(hidden) >= 5:  # narrower layers skip some degrees
         assert np.all(for_z[..., before] != 0.0)
     assert np.all(tape.batch_jacobian(shift_and_scale, h).numpy() != 0.0)
 
@@ -93,7 +93,7 @@ def test_the_context_is_never_tiled_over_draws(kind):
 
 @both_kinds
 @pytest.mark.parametrize(("dim", "num_flows"), [(2, 1), (3, 2), (5, 3)])
-def test_log_determinant_is_that_of_the_jacobian_and_the_inverse_inverts(
+def test_log_determinants_are_those_of_the_jacobian_and_inverses_are_exact(
     kind, dim, num_flows, float64
 ):
     flow = train(make_flow(kind, dim, num_flows=num_flows))
@@ -104,7 +104,7 @@ def test_log_determinant_is_that_of_the_jacobian_and_the_inverse_inverts(
         z = bijector.forward(x)
     _, expected = np.linalg.slogdet(tape.batch_jacobian(z, x))
     np.testing.assert_allclose(bijector.forward_log_det_jacobian(x, 1), expected, rtol=1e-9)
-    # Another bijector has nothing to look up.
+    # Another bijector has an empty cache.
     other = flow.bijector(h)
     np.testing.assert_allclose(other.inverse(z), x, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(other.inverse_log_det_jacobian(z, 1), -expected, rtol=1e-9)
@@ -138,7 +138,7 @@ def test_two_flows_move_every_entry_by_the_context(kind, dim):
 
 @both_kinds
 @pytest.mark.parametrize("num_flows", [1, 2, 3])
-def test_starts_near_the_identity_but_not_at_it(kind, num_flows):
+def test_flows_start_near_the_identity_but_not_at_it(kind, num_flows):
     h, x = normal(200, 32), normal(200, 32, stream=1)
     z = make_flow(kind, 32, 32, num_flows, (300, 300)).bijector(h).forward(x)
     assert 0.01 < np.sqrt(np.mean((z - x) ** 2)) < 0.25
@@ -169,7 +169,7 @@ def test_sampled_density_is_the_density_of_the_sample(kind, M, B):
 
 @both_kinds
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_it_compiles_for_an_unknown_batch_size(kind, jit_compile):
+def test_flows_compile_for_an_unknown_batch_size(kind, jit_compile):
     flow = train(make_flow(kind))
 
     def draw(loc, h):
@@ -183,13 +183,13 @@ def test_it_compiles_for_an_unknown_batch_size(kind, jit_compile):
         z, log_q, log_prob = compiled(normal(B, 3), normal(B, 4, stream=1))
         assert z.shape == [2, B, 3]
         np.testing.assert_allclose(log_prob, log_q, rtol=1e-3, atol=1e-3)
-        if not jit_compile:  # XLA draws other numbers
+        if not jit_compile:  # XLA draws different numbers
             np.testing.assert_allclose(z, draw(normal(B, 3), normal(B, 4, stream=1))[0], rtol=1e-4)
 
 
 @both_kinds
 def test_noise_is_the_draw_of_the_base(kind):
-    """So the base's explicit choice of generator, fast under XLA, is what draws."""
+    """So the base chooses the generator, which is fast under XLA."""
     flow, h, base = make_flow(kind), normal(5, 4), make_base(5, 3)
     z, _ = flow.distribution(base, h).experimental_sample_and_log_prob(2, seed=SEED)
     np.testing.assert_array_equal(z, flow.bijector(h).forward(base.sample(2, seed=SEED)))
@@ -214,7 +214,7 @@ def test_passes_for_the_density_of_an_external_z(kind, expected, passes):
 
 
 def check_gradients(function, tensors, variables):
-    """Finite, not zero, and the slope of `function` along a random direction, one by one."""
+    """Asserts that gradients are finite, nonzero and equal to slopes along random directions."""
     function = tf.function(function)
     with tf.GradientTape() as tape:
         tape.watch(tensors)

@@ -18,14 +18,14 @@ def logistic(loc, scale):
 
 
 def table(loc, scale):
-    """Log-probabilities of all 256 levels along the first axis."""
+    """Returns the log-probabilities of all 256 levels along the first axis."""
     loc, scale = np.broadcast_arrays(loc, scale)
     x = LEVELS.reshape([256] + [1] * loc.ndim)
     return logistic(loc, scale).log_prob(x).numpy().astype(np.float64)
 
 
 def oracle(loc, scale):
-    """The same in float64, from the difference, taken in whichever tail is the thin one."""
+    """Returns the same in float64, as a difference in the tail with less probability."""
     v = np.arange(256.0).reshape([256] + [1] * np.ndim(loc))
     above = np.where(v == 255, np.inf, ((v + 0.5) / 255 - loc) / scale)
     below = np.where(v == 0, -np.inf, ((v - 0.5) / 255 - loc) / scale)
@@ -44,7 +44,7 @@ def grid(low, high, count):
 # Probabilities.
 
 
-def test_bernoulli_has_the_outputs_as_logits():
+def test_outputs_are_the_logits_of_bernoulli():
     outputs = tf.random.stateless_normal([3, 2, 5], [0, 1])
     x = np.array([[0, 1, 1, 0, 1], [1, 1, 0, 0, 0]], np.float32)
     p = likelihoods.Bernoulli()(outputs)
@@ -64,12 +64,12 @@ def test_probabilities_are_those_of_the_oracle():
     loc, scale = grid(-0.6, 1.6, 67)
     found, expected = table(loc, scale), oracle(loc, scale)
     assert found.min() < -1000.0
-    possible = expected > -690.0  # float64 ends below
+    possible = expected > -690.0  # float64 underflows below
     assert possible.mean() > 0.8
     np.testing.assert_allclose(found[possible], expected[possible], rtol=2e-5, atol=2e-4)
 
 
-def test_mean_is_that_of_the_levels_to_half_a_level():
+def test_mean_is_within_half_a_level_of_the_exact_mean():
     loc, scale = grid(-0.5, 1.5, 41)
     expected = np.tensordot(LEVELS, np.exp(oracle(loc, scale)), 1)
     np.testing.assert_allclose(logistic(loc, scale).mean(), expected, atol=1 / 510)
@@ -92,7 +92,7 @@ def test_log_probabilities_and_gradients_are_finite_everywhere(loc, raw_scale):
         assert np.all(np.isfinite(value))
 
 
-def test_far_outside_the_gradient_still_points_to_the_pixel():
+def test_the_gradient_of_a_far_location_points_to_the_pixel():
     pixels = likelihoods.DiscretizedLogistic(3)
     x = tf.constant([[0.0, 128 / 255, 1.0]])
     for loc, expected in ((-1e4, [0.0, 10.0, 10.0]), (1e4, [-10.0, -10.0, 0.0])):
@@ -115,7 +115,7 @@ def test_scale_starts_at_a_tenth_and_never_falls_below_its_bound():
     assert np.all(np.diff(pixels.scale) >= 0.0)
 
 
-def test_layer_adds_pixels_and_centres_the_outputs():
+def test_layer_sums_over_pixels_and_centers_the_outputs():
     pixels = likelihoods.DiscretizedLogistic(4)
     pixels.raw_scale.assign([-4.0, -3.0, -2.0, -1.0])
     outputs = 0.2 * tf.random.stateless_normal([5, 2, 4], [0, 1])
@@ -171,7 +171,7 @@ def test_autoregressive_is_the_product_of_its_conditionals(kind):
     assert not hasattr(p, "mean")
     log_p = p.log_prob(x)
     assert log_p.shape == [4, 2]
-    # Conditional t from what precedes pixel t only, the rest set to 0.
+    # Conditional t depends only on earlier pixels; the others are set to 0.
     total = 0.0
     for t in range(9):
         seen = np.where(np.arange(9) < t, x, 0.0)

@@ -10,7 +10,7 @@ from hvi_tf.models import distributions, networks
 
 
 def matmul_flops(function, *arguments):
-    """Multiply-adds of the matrix products in the graph of `function`."""
+    """Returns the multiply-adds of the matrix products in the graph of `function`."""
     graph = tf.function(function).get_concrete_function(*arguments).graph
     total = 0
     graphs = [graph, *(f.graph for f in graph._functions.values() if hasattr(f, "graph"))]
@@ -50,7 +50,7 @@ def test_conditioned_mlp_equals_a_perceptron_of_the_concatenated_input(network):
 
 
 def test_x_is_never_tiled_over_k(network):
-    """Counted products, not time: doubling K must not touch the x-part of the first layer."""
+    """The multiply-adds of the x-part of the first layer do not depend on K."""
 
     def flops(K):
         x, u = tf.TensorSpec([8, 50]), tf.TensorSpec([K, 1, 8, 4])
@@ -75,8 +75,8 @@ def test_gate_starts_at_the_prior_and_stays_differentiable():
     np.testing.assert_allclose(wide_open.log_prob(psi), ungated.log_prob(psi), rtol=1e-4)
 
 
-def test_initial_units_are_centred():
-    """The biases cancel the mean of softplus units, so no layer starts far from zero."""
+def test_initial_units_are_centered():
+    """Biases cancel the mean of softplus units, so every layer starts near zero."""
     network = networks.MLP(100, (200, 200), 50, randomness.initializer_seeds(1))
     x = tf.cast(tf.random.stateless_uniform([500, 100], [0, 1]) < 0.1, tf.float32)
     outputs = network(x).numpy()
@@ -91,7 +91,7 @@ def test_no_two_layers_begin_with_the_same_weights():
     assert len({k.tobytes() for k in kernels}) == len(kernels)
 
 
-def test_normal_samples_what_it_says(seed):
+def test_normal_draws_have_its_mean_and_scale(seed):
     normal = distributions.DiagonalNormal(tf.constant([1.0, -2.0]), tf.constant([0.5, 3.0]))
     draws = normal.sample(40_000, seed=tf.constant([seed, 0])).numpy()
     error = np.array([0.5, 3.0]) / np.sqrt(len(draws))

@@ -1,4 +1,4 @@
-"""The PixelCNN: what each output sees, sharing over z, and draws."""
+"""The PixelCNN: dependence on pixels, sharing over z, and draws."""
 
 import itertools
 
@@ -15,7 +15,7 @@ SEED = tf.constant([3, 4])
 
 
 def make(side, kernels, channels=4, sharpen=1.0):
-    """A small network; `sharpen` scales its outputs up, which start near 0."""
+    """Returns a small network; `sharpen` scales up its outputs, which start near 0."""
     rng = randomness.initializer_seeds(0)
     network = pixelcnn.PixelCNN(side, Z_DIM, rng, channels=channels, kernels=kernels, z_maps=2)
     kernel = network.output_layer.kernel
@@ -32,9 +32,9 @@ def normal(*shape):
 
 
 def jacobians(network):
-    """d output[t] / d x[s] `[t, s]`, and d output[t] / d z `[t, Dz]`, at one x and z."""
+    """Returns d output[t] / d x[s] `[t, s]` and d output[t] / d z `[t, Dz]` at one x and z."""
     D = network.side**2
-    # One pass: copy t of the image is asked for output t.
+    # In one pass, copy t of the image gives output t.
     x, z = tf.tile(binary(1, D), [D, 1]), tf.tile(normal(1, Z_DIM), [D, 1])
     with tf.GradientTape() as tape:
         tape.watch([x, z])
@@ -42,11 +42,11 @@ def jacobians(network):
     return [gradient.numpy() for gradient in tape.gradient(outputs, [x, z])]
 
 
-# What an output sees.
+# Dependence on pixels.
 
 
 @pytest.mark.parametrize("kernels", [(3,), (9,), (3, 5), (7, 5, 3)])
-def test_outputs_see_earlier_pixels_only(kernels):
+def test_outputs_depend_on_earlier_pixels_only(kernels):
     side = 5
     for_x, _ = jacobians(make(side, kernels))
     before = np.tri(side**2, k=-1, dtype=bool)
@@ -60,24 +60,24 @@ def test_outputs_see_earlier_pixels_only(kernels):
 
 @pytest.mark.parametrize("kernels", [(9,), (7, 3, 3), (3, 3, 3, 3)])
 def test_there_is_no_blind_spot(kernels):
-    """Every earlier pixel is seen as soon as the kernels reach across the image."""
+    """Outputs depend on every earlier pixel if the kernels span the image."""
     for_x, _ = jacobians(make(5, kernels))
     assert np.all(for_x[np.tri(25, k=-1, dtype=bool)] != 0.0)
 
 
-def test_kernels_reach_no_further_than_their_halves():
+def test_kernels_see_no_further_than_half_their_size():
     for_x, _ = jacobians(make(6, (3, 3)))
     row, column = np.divmod(np.arange(36), 6)
     far = (row[:, np.newaxis] - row > 2) | (np.abs(column[:, np.newaxis] - column) > 2)
     assert np.all(for_x[far] == 0.0)
 
 
-def test_every_pixel_depends_on_z_and_so_does_the_first():
+def test_every_pixel_depends_on_z_even_the_first():
     _, for_z = jacobians(make(4, (3,)))
     assert np.all(for_z != 0.0)
 
 
-def test_default_sizes_cost_what_the_docstring_says():
+def test_default_sizes_have_the_cost_in_the_docstring():
     network = pixelcnn.PixelCNN(4, Z_DIM, randomness.initializer_seeds(0))
     products = sum(int(np.prod(v.shape)) for v in network.variables if len(v.shape) == 4)
     assert round(products / 1e6, 2) == 0.64
@@ -116,9 +116,9 @@ def test_every_weight_and_z_get_a_gradient_for_unknown_sizes(jit_compile):
             value = tf.reduce_sum(likelihoods.Bernoulli()(network(x, z)).log_prob(x))
         return tape.gradient(value, [z, *network.trainable_variables])
 
-    found = gradients(binary(3, 16), normal(2, 3, Z_DIM))
-    assert len(found) == 1 + len(network.variables)
-    for gradient in found:
+    grads = gradients(binary(3, 16), normal(2, 3, Z_DIM))
+    assert len(grads) == 1 + len(network.variables)
+    for gradient in grads:
         assert np.all(np.isfinite(gradient))
         assert np.any(gradient != 0.0)
 
@@ -182,13 +182,13 @@ def test_draws_have_the_probabilities_of_teacher_forcing(side, draws, seed):
         same_z = tf.tile(z[i : i + 1], [len(images), 1])
         p = np.exp(likelihoods.Autoregressive(network, pixels, same_z).log_prob(images))
         np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
-        assert p.max() > 5.0 * p.min()  # far from uniform, or this would see little
+        assert p.max() > 5.0 * p.min()  # far from uniform, else the test is weak
         counts = np.bincount((x[i] @ 2.0 ** np.arange(D)[::-1]).astype(int), minlength=2**D)
         statistic = np.sum((counts - draws * p) ** 2 / (draws * p))
         assert scipy.stats.chi2.sf(statistic, 2**D - 1) > 1e-4
 
 
-def test_every_pixel_is_drawn_with_the_weights_of_its_place(seed):
+def test_every_pixel_is_drawn_with_the_weights_of_its_position(seed):
     network, pixels = make(3, (3,), sharpen=0.0), likelihoods.DiscretizedLogistic(9)
     scale = np.linspace(0.01, 0.05, 9)
     pixels.raw_scale.assign(np.log(np.expm1(scale - likelihoods.MIN_SCALE)))
@@ -210,5 +210,5 @@ def test_draws_are_a_function_of_the_seed_alone():
     assert set(np.unique(plain)) == {0.0, 1.0}
     assert not np.array_equal(plain, pixelcnn.sample(network, pixels, z, SEED + 1))
     flat = plain.numpy().reshape(10, 16)
-    assert len(np.unique(flat, axis=0)) == 10  # images, and
-    assert len(np.unique(flat, axis=1).T) > 8  # pixels, have draws of their own
+    assert len(np.unique(flat, axis=0)) == 10  # images differ
+    assert len(np.unique(flat, axis=1).T) > 8  # pixels differ

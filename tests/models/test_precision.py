@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.models import networks
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import steps
@@ -104,5 +105,5 @@ def test_weights_equal_those_of_float32_and_biases_are_not_rounded():
 
 def test_the_precision_is_part_of_the_identity_of_a_run():
     one, other = (config_lib.make(precision=p) for p in ("float32", "bfloat16"))
-    assert config_lib.differences(one, other) == ["--precision: float32 -> bfloat16"]
+    assert identity.differences(one, other) == ["--precision: float32 -> bfloat16"]
     assert config_lib.make().model.precision == "float32"

@@ -31,7 +31,7 @@ def test_an_image_alone_equals_the_image_in_a_batch():
         np.testing.assert_allclose(network(x[i : i + 1])[0], together[i], rtol=1e-5, atol=1e-6)
 
 
-def test_leading_axes_are_those_of_the_images():
+def test_outputs_keep_the_leading_axes_of_images():
     network, x = make(8), images(3, 2, 4, 64)
     y = network(x)
     assert y.shape == [3, 2, 4, 5]
@@ -39,7 +39,7 @@ def test_leading_axes_are_those_of_the_images():
 
 
 def test_a_stage_is_a_residual_block_and_a_convolution_of_stride_2():
-    """Against plain loops; the second block keeps its channels and so its inputs."""
+    """The expected values come from plain loops. The second block has an identity skip."""
     network, h = make(6, (3, 3)), np.array(tf.random.stateless_normal([1, 3, 3, 3], [0, 2]))
     stage = network.stages[1]
     assert stage.skip is None
@@ -78,9 +78,9 @@ def test_every_weight_gets_a_gradient_for_an_unknown_batch():
             value = tf.reduce_sum(network(x) ** 2)
         return tape.gradient(value, network.trainable_variables)
 
-    found = gradients(images(3, 64))
-    assert len(found) == len(network.variables) == 2 + 3 * 6 + 2 * 2
-    for gradient in found:
+    grads = gradients(images(3, 64))
+    assert len(grads) == len(network.variables) == 2 + 3 * 6 + 2 * 2
+    for gradient in grads:
         assert np.all(np.isfinite(gradient))
         assert np.any(gradient != 0.0)
 

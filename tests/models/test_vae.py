@@ -1,4 +1,4 @@
-"""The training step: gradients for every variable, Keras's fit, and refusing to diverge."""
+"""The training step: gradients of every variable, Keras's fit, and steps that are not finite."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.inference import methods, sampling, svi
@@ -33,11 +34,11 @@ def small_vae(bound="iwhvi", x_dim=12, **values):
 
 
 CASES = [
-    dict(bound=row.name, gradient=gradient, prior=prior)
-    for row in METHODS.values()
-    for gradient in row.gradients
+    dict(bound=method.name, gradient=gradient, prior=prior)
+    for method in METHODS.values()
+    for gradient in method.gradients
     for prior in ("normal", "hierarchical")
-    if prior == "hierarchical" or not row.needs_hierarchical_prior
+    if prior == "hierarchical" or not method.needs_hierarchical_prior
 ]
 CASES += [dict(bound="vae", posterior=posterior) for posterior in ("iaf", "realnvp")]
 CASES += [
@@ -67,8 +68,8 @@ def test_every_variable_gets_a_finite_nonzero_gradient(values):
     x = IMAGES if "encoder" in values else X
     model = small_vae(**values, **sizes, x_dim=x.shape[1])
     one = tf.constant(1.0)
-    _, ascent = model._ascend(x, tf.constant([0, 1]), one, one, model.training_K)
-    for variables, grads in zip(model.parameter_groups, ascent, strict=True):
+    _, gradients = model.differentiate(x, tf.constant([0, 1]), one, one, model.training_K)
+    for variables, grads in zip(model.parameter_groups, gradients, strict=True):
         for variable, grad in zip(variables, grads, strict=True):
             assert np.all(np.isfinite(grad)), variable.path
             assert np.any(grad != 0), variable.path
@@ -79,8 +80,8 @@ def test_every_variable_gets_a_finite_nonzero_gradient(values):
 @pytest.mark.parametrize(
     "bound",
     [
-        pytest.param(name, marks=[pytest.mark.long] if row.shared != "no" else [])
-        for name, row in METHODS.items()
+        pytest.param(name, marks=[pytest.mark.long] if method.shared != "no" else [])
+        for name, method in METHODS.items()
     ],
 )
 def test_a_step_ascends_the_bound(bound):
@@ -120,7 +121,7 @@ def test_a_step_that_is_not_finite_changes_nothing():
 
 
 def test_xla_reaches_the_same_bound():
-    """On and off draw other numbers, so the means are compared."""
+    """With and without XLA draws differ, so means are compared."""
     on, off = small_vae(K=3, jit_compile="on"), small_vae(K=3, jit_compile="off")
     seeds = [tf.constant([5, i]) for i in range(500)]
 
@@ -139,7 +140,7 @@ class ScheduleOfK(keras.callbacks.Callback):
 
 @pytest.mark.long
 def test_keras_fit_runs_the_same_step():
-    """`fit` for library users does what the command line's loop does, K changing between epochs."""
+    """`fit` takes the same steps as the command line's loop, also if K changes between epochs."""
     images = np.random.default_rng(0).integers(0, 256, (30, 12)).astype(np.uint8)
     batches = pipeline.training_batches(images, 6, 0, 0, 15)
 
@@ -164,6 +165,25 @@ def test_keras_fit_runs_the_same_step():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_keras_reports_means_over_all_images():
+    """Each batch counts by its number of images, and validation does not disturb the mean."""
+    model, stepped = small_vae(K=2), small_vae(K=2)
+    batches = [BINARY[:4], BINARY[4:]]
+    sizes = [len(batch) for batch in batches]
+    assert sizes[0] != sizes[1]
+    history = model.fit(
+        BINARY, batch_size=4, epochs=2, shuffle=False, validation_data=BINARY, verbose=0
+    ).history
+    for epoch in range(2):
+        bounds = [float(stepped.train_step(batch)["bound"]) for batch in batches]
+        assert history["bound"][epoch] == pytest.approx(np.average(bounds, weights=sizes), rel=1e-4)
+    scores = [float(model.test_step(batch)["bound"]) for batch in batches]
+    assert abs(scores[0] - scores[1]) > 1e-3
+    score = model.evaluate(BINARY, batch_size=4, verbose=0)
+    assert score == pytest.approx(np.average(scores, weights=sizes), rel=1e-5)
+    assert model.test_on_batch(batches[1]) == pytest.approx(scores[1], rel=1e-5)
+
+
 @pytest.mark.usefixtures("eager")
 def test_images_are_checked_once_in_parts_on_the_host(monkeypatch):
     monkeypatch.setattr(observations, "_CHUNK", 4)
@@ -178,7 +198,7 @@ def test_images_are_checked_once_in_parts_on_the_host(monkeypatch):
 
 
 class Batches(keras.utils.PyDataset):
-    """One batch of these images."""
+    """A source with one batch of images."""
 
     def __init__(self, x):
         super().__init__()
@@ -215,10 +235,10 @@ BINARY = X.numpy()
         ("bernoulli", BINARY.astype(np.complex64), "x: complex64, wanted real numbers"),
         ("bernoulli", BINARY.tolist(), "x: a list, wanted an array"),
         ("bernoulli", None, "x: a NoneType, wanted an array"),
-        ("bernoulli", (BINARY, BINARY), "y: the autoencoder takes images alone"),
+        ("bernoulli", (BINARY, BINARY), "y: the autoencoder takes only images"),
     ],
 )
-def test_images_that_the_likelihood_is_not_of_are_refused(likelihood, data, message):
+def test_images_outside_the_support_of_the_likelihood_are_refused(likelihood, data, message):
     model = small_vae("vae", likelihood=likelihood)
     before = [v.numpy() for v in model.trainable_variables]
     with pytest.raises(ValueError, match=message):
@@ -228,7 +248,7 @@ def test_images_that_the_likelihood_is_not_of_are_refused(likelihood, data, mess
 
 
 @pytest.mark.usefixtures("eager")
-def test_every_way_in_checks_the_images():
+def test_every_entry_point_checks_the_images():
     model = small_vae("vae")
     for use in (
         lambda: model.evaluate(GRAY, verbose=0),
@@ -239,13 +259,13 @@ def test_every_way_in_checks_the_images():
         with pytest.raises(ValueError, match="5 at pixel 0 of image 0"):
             use()
     for name in ("sample_weight", "class_weight"):
-        with pytest.raises(ValueError, match=f"{name}: the autoencoder takes images alone"):
+        with pytest.raises(ValueError, match=f"{name}: the autoencoder takes only images"):
             model.fit(BINARY, verbose=0, **{name: np.ones(6)})
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("dtype", ["uint8", "bool", "float64", "float16"])
-def test_images_of_any_real_dtype_are_taken(dtype):
+def test_images_of_any_real_dtype_are_accepted(dtype):
     model = small_vae("vae")
     source = (x for x in [(BINARY.astype(dtype),)])
     for data in (BINARY.astype(dtype), Batches(BINARY.astype(dtype)), source):
@@ -282,10 +302,10 @@ def test_k_0_needs_no_special_case():
 
 
 @pytest.mark.parametrize("prior", ["normal", "hierarchical"])
-def test_frozen_trains_the_inverse_models_alone(prior):
+def test_a_frozen_model_trains_only_the_inverse_models(prior):
     sizes = dict(hidden=(8, 8), latent_dim=3, aux_dim=2, prior_dim=2, batch_size=6)
     config = config_lib.derive(sizes, prior=prior, K=4, gradient="dreg", jit_compile="off")
-    model = make_vae(config_lib.with_frozen(config, step=7), x_dim=12)
+    model = make_vae(identity.with_frozen(config, step=7), x_dim=12)
     before = {name: layer.get_weights() for name, layer in model.networks.items()}
     model.train_step(X)
     for name, layer in model.networks.items():
@@ -295,7 +315,7 @@ def test_frozen_trains_the_inverse_models_alone(prior):
 
 @pytest.mark.long
 def test_every_schedule_works_with_every_estimator():
-    """Warm-ups, the gate and a K that changes, for each gradient estimator of diwhvi."""
+    """Each estimator of diwhvi works with warm-ups, the gate and a K that changes."""
     for gradient in METHODS["diwhvi"].gradients:
         model = small_vae("diwhvi", K=3, M=2, tau_gate_bias=-3.0, gradient=gradient)
         for K, inner, outer in ((0, 0.0, 0.0), (3, 0.5, 0.3), (3, 1.0, 1.0)):
@@ -304,9 +324,11 @@ def test_every_schedule_works_with_every_estimator():
             assert all(np.isfinite(float(m)) for m in metrics.values()), (gradient, K)
 
 
-def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
+def test_the_kl_weight_rises_and_does_not_change_validation():
     model = small_vae("bsvi", svi_steps=2, kl_annealing_steps=10, kl_annealing_start=0.1)
-    weights = [float(model._kl_weight(tf.constant(step, tf.int64))) for step in (0, 5, 10, 99)]
+    weights = [
+        float(model.kl_annealing.weight(tf.constant(step, tf.int64))) for step in (0, 5, 10, 99)
+    ]
     np.testing.assert_allclose(weights, [0.1, 0.55, 1.0, 1.0], rtol=1e-6)
     metrics = model.train_step(X)
     assert metrics["objective"] > metrics["bound"]
@@ -322,20 +344,20 @@ def test_the_kl_weight_rises_with_the_steps_and_validation_never_sees_it():
 def test_svi_trains_theta_on_the_elbo_of_the_refined_proposal_alone():
     model, seed = small_vae("svi", svi_steps=3), tf.constant([1, 2])
     one = tf.constant(1.0)
-    _, ascent = model._ascend(X, seed, one, one, 0)
+    _, gradients = model.differentiate(X, seed, one, one, 0)
     refined = svi.refine(model.localize, model.method, X, model.svi_settings(), seed)
     z = refined.points.z[-1]
     with tf.GradientTape() as tape:
         log_joint = model.likelihood(z).log_prob(X) + model.prior.log_prob(z)
         value = tf.reduce_mean(log_joint)
     for mine, autodiff in zip(
-        ascent.theta, tape.gradient(value, model.parameter_groups.theta), strict=True
+        gradients.theta, tape.gradient(value, model.parameter_groups.theta), strict=True
     ):
         np.testing.assert_allclose(mine, autodiff, rtol=1e-4, atol=1e-6)
 
 
 def test_every_posterior_starts_at_the_encoders_own():
-    """At lambda_0 the local model is the model; a shift of the mean moves every draw by it."""
+    """At lambda_0 the local model equals the model. A shift of the mean shifts every draw."""
     for values in (dict(), dict(posterior="iaf"), dict(posterior="hierarchical", K=2)):
         model, seed = small_vae("bsvi", **values), tf.constant([1, 2])
         local = model.localize(X)
@@ -348,7 +370,7 @@ def test_every_posterior_starts_at_the_encoders_own():
             shift = tf.concat([tf.fill([6, 3], 0.5), tf.zeros([6, 3])], axis=-1)
             moved = sampling.draw(local.at(shift), model.method, X, Counts(K=2), seed)
             np.testing.assert_allclose(moved.z, draws[0].z + 0.5, rtol=1e-5, atol=1e-6)
-            if moved.psi is not None:  # tau is asked about the z that would have been
+            if moved.psi is not None:  # tau gets z without the shift
                 np.testing.assert_allclose(moved.psi, draws[0].psi, rtol=1e-4, atol=1e-5)
 
 
@@ -372,6 +394,6 @@ def test_images_can_be_drawn_and_reconstructed(decoder):
         (dict(decoder="pixelcnn", x_dim=12), "images of 12 pixels are not square"),
     ],
 )
-def test_images_that_convolutions_cannot_take_are_named(values, message):
+def test_images_that_do_not_fit_convolutions_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         small_vae("vae", **dict(x_dim=16) | values)

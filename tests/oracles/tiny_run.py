@@ -31,16 +31,16 @@ def run(values, folder, spoiled_replica=None):
         folder: the working directory.
         spoiled_replica: index of the replica that gets a NaN in step 2.
     """
-    from hvi_tf.evaluation import evaluate
+    from hvi_tf.evaluation import evaluate, scorers
     from hvi_tf.models.vae import make_vae
-    from hvi_tf.training import loop, runs, steps
+    from hvi_tf.training import runs, steps
 
     data = Dataset(IMAGES[:40].copy(), IMAGES[40:63], IMAGES[63:], (4, 4, 1))
     config = config_lib.derive(SIZES, **values)
     folder = pathlib.Path(folder)
     results, model = {"error": ""}, None
     try:
-        loop.check_data(config, data)
+        runs.check_data(config, data)
         with distribution.chief_first():
             workdir = workdirs.create_or_open(folder, config, writes=distribution.is_chief())
         model = make_vae(config, 16)
@@ -55,11 +55,11 @@ def run(values, folder, spoiled_replica=None):
             return step_metrics
 
         with mock.patch.object(steps.StepRunner, "__call__", recorded):
-            step = runs.train(config, data, model, workdir).step
+            step = runs.train_to_best(config, model, data, workdir).step
         results["metrics"] = np.concatenate(metrics) if metrics else np.zeros(0)
         evaluate.evaluate(config, model, data, workdir, step)
         distribution.barrier()  # the others read the scores of the chief
-        scores = np.load(evaluate.scores_path(workdir, config, step), allow_pickle=False)
+        scores = np.load(scorers.scores_path(workdir, config, step), allow_pickle=False)
         results |= {f"score_{name}": scores[name] for name in scores.files if name != "seconds"}
         results["best_step"] = step
         workdir.close()
@@ -78,14 +78,14 @@ def spoil(model, bad):
     """Sets the observations of one replica to NaN in the second step."""
     import tensorflow as tf
 
-    ascend = model._ascend
+    differentiate = model.differentiate
 
     def spoiled(x, *rest):
         index = tf.distribute.get_replica_context().replica_id_in_sync_group
         is_bad = tf.logical_and(tf.equal(index, bad), tf.equal(model.optimizer.iterations, 1))
-        return ascend(tf.where(is_bad, float("nan"), x), *rest)
+        return differentiate(tf.where(is_bad, float("nan"), x), *rest)
 
-    model._ascend = spoiled
+    model.differentiate = spoiled
 
 
 if __name__ == "__main__":

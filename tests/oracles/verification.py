@@ -33,10 +33,11 @@ def header():
     ).stdout.strip()
     print("# Verification\n")
     print(
-        "Printed by `python -m tests.oracles.verification`; the tests assert the same\n"
-        "numbers. All in nats and float64. `±` is one standard error, `z` a difference in\n"
-        "standard errors; of\n"
-        "paired differences (the same draws) where one says so. Every oracle is NumPy and\n"
+        "Printed by `python -m tests.oracles.verification`. The tests call the same functions\n"
+        "with the same seed. They assert identities to rounding, and that a difference which\n"
+        "theory puts at 0 is within 5 standard errors. All values are in nats and float64.\n"
+        "`±` is one standard error, and `z` a difference in standard errors (of paired\n"
+        "differences, by the same draws, if a text states it). Every oracle uses NumPy and\n"
         "SciPy only.\n"
     )
     print(
@@ -47,11 +48,12 @@ def header():
 
 
 def rows_of_methods():
-    print("## 1. Every row of the table on linear-Gaussian models\n")
+    print("## 1. Every method on linear-Gaussian models\n")
     print(
-        "log p(x) is exact. `same draws` is the largest difference from the naive formula with\n"
-        "SciPy's densities on the package's draws; `oracle` draws for itself (20,000 each).\n"
-        "K=4, M=3, L=3 where the row leaves them free; tau and rho are off.\n"
+        "log p(x) is exact. `same draws` is the largest difference from the naive formula\n"
+        "with SciPy's densities, on the draws of the package. `oracle` has draws of its own\n"
+        "(20,000 each). K=4, M=3 and L=3, unless the method fixes them. tau and rho are not\n"
+        "the true inverses.\n"
     )
     rows = []
     for name, lg in closed_forms.CASES:
@@ -65,7 +67,7 @@ def rows_of_methods():
                 *(f"{truth:.4f}", z(z_of_mean(truth - bound))),
             ]
         )
-    columns = ["row", "prior", "same draws", "bound", "oracle", "z", "log p(x)", "z below it"]
+    columns = ["method", "prior", "same draws", "bound", "oracle", "z", "log p(x)", "z below it"]
     table(columns, rows)
     print("### Monotone in K, L and M\n")
     print("Bounds on nested subsets of the same 4,000 draws, and the z of each paired step.\n")
@@ -80,7 +82,7 @@ def rows_of_methods():
                 ", ".join(z(z_of_mean(b - a)) for a, b in itertools.pairwise(values)),
             ]
         )
-    table(["row", "prior", "axis", "bounds", "z of steps"], rows)
+    table(["method", "prior", "axis", "bounds", "z of steps"], rows)
 
 
 def discrete():
@@ -100,9 +102,16 @@ def discrete():
                 *(f"{log_evidence:.6f}", f"{worst:.0e}"),
             ]
         )
-    columns = ["row", "prior", "axis", "E bound", "log p(x)", "largest |E exp(bound) / p(x) - 1|"]
+    columns = [
+        "method",
+        "prior",
+        "axis",
+        "E bound",
+        "log p(x)",
+        "largest |E exp(bound) / p(x) - 1|",
+    ]
     table(columns, rows)
-    print("log q(z) from both sides, KL and mutual information, likewise enumerated:\n")
+    print("log q(z) from both sides, KL and mutual information, also enumerated:\n")
     rungs = ["L_1", "L_2", "L_4", "log q(z)", "U_4", "U_2", "U_1", "U_0"]
     table(rungs, [[f"{v:.6f}" for v in enumerated.discrete_marginal_ladder()]])
     rows = []
@@ -122,7 +131,7 @@ def discrete():
 
 def sandwiches():
     print("## 3. log q(z), KL and mutual information from both sides\n")
-    print("Means less the exact log q(z), nested subsets of the same 20,000 draws:\n")
+    print("Means minus the exact log q(z), on nested subsets of the same 20,000 draws:\n")
     rows = []
     for name in hierarchies.CASES:
         ladder = hierarchies.marginal_ladder(name, SEED)
@@ -185,7 +194,7 @@ def special_cases():
 
 def main():
     header()
-    print(f"Rows: {', '.join(f'`{name}`' for name in METHODS)}.\n")
+    print(f"Methods: {', '.join(f'`{name}`' for name in METHODS)}.\n")
     rows_of_methods()
     discrete()
     sandwiches()

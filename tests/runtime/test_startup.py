@@ -42,6 +42,54 @@ def test_a_system_that_does_not_tell_when_a_process_began(monkeypatch):
     assert startup.process_began() >= before
 
 
+FAKE_TENSORFLOW = """
+import os, types
+LINES = (
+    b"WARNING: All log messages before absl::InitializeLog() is called are written to STDERR\\n"
+    b"I0000 00:00:1795843331.8 19070 port.cc:153] oneDNN custom operations are on.\\n"
+    b"E0000 00:00:1795843335.5 19070 cuda_platform.cc:52] failed call to cuInit: no device: "
+    b"CUDA_ERROR_NO_DEVICE\\n"
+    b"E0000 00:00:1795843335.5 19070 real.cc:1] a real error\\n"
+)
+os.write(2, LINES)
+config = types.SimpleNamespace(list_physical_devices=lambda: ABORT and os.abort())
+"""
+
+
+@pytest.mark.parametrize(
+    ("level", "debug", "aborts", "shown"),
+    [
+        (None, False, False, ["real.cc"]),
+        ("2", False, True, ["real.cc"]),  # the filter outlives a process that dies
+        ("0", False, False, ["WARNING", "oneDNN", "cuInit", "real.cc"]),
+        (None, True, False, ["WARNING", "oneDNN", "cuInit", "real.cc"]),
+    ],
+)
+def test_only_real_errors_of_the_start_of_tensorflow_are_printed(
+    level, debug, aborts, shown, tmp_path
+):
+    fake = FAKE_TENSORFLOW.replace("ABORT", str(aborts))
+    (tmp_path / "tensorflow.py").write_text(fake)
+    code = (
+        "import os, sys; from hvi_tf.runtime import startup\n"
+        "startup.check_keras_backend = lambda: None\n"
+        f"startup.quiet_tensorflow({debug})\n"
+        "import tensorflow\n"
+        "os.write(2, b'the end')"
+    )
+    environment = {n: v for n, v in os.environ.items() if n != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    if level is not None:
+        environment["TF_CPP_MIN_LOG_LEVEL"] = level
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    words = ("WARNING", "oneDNN", "cuInit", "real.cc")
+    assert [word for word in words if word in result.stderr] == shown, result.stderr
+    assert result.stderr.endswith("the end") == (not aborts)
+    assert (result.returncode == 0) == (not aborts)
+
+
 def test_a_run_imports_no_matplotlib_and_who_wants_it_may_import_it_later():
     pytest.importorskip("matplotlib")
     code = (

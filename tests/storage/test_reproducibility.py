@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from hvi_tf.cli import report
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import DataConfig
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.storage import provenance
+from hvi_tf.storage import origins, provenance
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import determinism
 from tests.faults.tiny import CONFIG, DATA
@@ -28,16 +29,16 @@ def test_ten_steps_twice_are_the_same():
 
 def test_a_machine_that_computes_otherwise_is_noticed(monkeypatch):
     """One bit of one gradient, once: as of an unordered sum on a GPU."""
-    climb, models = VAE.climb, []
+    update, models = VAE.update, []
 
-    def noisy(model, ascent):
+    def noisy(model, gradients):
         if model not in models:
             models.append(model)
         late = tf.cast(model.optimizer.iterations > 7, tf.float32)
-        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in ascent.theta]
-        climb(model, ascent._replace(theta=theta))
+        theta = [(1.0 + (len(models) > 1) * late * 1e-6) * g for g in gradients.theta]
+        update(model, gradients._replace(theta=theta))
 
-    monkeypatch.setattr(VAE, "climb", noisy)
+    monkeypatch.setattr(VAE, "update", noisy)
     with pytest.raises(
         UserError, match=r"steps twice differ in \d+ of \d+ arrays, in weight decoder/\d+ by"
     ):
@@ -53,8 +54,8 @@ def test_a_training_that_breaks_off_is_not_called_the_same():
 def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi"])
     monkeypatch.setattr(provenance, "_data", {})
-    provenance.saw(CONFIG.data, DATA.digests())
-    provenance.saw(DataConfig(dataset="omniglot"), {"train": "of another run"})
+    provenance.record_data(CONFIG.data, DATA.digests())
+    provenance.record_data(DataConfig(dataset="omniglot"), {"train": "of another run"})
     for _ in range(2):  # which is told once
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]
@@ -106,12 +107,12 @@ def test_only_a_repository_that_has_the_sources_names_the_commit(tmp_path, monke
 
 
 def test_their_number_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(workdirs, "MAX_ORIGINS", 3)
+    monkeypatch.setattr(origins, "MAX_ORIGINS", 3)
     for i in range(6):
         monkeypatch.setattr(sys, "argv", ["hvi_tf.main", f"--seed={i}"])
         workdirs.create_or_open(tmp_path, CONFIG).close()
-    origins = json.loads((tmp_path / "config.json").read_text())["provenance"]
-    assert [o["flags"] for o in origins] == [[f"--seed={i}"] for i in (0, 4, 5)]
+    records = json.loads((tmp_path / "config.json").read_text())["provenance"]
+    assert [o["flags"] for o in records] == [[f"--seed={i}"] for i in (0, 4, 5)]
 
 
 def test_a_run_of_the_version_before_goes_on(tmp_path):
@@ -135,9 +136,9 @@ def test_digests_are_of_pixels_shapes_and_types():
 
 def test_a_configuration_is_the_same_whoever_reads_it():
     """What a run is known by depends on no setting of how it is stored, or gone on with."""
-    digest = config_lib.identity_digest(CONFIG)
+    digest = identity.identity_digest(CONFIG)
     flat = config_lib.flatten(CONFIG)
     for same in (dict(keep_checkpoints=1), dict(on_nonfinite="skip"), dict(epochs=9)):
-        assert config_lib.identity_digest(config_lib.make(**flat | same)) == digest
+        assert identity.identity_digest(config_lib.make(**flat | same)) == digest
     for other in (dict(seed=1), dict(K=3), dict(learning_rate=1e-4), dict(precision="bfloat16")):
-        assert config_lib.identity_digest(config_lib.make(**flat | other)) != digest
+        assert identity.identity_digest(config_lib.make(**flat | other)) != digest

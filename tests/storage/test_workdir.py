@@ -8,7 +8,7 @@ import pytest
 
 from hvi_tf.config import config as config_lib
 from hvi_tf.errors import UserError
-from hvi_tf.storage import files
+from hvi_tf.storage import files, origins
 from hvi_tf.storage import workdir as workdirs
 
 ENDLESS = dict(lr_schedule="exponential")  # so that more epochs may follow
@@ -29,36 +29,6 @@ def test_more_epochs_are_the_same_run(tmp_path):
     assert stored.config.training.jit_compile == "off"  # kept, though the flag said auto
 
 
-@pytest.mark.parametrize(
-    ("run", "unused"),
-    [
-        (dict(bound="vae"), dict(num_flows=7, aux_dim=7)),
-        (dict(bound="vae"), dict(kl_annealing_start=0.3)),
-        (dict(bound="sivi", K=5), dict(inner_warmup_epochs=3.0)),
-        (dict(bound="iwhvi", K=5, annealing_factor=1.0), dict(annealing_epochs=3.0)),
-    ],
-)
-def test_a_run_of_an_earlier_version_goes_on_with_its_unused_settings(tmp_path, run, unused):
-    """Version 0.1 stored settings that `make` refuses now; they stay in the run's identity."""
-    run = run | ENDLESS
-    asked = config_lib.make(**run, epochs=3, jit_compile="off")
-    sections = json.loads(asked.to_json())
-    for section in sections.values():
-        section.update({name: unused[name] for name in unused if name in section})
-    (tmp_path / "config.json").write_text(json.dumps(sections))
-    stored = workdirs.open_existing(tmp_path, writes=False).config
-    assert stored != asked
-
-    assert workdirs.reconcile(tmp_path, asked) == stored
-    more = config_lib.make(**run, epochs=7, jit_compile="off")
-    workdirs.create_or_open(tmp_path, more).close()
-    resumed = workdirs.open_existing(tmp_path, writes=False).config
-    assert resumed.training.epochs == 7
-    assert config_lib.identity_digest(resumed) == config_lib.identity_digest(stored)
-    with pytest.raises(UserError, match="another configuration: --seed: 0 -> 9"):
-        workdirs.reconcile(tmp_path, config_lib.make(**run, epochs=7, seed=9))
-
-
 def test_one_process_at_a_time(tmp_path):
     held = workdirs.create_or_open(tmp_path / "w", CONFIG)
     with pytest.raises(UserError, match="is running there"):
@@ -74,6 +44,15 @@ def test_a_damaged_config_is_named(tmp_path):
     (tmp_path / "w" / "config.json").write_text('{"data": ')
     with pytest.raises(UserError, match=r"cannot read .*config\.json"):
         workdirs.reconcile(tmp_path / "w", CONFIG)
+
+
+@pytest.mark.parametrize("writes", [True, False])
+@pytest.mark.parametrize("content", ['{"data": ', "[1]", "\xff", '{"provenance": 3}'])
+def test_no_process_opens_a_damaged_config(tmp_path, content, writes):
+    workdirs.create_or_open(tmp_path / "w", CONFIG).close()
+    (tmp_path / "w" / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(UserError, match=r"^--workdir="):
+        workdirs.create_or_open(tmp_path / "w", CONFIG, writes=writes)
 
 
 def test_an_unwritable_place_is_named(tmp_path):
@@ -148,19 +127,6 @@ def test_a_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path, name)
     assert sorted((tmp_path / "mine").rglob("*")) == mine
 
 
-def test_temporary_folders_of_checkpoints_of_version_01_are_removed(tmp_path):
-    workdirs.create_or_open(tmp_path, CONFIG).close()
-    for name in ("checkpoints", "best"):
-        mine = [".ckpt-3.abcd123.tmp", ".ckpt-3.abcd1234.tmp.bak", ".ckpt-x.abcd1234.tmp"]
-        for left in (".ckpt-3.abcd_123.tmp", *mine):
-            (tmp_path / name / left).mkdir(parents=True)
-            (tmp_path / name / left / "ckpt-3.index").touch()
-        (tmp_path / name / ".ckpt-4.abcd_123.tmp").write_text("a file of the user")
-        workdirs.create_or_open(tmp_path, CONFIG).close()
-        found = {path.name for path in (tmp_path / name).iterdir()}
-        assert found == {*mine, ".ckpt-4.abcd_123.tmp"}
-
-
 def test_only_temporary_names_of_this_program_are_removed(tmp_path):
     mine = leave(tmp_path)
     (tmp_path / "linked").mkdir()
@@ -212,7 +178,7 @@ def test_a_strangers_provenance_is_one_line(tmp_path, provenance):
     with pytest.raises(UserError, match="cannot read provenance"):
         workdirs.create_or_open(tmp_path, CONFIG)
     with pytest.raises(UserError, match="cannot read provenance"):
-        workdirs.check_same_data(tmp_path, CONFIG)
+        origins.check_same_data(tmp_path, CONFIG)
 
 
 def test_names_are_readable():

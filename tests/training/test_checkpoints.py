@@ -1,4 +1,4 @@
-"""Checkpoints: complete, atomic, and read around damage."""
+"""Checkpoints are complete and atomic, and damaged ones are skipped."""
 
 import os
 import shutil
@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import workdir as workdirs
@@ -37,7 +38,7 @@ def state(model):
     return [v.numpy() for v in [*model.variables, *model.optimizer.variables]]
 
 
-def test_a_restored_run_goes_on_bit_identically(workdir):
+def test_a_restored_run_continues_bit_identically(workdir):
     unbroken = trained(workdir, saves=2)
     resumed = make_vae(CONFIG, 12)
     assert Checkpoints(resumed, workdir).restore_latest() == 2
@@ -51,7 +52,7 @@ def test_a_restored_run_goes_on_bit_identically(workdir):
 
 @pytest.mark.parametrize("bound", ["iwhvi", "vae", "dsivi"])
 def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
-    """Also what the optimizer does not hold: TensorFlow overlooks layers in lists."""
+    """Also weights that the optimizer does not hold, in lists that TensorFlow does not track."""
     flow = dict(posterior="iaf", flow_hidden=(8,)) if bound == "vae" else {}
     sizes = dict(hidden=(8, 8, 8), latent_dim=3, aux_dim=2, prior_dim=2)
     config = config_lib.derive(sizes, bound=bound, jit_compile="off", **flow)
@@ -73,7 +74,7 @@ def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
 
 @pytest.mark.parametrize("suffix", [".data-00000-of-00001", ".index"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
-def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(workdir, suffix, damage):
+def test_a_damaged_checkpoint_is_skipped_with_a_warning(workdir, suffix, damage):
     trained(workdir, saves=3)
     file = workdir.checkpoints / f"ckpt-3{suffix}"
     content = bytearray(file.read_bytes())
@@ -91,7 +92,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_says_so(workdir
     assert "ckpt-3 is damaged" in warnings[0]
 
 
-def test_all_damaged_is_an_error_not_a_fresh_start(workdir):
+def test_a_run_with_only_damaged_checkpoints_is_an_error(workdir):
     trained(workdir, saves=2)
     for file in workdir.checkpoints.glob("*.data*"):
         file.write_bytes(b"")
@@ -105,7 +106,7 @@ def test_tensorflows_list_of_checkpoints_may_be_lost(workdir):
     assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 2
 
 
-def test_the_best_is_kept_by_its_bound(workdir):
+def test_the_best_checkpoint_has_the_highest_bound(workdir):
     model = make_vae(CONFIG, 12)
     checkpoints = Checkpoints(model, workdir)
     for bound, better in ((-90.0, True), (-95.0, False), (-89.0, True), (float("nan"), False)):
@@ -115,7 +116,7 @@ def test_the_best_is_kept_by_its_bound(workdir):
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, monkeypatch):
-    """At any of its renamings, also of a checkpoint that is written again."""
+    """At every renaming of a file, also if the checkpoint replaces one of the same name."""
     model = trained(workdir, saves=2)
     replace = os.replace
     for renamings in range(3):
@@ -123,7 +124,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, mon
 
         def killed(source, target, left=left):
             if "ckpt" in os.path.basename(target) and next(left, None) is None:
-                raise KeyboardInterrupt  # which no clause mends
+                raise KeyboardInterrupt  # not handled by any clause
             replace(source, target)
 
         monkeypatch.setattr(os, "replace", killed)
@@ -133,7 +134,7 @@ def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before(workdir, mon
         assert Checkpoints(make_vae(CONFIG, 12), workdir).restore_latest() == 1
 
 
-def test_a_damaged_best_is_taken_from_the_others_or_told(workdir):
+def test_damage_to_the_best_checkpoint_is_reported_once(workdir):
     model = make_vae(CONFIG, 12)
     checkpoints = Checkpoints(model, workdir)
     for bound in (-5.0, -3.0, -4.0):
@@ -141,20 +142,29 @@ def test_a_damaged_best_is_taken_from_the_others_or_told(workdir):
         checkpoints.save_if_best(bound)
         checkpoints.save()
     (workdir.best / "ckpt-2.index").write_bytes(b"")
-    told = []
+    warnings = []
     again = make_vae(CONFIG, 12)
-    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert Checkpoints(again, workdir, warn=warnings.append).restore_best() == 2
     assert int(again.optimizer.iterations) == 2
-    assert len(told) == 2  # the checkpoint, and that there is no other one beside it
-    (workdir.checkpoints / "ckpt-2.index").write_bytes(b"")  # which is no reason to delete ckpt-3
-    told.clear()
-    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
-    assert "using the latest checkpoint, of step 3, not the best one" in told[-1]
-    assert not [line for line in told if "every" in line and "checkpoints" in line]
+    (warning,) = warnings
+    assert f"{workdir.best / 'ckpt-2'} is damaged" in warning
+    (workdir.checkpoints / "ckpt-2.index").write_bytes(b"")
+    warnings.clear()
+    assert Checkpoints(again, workdir, warn=warnings.append).restore_best() == 3
+    *damaged, fallback = warnings
+    assert len(damaged) == 2
+    assert "using the latest checkpoint, of step 3, not the best one" in fallback
+    (workdir.checkpoints / "ckpt-3.index").write_bytes(b"")
+    warnings.clear()
+    assert Checkpoints(again, workdir, warn=warnings.append).restore_best() == 1
+    assert len(warnings) == len(set(warnings)) == 3
+    (workdir.checkpoints / "ckpt-1.index").write_bytes(b"")
+    with pytest.raises(UserError, match="every checkpoint there is damaged"):
+        Checkpoints(again, workdir, warn=warnings.append).restore_best()
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_missing_best_is_taken_from_the_others_or_told(workdir, replaced):
+def test_a_missing_best_checkpoint_is_restored_from_the_latest_or_a_warning(workdir, replaced):
     model = make_vae(CONFIG, 12)
     checkpoints = Checkpoints(model, workdir)
     for bound in (-5.0, -3.0, -4.0):
@@ -164,36 +174,36 @@ def test_a_missing_best_is_taken_from_the_others_or_told(workdir, replaced):
     shutil.rmtree(workdir.best)
     if replaced:
         workdir.best.write_text("a file")
-    told = []
+    warnings = []
     again = make_vae(CONFIG, 12)
-    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 2
+    assert Checkpoints(again, workdir, warn=warnings.append).restore_best() == 2
     assert int(again.optimizer.iterations) == 2
-    assert not told
+    assert not warnings
     for file in workdir.checkpoints.glob("ckpt-2.*"):
         file.unlink()
-    assert Checkpoints(again, workdir, warn=told.append).restore_best() == 3
-    (line,) = told
+    assert Checkpoints(again, workdir, warn=warnings.append).restore_best() == 3
+    (line,) = warnings
     assert "latest checkpoint, of step 3, not the best one, of step 2" in line
 
 
-def test_a_run_without_a_validation_yet_has_no_best_to_miss(workdir):
+def test_before_the_first_validation_the_latest_checkpoint_is_the_best(workdir):
     trained(workdir, saves=2)
-    told = []
-    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_best() == 2
-    assert not told
+    warnings = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=warnings.append).restore_best() == 2
+    assert not warnings
 
 
 def test_a_checkpoint_without_its_digests_is_damaged(workdir):
-    """Whoever puts another one in its place would leave them out."""
+    """Or a foreign checkpoint could replace it unnoticed."""
     trained(workdir, saves=2)
     (workdir.checkpoints / "ckpt-2.json").unlink()
-    told = []
-    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append).restore_latest() == 1
-    assert "ckpt-2.json is missing" in told[0]
+    warnings = []
+    assert Checkpoints(make_vae(CONFIG, 12), workdir, warn=warnings.append).restore_latest() == 1
+    assert "ckpt-2.json is missing" in warnings[0]
 
 
-def test_what_a_run_goes_on_from_is_not_written_again(workdir, monkeypatch):
-    """The only one there is might be lost on the way."""
+def test_the_restored_checkpoint_is_not_written_again(workdir, monkeypatch):
+    """A failed write could lose the only checkpoint."""
     trained(workdir, saves=1)
     monkeypatch.setattr(os, "replace", lambda *a: pytest.fail("written"))
     checkpoints = Checkpoints(make_vae(CONFIG, 12), workdir)
@@ -201,8 +211,8 @@ def test_what_a_run_goes_on_from_is_not_written_again(workdir, monkeypatch):
     checkpoints.save()
 
 
-def test_the_best_replaces_one_of_a_later_step(workdir):
-    """Of a run that was begun anew, or that computes otherwise than before it was killed."""
+def test_the_best_checkpoint_replaces_one_of_a_later_step(workdir):
+    """A later one is left by a run that was restarted, or that had other results before a kill."""
     model = trained(workdir, saves=3)
     assert Checkpoints(model, workdir).save_if_best(-90.0)
     fresh = make_vae(CONFIG, 12)
@@ -213,37 +223,18 @@ def test_the_best_replaces_one_of_a_later_step(workdir):
     assert len(list(workdir.best.iterdir())) == 4
 
 
-def test_a_checkpoint_of_version_01_knows_its_best_step(workdir):
-    model = trained(workdir, saves=0)
-    checkpoints = Checkpoints(model, workdir)
-    checkpoints._checkpoint = checkpoints._without_state
-    for bound in (-9.0, -8.0, -8.5):
-        model.train_step(X)
-        checkpoints.save_if_best(bound)
-        checkpoints.save()
-    for manifest in workdir.path.glob("*/ckpt-*.json"):
-        manifest.unlink()
-    told = []
-    resumed = Checkpoints(make_vae(CONFIG, 12), workdir, warn=told.append)
-    assert resumed.restore_latest() == 3
-    assert resumed.state.best_step == 2
-    shutil.rmtree(workdir.best)  # where alone it was known which step is the best
-    assert resumed.restore_best() == 3
-    assert "not the best one" in told[-1]
-
-
-def test_a_run_is_known_for_good():
-    """Its digest is in its checkpoints: should it change, none of them would be believed."""
-    defaults_of_version_01 = dict(
+def test_the_digest_of_a_run_never_changes():
+    """Checkpoints hold it, and would all be refused if it changed."""
+    settings = dict(
         **dict(batch_size=256, learning_rate=2e-3, lr_schedule="exponential", lr_warmup_steps=0),
         **dict(clip_norm=0.0, gradient="reparameterized", K_schedule=""),
     )
-    config = config_lib.make(**config_lib.flatten(CONFIG) | defaults_of_version_01)
-    assert config_lib.identity_digest(config)[:16] == "f76fa847d4c0205b"
+    config = config_lib.make(**config_lib.flatten(CONFIG) | settings)
+    assert identity.identity_digest(config)[:16] == "f76fa847d4c0205b"
 
 
-def test_checkpoints_without_their_configuration_are_not_taken_over(workdir):
-    """Or the flags of a command that is refused would be those of the run from then on."""
+def test_checkpoints_without_their_configuration_are_refused(workdir):
+    """The flags of the refused command must not become those of the run."""
     trained(workdir, saves=1)
     workdir.close()
     (workdir.path / "config.json").unlink()
@@ -254,7 +245,7 @@ def test_checkpoints_without_their_configuration_are_not_taken_over(workdir):
     workdirs.create_or_open(workdir.path, CONFIG).close()
 
 
-def test_nothing_trained_is_said(workdir):
+def test_a_workdir_without_a_checkpoint_is_an_error(workdir):
     with pytest.raises(UserError, match="no checkpoint yet; train it first"):
         Checkpoints(make_vae(CONFIG, 12), workdir).restore_best()
 

@@ -1,9 +1,10 @@
-"""The configuration of a fit of tau: what it keeps, what it may change, what it refuses."""
+"""The configuration of a fit of tau keeps the model and refuses flags that would change it."""
 
 import numpy as np
 import pytest
 
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import make_vae
 from hvi_tf.training import fit_tau
@@ -14,7 +15,7 @@ TRAINED = config_lib.make(
 )
 
 
-def test_it_keeps_the_model_and_trains_anew():
+def test_a_fit_keeps_the_model_and_trains_again():
     config = fit_tau.fit_config(TRAINED, dict(tau_epochs=5, gradient="dreg"))
     assert config.model == TRAINED.model
     assert (config.method.bound, config.method.K, config.method.gradient) == ("iwhvi", 50, "dreg")
@@ -30,12 +31,12 @@ def test_a_hierarchical_prior_is_kept_and_gets_a_rho():
     config = fit_tau.fit_config(trained, {})
     assert config.method.prior == "hierarchical"
     assert config.method.L == 50
-    assert config.row.zeta == "rho"
+    assert config.chosen_method.zeta == "rho"
 
 
-def test_fits_with_other_settings_have_other_folders_and_longer_ones_the_same():
+def test_fits_of_other_settings_have_other_folders_but_longer_fits_the_same():
     def name(**given):
-        return config_lib.fit_name(fit_tau.fit_config(TRAINED, given), step=7)
+        return identity.fit_name(fit_tau.fit_config(TRAINED, given), step=7)
 
     assert name().startswith("fit_tau_step7_")
     assert name() == name(tau_epochs=9_000) == name(eval_M=7) == name(jit_compile="on")
@@ -52,7 +53,7 @@ def test_fits_with_other_settings_have_other_folders_and_longer_ones_the_same():
         ("sivi", dict(ais_steps=4), "--ais_steps=4: for --estimator=ais"),
     ],
 )
-def test_what_it_refuses(bound, given, message):
+def test_flags_that_would_change_the_model_are_refused(bound, given, message):
     with pytest.raises(UserError) as error:
         fit_tau.fit_config(config_lib.make(bound=bound), given)
     assert message in str(error.value)
@@ -66,7 +67,7 @@ def test_a_refined_hierarchical_run_gives_its_model_to_iwhvi():
     config = fit_tau.fit_config(trained_config, dict(K=4))
     assert (config.method.bound, config.method.posterior) == ("iwhvi", "gaussian")
     trained = make_vae(trained_config, 12)
-    model = make_vae(config_lib.with_frozen(config, step=5), 12)
+    model = make_vae(identity.with_frozen(config, step=5), 12)
     fit_tau.adopt(model, trained)
     for name in ("decoder", "encoder"):
         pairs = zip(trained.networks[name].weights, model.networks[name].weights, strict=True)

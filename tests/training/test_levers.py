@@ -1,4 +1,4 @@
-"""Schedules, averaged weights, free bits and steps of tau, together in a run."""
+"""Schedules, averaged weights, free bits, extra steps of tau, and planned epochs."""
 
 import json
 
@@ -15,7 +15,7 @@ from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.methods import Counts
+from hvi_tf.inference.methods import NO_WARMUP, Counts, Warmup
 from hvi_tf.inference.objective import FreeBits
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
@@ -23,6 +23,7 @@ from hvi_tf.runtime.startup import StartUp
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import fit_tau, loop, planning, runs
 from hvi_tf.training.planning import Costs
+from hvi_tf.training.validation import validate
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (60, 16)).astype(np.uint8)
 DATA = Dataset(IMAGES[:40], IMAGES[40:50], IMAGES[50:], (4, 4, 1))
@@ -36,7 +37,7 @@ LEVERS = dict(
 
 
 def train(folder, **values):
-    """The run of these settings, as far as `max_steps` says."""
+    """Trains a run with these settings, up to `max_steps`."""
     config = config_lib.make(**{**SIZES, **values})
     workdir = workdirs.create_or_open(folder, config)
     try:
@@ -47,8 +48,8 @@ def train(folder, **values):
         workdir.close()
 
 
-def told(folder):
-    """The lines of metrics.jsonl without the speed."""
+def logged(folder):
+    """Returns the lines of metrics.jsonl without the speed."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{k: v for k, v in line.items() if not k.startswith("speed/")} for line in lines]
 
@@ -58,17 +59,17 @@ def state(model):
     return [v.numpy() for v in (*model.variables, *states)]
 
 
-COMPILED = dict(LEVERS, jit_compile="on", K_schedule="", tau_steps=0)  # little for XLA to do
+COMPILED = dict(LEVERS, jit_compile="on", K_schedule="", tau_steps=0)  # compiles fast
 
 
 @pytest.mark.parametrize("values", [LEVERS, pytest.param(COMPILED, marks=pytest.mark.long)])
-def test_a_run_that_stops_amid_its_schedules_goes_on_bit_for_bit(tmp_path, values):
+def test_a_run_stopped_within_its_schedules_resumes_bit_identically(tmp_path, values):
     unbroken, _ = train(tmp_path / "unbroken", **values)
     train(tmp_path / "broken", **values, max_steps=6)  # half of the second of three epochs
     resumed, _ = train(tmp_path / "broken", **values)
     for one, other in zip(state(unbroken), state(resumed), strict=True):
         np.testing.assert_array_equal(one, other)
-    lines = [told(tmp_path / name) for name in ("unbroken", "broken")]
+    lines = [logged(tmp_path / name) for name in ("unbroken", "broken")]
     assert [line["step"] for line in lines[0]] == [4, 8, 12]
     assert lines[0] == [line for line in lines[1] if line["step"] != 6]  # where it stopped
 
@@ -83,12 +84,12 @@ def test_averages_are_validated_scored_and_exported(tmp_path):
     for variable, value in zip(model.trainable_variables, raw, strict=True):
         np.testing.assert_array_equal(variable, value)
 
-    run = runs.at_best(workdir.config, DATA, make_vae(workdir.config, 16), workdir)
+    run = runs.at_best(workdir.config, make_vae(workdir.config, 16), DATA, workdir)
     images = pipeline.fixed_observation(
         DATA.validation, "bernoulli", 0, randomness.Purpose.VALIDATE
     )
-    scored = loop.validate(run.model, images, 0).log_likelihood
-    best = max(line["validation/bound"] for line in told(tmp_path))
+    scored = validate(run.model, images, 0).log_likelihood
+    best = max(line["validation/bound"] for line in logged(tmp_path))
     assert scored == pytest.approx(best, abs=1e-5)
 
     export(run.model, workdir.saved_model)
@@ -114,15 +115,15 @@ def test_averages_follow_the_recursion():
 
 
 @pytest.mark.usefixtures("eager")
-def test_steps_of_tau_move_tau_alone_and_lift_the_bound():
+def test_steps_of_tau_change_only_tau_and_raise_the_bound():
     config = config_lib.make(**SIZES, bound="iwhvi", K=2, tau_steps=3, lr_warmup_steps=0)
     model, plain = (
         make_vae(config, 16),
         make_vae(config_lib.derive(config_lib.flatten(config), tau_steps=0), 16),
     )
-    told = model.train_step(X)
+    metrics = model.train_step(X)
     plain.train_step(X)
-    assert float(told["tau_steps"]) == 3.0
+    assert float(metrics["tau_steps"]) == 3.0
     for name, variable in model.weights_by_name.items():
         same = np.array_equal(variable, plain.weights_by_name[name])
         assert same == (not name.startswith("inverse")), name
@@ -135,27 +136,27 @@ def test_steps_of_tau_move_tau_alone_and_lift_the_bound():
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_step_of_tau_that_is_not_finite_is_left_out(monkeypatch):
+def test_a_step_of_tau_that_is_not_finite_is_skipped(monkeypatch):
     config = config_lib.make(**SIZES, bound="iwhvi", K=2, tau_steps=2)
     model, plain = (
         make_vae(config, 16),
         make_vae(config_lib.derive(config_lib.flatten(config), tau_steps=0), 16),
     )
-    ascent = model.tau_ascent
+    tau_gradients = model.tau_gradients
 
     def spoiled(data, i):
-        norm, gradient = ascent(data, i)
+        norm, gradient = tau_gradients(data, i)
         return {name: value * float("nan") for name, value in norm.items()}, gradient
 
-    monkeypatch.setattr(model, "tau_ascent", spoiled)
-    told = model.train_step(X)
+    monkeypatch.setattr(model, "tau_gradients", spoiled)
+    metrics = model.train_step(X)
     plain.train_step(X)
-    assert float(told["tau_steps"]) == 0.0
+    assert float(metrics["tau_steps"]) == 0.0
     for name, variable in model.weights_by_name.items():
         np.testing.assert_array_equal(variable, plain.weights_by_name[name])
 
 
-def test_a_row_without_tau_takes_no_steps_of_it():
+def test_a_method_without_tau_refuses_steps_of_tau():
     model = make_vae(config_lib.make(**SIZES, bound="sivi", K=2), 16)
     with pytest.raises(ValueError, match="tau_steps=1: bound='sivi' trains no tau"):
         model.compile("adam", tau_steps=1)
@@ -163,12 +164,12 @@ def test_a_row_without_tau_takes_no_steps_of_it():
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["inner", "outer"])
-def test_a_term_is_free_below_the_free_bits_and_whole_above(kind):
-    """By the batch's mean divergence, on either side of which the threshold is set."""
+def test_a_term_has_no_gradient_below_its_free_bits_and_a_full_one_above(kind):
+    """With thresholds just below and just above the batch's mean divergence."""
     config = config_lib.make(**SIZES, bound="iwhvi", K=2)
     model = make_vae(config, 16)
 
-    def step(free, **weights):
+    def step(free, warmup=NO_WARMUP):
         objective, ascent = gradients.value_and_gradients(
             model.prepare,
             model.method,
@@ -177,7 +178,7 @@ def test_a_term_is_free_below_the_free_bits_and_whole_above(kind):
             Counts(K=2),
             tf.constant([1, 2]),
             free_bits=free,
-            **weights,
+            warmup=warmup,
         )
         return objective, [g.numpy() for group in ascent for g in group]
 
@@ -188,7 +189,7 @@ def test_a_term_is_free_below_the_free_bits_and_whole_above(kind):
         log_q = bounds.log_marginal_upper(bounds.inner_log_ratios(d))
         kl = float(tf.reduce_mean(log_q - d.log_prior[0]))
     assert kl > 1e-3
-    _, without = step(FreeBits(), **{kind: 0.0})
+    _, without = step(FreeBits(), Warmup(**{kind: 0.0}))
     for free, expected in ((0.9 * kl, whole), (1.1 * kl, without)):
         _, found = step(FreeBits(**{kind: free}))
         for one, other in zip(found, expected, strict=True):
@@ -204,7 +205,7 @@ def config_of(**values):
 
 
 def test_a_plan_is_the_longest_run_that_fits(monkeypatch):
-    """20 steps of K=1 in an epoch take 2 s, of K=2 they take 8 s, a validation 1 s."""
+    """An epoch of 20 steps takes 2 s at K=1 and 8 s at K=2; a validation takes 1 s."""
     monkeypatch.setattr(planning, "_REST", 0.0)
     costs = Costs({1: 0.1, 2: 0.4}, 1.0)
     config = config_of(K_schedule="0%:1,50%:2")
@@ -236,7 +237,7 @@ def test_a_plan_leaves_the_model_as_it_was(monkeypatch, capsys):
         np.testing.assert_array_equal(one, other)
 
 
-def test_an_epoch_that_does_not_fit_is_told(monkeypatch):
+def test_an_epoch_that_does_not_fit_is_an_error(monkeypatch):
     monkeypatch.setattr(planning, "_measure", lambda *arguments: Costs({1: 60.0}, 1.0))
     config = config_of()
     with pytest.raises(UserError, match=r"--minutes=1\.0: one epoch .* take [0-9.]+ minutes here"):
@@ -252,7 +253,7 @@ def test_a_planned_run_keeps_its_epochs(tmp_path):
 
 
 def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
-    """A later command goes on with the epochs that the first one planned."""
+    """A later command keeps the epochs that the first one planned."""
     _, trained = train(tmp_path, bound="sivi", K=2, epochs=1)
     config = fit_tau.fit_config(trained.config, dict(minutes=1.0))
     planned, trainings = [], []
@@ -269,7 +270,7 @@ def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
         raise Trained
 
     monkeypatch.setattr(commands.planning, "plan", plan)
-    monkeypatch.setattr(commands.runs, "train", record)
+    monkeypatch.setattr(commands.runs, "train_to_best", record)
     for _ in range(2):
         with pytest.raises(Trained):
             commands._train(Task("fit_tau", config, tmp_path, trained, {}), DATA, StartUp(0.0))
@@ -277,7 +278,7 @@ def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
     assert trainings == [7, 7]
 
 
-def test_a_run_whose_rate_falls_to_its_end_has_no_more_epochs(tmp_path):
+def test_a_run_with_a_decaying_learning_rate_takes_no_more_epochs(tmp_path):
     def reconcile(**values):
         return workdirs.reconcile(tmp_path, config_lib.make(**SIZES, **values))
 

@@ -1,4 +1,4 @@
-"""Memory, open files and what is written stay bounded, and the clock decides nothing."""
+"""Memory, open files and logs stay bounded, and results do not depend on the clock."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.faults.tiny import Run
 from tests.faults.victims import SIZES
 
 RUN = (*SIZES, "--bound=vae", "--batch_size=20", "--eval_images=20", "--eval_M=3")  # 6 steps each
-# With all that a run does again and again: schedules, validation, checkpoints.
+# With everything that a run repeats: schedules, validation, checkpoints.
 LONG_RUN = (
     *(*SIZES, "--bound=iwhvi", "--K=2", "--K_schedule=0:1,50:2", "--batch_size=20"),
     *("--outer_warmup_epochs=1000", "--eval_every=5", "--checkpoint_every=20"),
@@ -29,7 +29,7 @@ LONG_RUN = (
 
 
 def resident(pid):
-    """MiB of its own, without the pages of libraries, of which a process has what it has used."""
+    """Returns the MiB of a process without the pages of libraries."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+)", status)[1]) / 1024
 
@@ -60,12 +60,12 @@ def test_memory_and_handles_are_flat(victims, tmp_path):
         try:
             memory.append(resident(victim.pid))
             files.append(handles(victim.pid))
-        except (OSError, TypeError):  # it ends
+        except (OSError, TypeError):  # the process has ended
             break
     status, out = victim.wait()
     assert status == 0, out
     assert len(memory) > 10
-    # The first quarter: buffers and the allocator's arenas come to their size.
+    # Buffers and the allocator's arenas grow in the first quarter.
     settled = len(memory) // 4
     growth = np.median(memory[-3:]) - np.median(memory[settled : settled + 3])
     size = sum(p.stat().st_size for p in workdir.rglob("*") if p.is_file())
@@ -83,12 +83,12 @@ def test_memory_and_handles_are_flat(victims, tmp_path):
     assert len(list((workdir / "tensorboard").iterdir())) == 1
 
 
-def test_tensorflow_is_given_no_numbers_to_keep(tmp_path):
-    """It would keep every Python number, with a tensor of it, for ever."""
+def test_no_python_number_is_passed_to_tensorflow(tmp_path):
+    """TensorFlow keeps every Python number, with a tensor of it, for ever."""
     config = config_lib.make(K=1, hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 16)
     summaries = Summaries(workdirs.Workdir(tmp_path, config, None), config, (4, 4, 1), 0)
-    step, number = int("123456"), float("0.123456")  # objects of their own
+    step, number = int("123456"), float("0.123456")  # not interned
     before = sys.getrefcount(step), sys.getrefcount(number)
     schedule = ScheduleValues(1, number, number, number)
     model.set_schedule(*schedule)
@@ -97,8 +97,8 @@ def test_tensorflow_is_given_no_numbers_to_keep(tmp_path):
     assert (sys.getrefcount(step), sys.getrefcount(number)) == before
 
 
-def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(loop, "MAX_EPOCHS_TOLD", 3)
+def test_the_number_of_printed_epochs_is_limited(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "MAX_EPOCHS_PRINTED", 3)
     Run(tmp_path).train(epochs=8)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [12, 24, 32]  # every third epoch, and the last
@@ -106,10 +106,10 @@ def test_no_more_than_so_many_epochs_are_told(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_checkpoint_that_is_to_be_kept_is_also_made(tmp_path):
+def test_keep_every_saves_the_checkpoints_that_it_keeps(tmp_path):
     Run(tmp_path).train(epochs=7, checkpoint_every=2, keep_every=3, keep_checkpoints=1)
     found = sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").glob("*.index"))
-    assert found == [12, 24, 28]  # of four steps an epoch: of the third, the sixth and the last
+    assert found == [12, 24, 28]  # the third, the sixth and the last epoch, of four steps each
 
 
 @pytest.mark.long
@@ -121,7 +121,7 @@ def test_a_checkpoint_that_is_to_be_kept_is_also_made(tmp_path):
         (("--keep_checkpoints=1", "--keep_every=3"), [18, 36, 48]),
     ],
 )
-def test_checkpoints_are_kept_as_asked(victims, tmp_path, flags, kept):
+def test_flags_choose_the_checkpoints_that_are_kept(victims, tmp_path, flags, kept):
     workdir = tmp_path / "run"
     status, out = victims.run(
         *(*RUN, *flags, "--epochs=8", f"--workdir={workdir}"), log=tmp_path / "log"
@@ -134,7 +134,7 @@ def test_checkpoints_are_kept_as_asked(victims, tmp_path, flags, kept):
 
 @pytest.mark.long
 def test_a_clock_that_is_set_back_does_no_harm(victims, tmp_path):
-    """Files of the future: the run goes on, and its events are in order."""
+    """A run with files from the future resumes, and its events are in order."""
     command = (*RUN, "--epochs=30")
     unbroken, workdir = tmp_path / "unbroken", tmp_path / "run"
     assert victims.run(*command, f"--workdir={unbroken}", log=tmp_path / "log")[0] == 0
@@ -155,8 +155,8 @@ def test_a_clock_that_is_set_back_does_no_harm(victims, tmp_path):
     traces.assert_equal(traces.of(workdir), traces.of(unbroken))
 
 
-def test_a_name_that_is_taken_is_not_taken_again(tmp_path, monkeypatch):
-    """As when the clock is set back, or two runs begin in one second."""
+def test_a_new_workdir_never_has_the_name_of_another(tmp_path, monkeypatch):
+    """Even if the clock is set back, or two runs begin in one second."""
     monkeypatch.setattr(workdirs.time, "strftime", lambda form: "20261122-091500")
     config = config_lib.make(K=1)
     first = workdirs.new_path(config, tmp_path)

@@ -1,4 +1,4 @@
-"""When training ends: after so many steps, or when validation has stopped improving."""
+"""Training ends after a number of steps, or when validation no longer improves."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.models import vae
+from hvi_tf.models import step_gradients
 from hvi_tf.models.vae import make_vae
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import loop, steps
@@ -37,12 +37,12 @@ def test_max_steps_ends_training_within_an_epoch(train):
     assert result.steps == 6
     assert checkpoints.restore_latest() == 6
     again, _ = train(epochs=5, max_steps=6)
-    assert again.steps_per_second is None  # nothing was left to do
+    assert again.steps_per_second is None  # it was complete
     more, _ = train(epochs=5, max_steps=7)
     assert more.steps == 7
 
 
-def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, monkeypatch):
+def test_training_ends_after_patience_epochs_without_a_better_bound(train, capsys, monkeypatch):
     bounds = iter([-5.0, -4.0, -4.5, -4.1, -3.0])  # by epoch
     scores = loop.validate
 
@@ -58,14 +58,14 @@ def test_training_ends_when_validation_has_not_improved_for_long(train, capsys, 
     assert "No better validation bound in 2 epochs" in capsys.readouterr().out
     again, _ = train(epochs=5, patience=2)
     assert again.steps_per_second is None
-    longer, _ = train(epochs=5, patience=3)  # the rest is one epoch, which is a better one
+    longer, _ = train(epochs=5, patience=3)  # one more epoch, with a better bound
     assert longer.steps == 20
 
 
 @pytest.mark.parametrize(("bound", "status"), [("vae", "DISABLED"), ("svi", "ENABLED")])
-def test_only_steps_with_a_loop_inside_are_traced_with_autograph(bound, status, monkeypatch):
-    """Which takes longer than all else in a start."""
-    module = vae.svi_gradients if bound == "svi" else vae.gradients
+def test_only_steps_with_an_inner_loop_are_traced_with_autograph(bound, status, monkeypatch):
+    """Because autograph takes most of the time of a start."""
+    module = step_gradients.svi_gradients if bound == "svi" else step_gradients.gradients
     compute, seen = module.value_and_gradients, []
 
     def recording(*arguments, **keywords):

@@ -1,4 +1,4 @@
-"""A step that is not finite is found at once, told by its term and its images, and survived."""
+"""A step that is not finite is found at once, diagnosed and, if wanted, survived."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
 from hvi_tf.models import metrics
 from hvi_tf.models.vae import make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.training import loop, nonfinite, recovery, replay
 from hvi_tf.training.checkpoints import Checkpoints
@@ -25,40 +25,41 @@ from tests.faults.tiny import COMMON, CONFIG, DATA, IMAGES, Run
 
 
 def spoil_steps(model, steps):
-    """Makes these steps (from 1) find a pixel that is not a number, as a bad disk may."""
-    ascend = model._ascend
+    """Puts NaN pixels into the batches of these steps (from 1), as a bad disk may."""
+    differentiate = model.differentiate
 
     def spoiled(x, *rest):
         bad = tf.reduce_any(tf.equal(model.optimizer.iterations + 1, list(steps)))
-        return ascend(tf.where(bad, float("nan"), x), *rest)
+        return differentiate(tf.where(bad, float("nan"), x), *rest)
 
-    model._ascend = spoiled
+    model.differentiate = spoiled
 
 
 def spoil_gradient(model, step):
-    """Makes one gradient of a step (from 1) no number; the loss is one."""
-    ascend = model._ascend
+    """Makes one gradient of a step (from 1) NaN, but not its loss."""
+    differentiate = model.differentiate
 
     def spoiled(*arguments):
-        reported, ascent = ascend(*arguments)
+        reported, gradients = differentiate(*arguments)
         factor = tf.where(tf.equal(model.optimizer.iterations + 1, step), float("nan"), 1.0)
-        ascent = ascent._replace(theta=[factor * ascent.theta[0], *ascent.theta[1:]])
-        return reported | metrics.gradient_norms(ascent), ascent
+        theta = [factor * gradients.theta[0], *gradients.theta[1:]]
+        gradients = gradients._replace(theta=theta)
+        return reported | metrics.gradient_norms(gradients), gradients
 
-    model._ascend = spoiled
+    model.differentiate = spoiled
 
 
 def spoil_update(model, step, value=float("nan")):
-    """Makes the update of a step (from 1) leave a weight of this value."""
-    climb = model.climb
+    """Makes the update of a step (from 1) set weights to this value."""
+    update = model.update
 
-    def spoiled(ascent):
-        climb(ascent)
+    def spoiled(gradients):
+        update(gradients)
         weight = model.trainable_variables[3]
         bad = tf.equal(model.optimizer.iterations, step)
         weight.assign(tf.where(bad, value, weight))
 
-    model.climb = spoiled
+    model.update = spoiled
 
 
 def assert_same(one, other):
@@ -66,13 +67,13 @@ def assert_same(one, other):
         np.testing.assert_array_equal(a, b)
 
 
-def test_stop_says_what_and_leaves_the_checkpoints_of_before(tmp_path):
+def test_stop_names_the_step_and_keeps_earlier_checkpoints(tmp_path):
     run = Run(tmp_path, lambda model: spoil_steps(model, [6]))
     with pytest.raises(UserError, match=r"^step 6: \w+ is nan; dumped as .*step_6.npz; training"):
         run.train()
-    assert int(run.model.optimizer.iterations) == 5  # found within the step, and nothing after it
+    assert int(run.model.optimizer.iterations) == 5  # and takes no step after it
     assert [p.name for p in (tmp_path / "checkpoints").glob("*.index")] == ["ckpt-4.index"]
-    # What had spoiled it has gone: the run ends as any other.
+    # Without the cause, the run ends as any other.
     run._spoil = lambda model: None
     run.train()
     unbroken = Run(tmp_path / "unbroken")
@@ -81,13 +82,13 @@ def test_stop_says_what_and_leaves_the_checkpoints_of_before(tmp_path):
 
 
 @pytest.mark.usefixtures("eager")
-def test_skip_leaves_the_weights_and_goes_on_behind_the_step(tmp_path, capsys):
+def test_skip_keeps_the_weights_and_continues_with_the_next_step(tmp_path, capsys):
     run = Run(tmp_path, lambda model: spoil_steps(model, [6]))
     assert run.train(on_nonfinite="skip").steps == 12
     assert "step 6: " in capsys.readouterr().out
     assert int(run.model.optimizer.iterations) == 12
     assert all(np.isfinite(w).all() for w in run.weights)
-    # The step before and the step after are those of a run whose step 6 does nothing.
+    # All other steps are those of a run whose step 6 does nothing.
     by_hand = make_vae(CONFIG, 16)
     for step in range(1, 13):
         if step == 6:
@@ -105,10 +106,10 @@ def test_skip_leaves_the_weights_and_goes_on_behind_the_step(tmp_path, capsys):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(("spoiled", "back_to"), [(7, 4), (2, 0)])
-def test_rollback_takes_the_state_of_the_last_checkpoint(
+def test_rollback_restores_the_state_of_the_last_checkpoint(
     spoiled, back_to, tmp_path, capsys, monkeypatch
 ):
-    """Or of the start; the optimizer's moments are part of it, the number of the step is not."""
+    """Or of the start, with the optimizer's moments but without the number of the step."""
     run, taken = Run(tmp_path / "run", lambda model: spoil_steps(model, [spoiled])), []
     roll_back = Checkpoints.roll_back
 
@@ -124,7 +125,7 @@ def test_rollback_takes_the_state_of_the_last_checkpoint(
 
     monkeypatch.setattr(Checkpoints, "roll_back", rolled_back)
     assert run.train(on_nonfinite="rollback").steps == 12
-    assert f"going on with the weights of step {back_to}" in capsys.readouterr().out
+    assert f"the weights of step {back_to}" in capsys.readouterr().out
     assert int(run.model.optimizer.iterations) == 12
     saved = make_vae(CONFIG, 16)
     if back_to:
@@ -137,7 +138,7 @@ def test_rollback_takes_the_state_of_the_last_checkpoint(
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["stop", "skip", "rollback"])
-def test_a_gradient_that_is_none_moves_nothing_though_the_loss_is_finite(policy, tmp_path, capsys):
+def test_a_gradient_that_is_not_finite_changes_no_weight(policy, tmp_path, capsys):
     run = Run(tmp_path, lambda model: spoil_gradient(model, 6))
     found = r"step 6: gradient_norm_theta is nan; dumped as"
     if policy == "stop":
@@ -149,14 +150,14 @@ def test_a_gradient_that_is_none_moves_nothing_though_the_loss_is_finite(policy,
         assert re.search(found, capsys.readouterr().out)
     assert all(np.isfinite(w).all() for w in run.weights)
     _, _, shown = replay.replay(tmp_path / "nonfinite" / "step_6.npz")
-    assert shown is None  # of what the dump has, nothing is at fault
+    assert shown is None  # all terms and weights in the dump are finite
 
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
-# In the midst of an epoch: before the second step, and behind it.
+# Within an epoch, before and after the second step that is not finite.
 @pytest.mark.parametrize("broken_off", [5, pytest.param(7, marks=pytest.mark.long)])
-def test_a_run_that_survived_a_step_resumes_as_if_unbroken(tmp_path, policy, broken_off):
+def test_a_run_that_survived_a_step_resumes_bit_identically(tmp_path, policy, broken_off):
     def spoil(model):
         spoil_steps(model, [3, 6])
 
@@ -168,7 +169,7 @@ def test_a_run_that_survived_a_step_resumes_as_if_unbroken(tmp_path, policy, bro
 
 
 @pytest.mark.usefixtures("eager")
-def test_an_epoch_without_a_finite_step_is_told_without_means(tmp_path):
+def test_an_epoch_without_a_finite_step_is_logged_without_means(tmp_path):
     run = Run(tmp_path, lambda model: spoil_steps(model, [1, 2, 3, 4]))
     run.train(on_nonfinite="skip", outer_warmup_epochs=2.0)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -186,10 +187,10 @@ def test_an_infinite_validation_bound_is_not_the_best(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("eager")
-def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
+def test_weights_that_an_update_makes_nonfinite_are_found_in_that_step(tmp_path):
     run = Run(tmp_path, lambda model: spoil_update(model, 6))
     name = r"step 6: the weight \S+ is nan; dumped"
-    for policy in ("stop", "skip"):  # there is nothing to skip to
+    for policy in ("stop", "skip"):  # no sound weights are left to skip to
         with pytest.raises(UserError, match=name):
             run.train(on_nonfinite=policy)
     assert run.train(on_nonfinite="rollback").steps == 12
@@ -201,7 +202,7 @@ def test_weights_that_an_update_spoils_are_found_in_that_step(tmp_path):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["stop", "skip"])
-def test_weights_so_large_that_they_have_no_norm_are_spoiled(tmp_path, policy):
+def test_weights_with_an_infinite_norm_are_not_finite(tmp_path, policy):
     run = Run(tmp_path, lambda model: spoil_update(model, 6, 1e30))
     with pytest.raises(UserError, match=r"step 6: weight_norm is inf; dumped"):
         run.train(on_nonfinite=policy)
@@ -212,7 +213,7 @@ def test_weights_so_large_that_they_have_no_norm_are_spoiled(tmp_path, policy):
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("policy", ["skip", "rollback"])
-def test_no_policy_goes_on_for_ever(tmp_path, policy, monkeypatch):
+def test_every_policy_stops_after_too_many_steps(tmp_path, policy, monkeypatch):
     monkeypatch.setattr(recovery, "MAX_IN_EPOCH", 2)
     run = Run(tmp_path, lambda model: spoil_steps(model, [5, 6, 7]))
     with pytest.raises(UserError, match=r"step 7: .*; 3 such steps in this epoch; training"):
@@ -220,8 +221,8 @@ def test_no_policy_goes_on_for_ever(tmp_path, policy, monkeypatch):
 
 
 @pytest.mark.usefixtures("eager")
-def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
-    """Of one image the pixels are not numbers, which no data set may have."""
+def test_a_dump_is_small_and_replays_the_step(tmp_path, monkeypatch):
+    """One image has NaN pixels, which the checks of a data set would refuse."""
     run = Run(tmp_path)
     train = (DATA.train > 127).astype(np.float32)
     train[7] = np.nan
@@ -239,20 +240,20 @@ def test_a_dump_is_small_and_shows_the_step_again(tmp_path, monkeypatch):
     assert step.rows[found.images].tolist() == [7]
     assert config.method.bound == "iwhvi"
     command = [sys.executable, "-m", "hvi_tf.training.replay", str(path)]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert told.returncode == 0, told.stderr
-    assert f"{about['term']} is {about['value']} for 1 training image: [7]" in told.stdout
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert process.returncode == 0, process.stderr
+    assert f"{about['term']} is {about['value']} for 1 training image: [7]" in process.stdout
 
 
 def test_a_dump_of_something_else_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"step_3\.npz: no such file; name nonfinite/step_N"):
+    with pytest.raises(UserError, match=r"step_3\.npz: no such file; give nonfinite/step_N"):
         replay.replay(tmp_path / "nonfinite" / "step_3.npz")
     workdirs.create_or_open(tmp_path, CONFIG).close()
     (tmp_path / "nonfinite").mkdir()
     for content in (b"", b"PK\x03\x04", b"x" * 100):
         path = tmp_path / "nonfinite" / "step_3.npz"
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no dump of this run"):
+        with pytest.raises(UserError, match="not a dump of this run"):
             replay.replay(path)
 
 
@@ -265,7 +266,7 @@ def test_a_dump_of_something_else_is_one_line(tmp_path):
         *(dict(schedule=np.full(4, np.nan)), dict(of_weights=np.zeros(2))),
     ],
 )
-def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
+def test_a_dump_of_other_arrays_is_an_error(wrong, tmp_path):
     workdirs.create_or_open(tmp_path, CONFIG).close()
     (tmp_path / "nonfinite").mkdir()
     path = tmp_path / "nonfinite" / "step_3.npz"
@@ -273,26 +274,26 @@ def test_a_dump_of_other_arrays_is_one_line(wrong, tmp_path):
     right = dict(x=x, rows=np.arange(3), number=3, schedule=np.array([2.0, 1.0, 1.0, 0.1]))
     right["of_weights"] = False
     weights = {f"weight/{n}": v.numpy() for n, v in make_vae(CONFIG, 16).weights_by_name.items()}
-    files.write_arrays(path, right | weights)
+    npz.write_arrays(path, right | weights)
     replay.replay(path)
-    files.write_arrays(path, right | wrong | weights)
-    with pytest.raises(UserError, match="no dump of this run"):
+    npz.write_arrays(path, right | wrong | weights)
+    with pytest.raises(UserError, match="not a dump of this run"):
         replay.replay(path)
 
 
-def test_a_dump_that_cannot_be_written_hides_nothing(tmp_path):
+def test_a_failed_dump_does_not_hide_the_step(tmp_path):
     workdirs.create_or_open(tmp_path, CONFIG).close()
-    (tmp_path / "nonfinite").touch()  # no folder
+    (tmp_path / "nonfinite").touch()  # a file, not a folder
     run = Run(tmp_path, lambda model: spoil_steps(model, [3]))
     with pytest.raises(UserError, match=r"^step 3: \w+ is nan; not dumped: .*File exists"):
         run.train()
 
 
 @pytest.mark.usefixtures("eager")
-def test_there_are_only_so_many_dumps(tmp_path, monkeypatch):
+def test_the_number_of_dumps_is_limited(tmp_path, monkeypatch):
     monkeypatch.setattr(nonfinite, "MAX_DUMPS", 1)
     Run(tmp_path, lambda model: spoil_steps(model, [3, 6])).train(on_nonfinite="skip")
-    assert len(list((tmp_path / "nonfinite").iterdir())) == 2  # one, for the eye and for replay
+    assert len(list((tmp_path / "nonfinite").iterdir())) == 2  # one dump, of two files
 
 
 @pytest.mark.parametrize(
@@ -300,14 +301,14 @@ def test_there_are_only_so_many_dumps(tmp_path, monkeypatch):
     [
         ("decoder", "iwhvi", "log_likelihood"),
         ("inverse", "iwhvi", "log_tau"),
-        ("encoder", "iwhvi", "log_q_z"),  # whose q(psi|x) has no weights
+        ("encoder", "iwhvi", "log_q_z"),  # q(psi|x) has no weights
         ("encoder", "vae", "log_q_z"),
         ("prior_decoder", "dsivi", "log_prior"),
         ("encoder", "bsvi", "log_q_z"),
         ("decoder", "bsvi", "log_likelihood"),
     ],
 )
-def test_the_term_at_fault_is_named_and_not_what_it_spoils(network, bound, term):
+def test_the_first_term_that_is_not_finite_is_named(network, bound, term):
     counts = dict(K=3) if bound in ("iwhvi", "dsivi") else {}
     config = config_lib.derive(COMMON | {"K": None}, bound=bound, **counts)
     model = make_vae(config, 16)
@@ -319,8 +320,8 @@ def test_the_term_at_fault_is_named_and_not_what_it_spoils(network, bound, term)
     assert nonfinite.first_term(nonfinite.densities(model, step)).term == term
 
 
-def test_the_first_term_is_the_one_that_spoils_the_others():
-    """psi_1:K come last, z of psi_0 first; and where there are several images, which."""
+def test_terms_are_examined_in_the_order_of_computation():
+    """psi_0 and its z come first, psi_1:K last; the finding has the image."""
     shapes = dict(
         log_likelihood=(1, 4), log_prior=(1, 1, 4), log_q_z=(3, 1, 4), log_q_psi=(3, 1, 4)
     )
@@ -342,8 +343,8 @@ def test_the_first_term_is_the_one_that_spoils_the_others():
 
 
 @pytest.mark.parametrize("jit_compile", ["off", "on"])
-def test_a_replayed_step_draws_what_the_training_drew(jit_compile):
-    """The densities that are examined are those that the step computed."""
+def test_a_replayed_step_has_the_densities_of_the_training(jit_compile):
+    """The examined densities are those that the step computed."""
     config = config_lib.make(**config_lib.flatten(CONFIG) | dict(jit_compile=jit_compile))
     model = make_vae(config, 16)
     x = tf.constant((IMAGES[:10] > 127).astype(np.float32))

@@ -1,1 +1,1 @@
-"""The same training step of IWHVI in other frameworks, where they are installed."""
+"""The same training step of IWHVI in PyTorch and JAX, for comparison."""

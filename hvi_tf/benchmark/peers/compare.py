@@ -1,7 +1,7 @@
-"""Our training step beside that of other frameworks, paired in turn.
+"""Times of our training step and of that of other frameworks, measured in turn.
 
-Each contestant has a process of its own, with its own threads and its own memory, and
-waits while another one runs.
+Each contestant has a separate process with its own threads and memory, and waits while another
+one runs.
 """
 
 import contextlib
@@ -20,6 +20,7 @@ from hvi_tf.benchmark.cells import Cell
 from hvi_tf.benchmark.peers import weights as weights_lib
 from hvi_tf.benchmark.peers.weights import Weights
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 
 
 class Contestant(NamedTuple):
@@ -27,7 +28,7 @@ class Contestant(NamedTuple):
 
     Attributes:
         framework: tensorflow (this package), torch or jax.
-        form: settings of ours, or keywords of `make_step` of the framework.
+        form: settings of our cell, or keywords of the framework's `make_step`.
         about: one line for the table.
     """
 
@@ -51,13 +52,13 @@ CONTESTANTS = {
 
 
 def installed(names: list[str]) -> dict[str, Contestant]:
-    """Those whose framework is here."""
+    """Returns the contestants whose framework is installed."""
     chosen = {name: CONTESTANTS[name] for name in names}
     return {n: c for n, c in chosen.items() if importlib.util.find_spec(c.framework) is not None}
 
 
 def versions(contestants: Mapping[str, Contestant]) -> dict[str, str]:
-    """Of the frameworks."""
+    """Returns the versions of the frameworks."""
     names = {c.framework for c in contestants.values()}
     return {name: importlib.metadata.version(name) for name in sorted(names)}
 
@@ -65,13 +66,13 @@ def versions(contestants: Mapping[str, Contestant]) -> dict[str, str]:
 def compare(
     contestants: Mapping[str, Contestant], cell: Cell, count: int, seconds: float
 ) -> tuple[rounds.Times, dict[str, float]]:
-    """Milliseconds per step and round, and peak memory in MB, of every contestant.
+    """Returns the milliseconds per step and round, and the peak memory in MB, by contestant.
 
     Args:
         contestants: by name.
         cell: of iwhvi with M=1 and perceptrons.
-        count: of rounds.
-        seconds: a measurement should last at least.
+        count: number of rounds.
+        seconds: minimum duration of a measurement.
     """
     start = exported(cell)
     with contextlib.ExitStack() as stack:
@@ -79,7 +80,7 @@ def compare(
             name: stack.enter_context(_process(contestant, cell, start))
             for name, contestant in contestants.items()
         }
-        for name, connection in running.items():  # all at once they compile
+        for name, connection in running.items():  # they compile at the same time
             _await(name, connection)
         times = rounds.in_turn({name: _asker(c) for name, c in running.items()}, count, seconds)
         peaks = {}
@@ -93,7 +94,7 @@ def _await(name: str, connection: Connection) -> None:
     try:
         connection.recv()
     except EOFError as error:
-        raise UserError(f"--contestants: {name} did not start; see above") from error
+        raise UserError(f"--contestants: {name} did not start; its error is above") from error
 
 
 def _asker(connection: Connection) -> Callable[[int], None]:
@@ -110,7 +111,7 @@ def _process(contestant: Contestant, cell: Cell, start: "Start") -> Iterator[Con
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, contestant, cell, start), daemon=True)
     process.start()
-    theirs.close()  # or an end of the process would not be noticed
+    theirs.close()  # otherwise `recv` would not fail when the process ends
     try:
         yield ours
     finally:
@@ -126,17 +127,18 @@ def _serve(connection: Connection, contestant: Contestant, cell: Cell, start: "S
     with contextlib.suppress(EOFError, BrokenPipeError):
         connection.send("ready")
         while True:
-            asked = connection.recv()
-            if asked == "memory":
+            request = connection.recv()
+            if request == "memory":
                 connection.send(memory.resident())
             else:
-                run(asked)
+                run(request)
                 connection.send("done")
 
 
 def make_step(contestant: Contestant, cell: Cell, start: "Start") -> Callable[[int], Any]:
-    """The step of a contestant in this process."""
+    """Returns the step of a contestant in this process."""
     if contestant.framework == "tensorflow":
+        startup.quiet_tensorflow()
         from hvi_tf.benchmark import training
 
         return training.Step(cell.but(**contestant.form))
@@ -151,14 +153,14 @@ def make_step(contestant: Contestant, cell: Cell, start: "Start") -> Callable[[i
 
 
 class Start(NamedTuple):
-    """Where every contestant begins."""
+    """The initial state that all contestants share."""
 
     weights: Weights  # the initial ones of our model
     x: np.ndarray  # [B, Dx]
 
 
 def exported(cell: Cell) -> Start:
-    """Made in a process that ends, so that TensorFlow holds nothing while others run."""
+    """Returns the start, made in a process that ends to free TensorFlow's memory."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_export, (cell,))
 

@@ -23,7 +23,7 @@ _LOG_2_PI = math.log(2.0 * math.pi)
 def conditioned(
     layers: list, x: jax.Array, u: jax.Array, reinject: bool, shared: bool
 ) -> jax.Array:
-    """`[B, Dx], [..., B, Du] -> [..., B, outputs]`; x is tiled unless `shared`."""
+    """Maps `[B, Dx], [..., B, Du]` to `[..., B, outputs]`; tiles x unless `shared`."""
     (kernel, bias), *later = layers
     if shared:
         pixels = x.shape[-1]
@@ -39,19 +39,19 @@ def conditioned(
 
 
 def gaussian(outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and standard deviation."""
+    """Returns mean and standard deviation."""
     loc, raw = jnp.split(outputs, 2, -1)
     return loc, jax.nn.softplus(raw) + MIN_SCALE
 
 
 def log_normal(value: jax.Array, loc: Any, scale: Any) -> jax.Array:
-    """Summed over the last axis."""
+    """Returns the log-density of a normal, summed over the last axis."""
     terms = ((value - loc) / scale) ** 2 + _LOG_2_PI
     return jnp.sum(-0.5 * terms - jnp.log(scale), -1)
 
 
 def bound(weights: Weights, x: jax.Array, noise: Noise, shared: bool) -> jax.Array:
-    """The mean over the batch of equation 5 of Sobolev & Vetrov 2019."""
+    """Returns the batch mean of equation 5 of Sobolev & Vetrov 2019."""
     encoder, tau, decoder = weights
     psi_0, z_noise, psi_noise = noise
     loc, scale = gaussian(conditioned(encoder, x, psi_0, True, shared))
@@ -73,13 +73,13 @@ def bound(weights: Weights, x: jax.Array, noise: Noise, shared: bool) -> jax.Arr
 def bound_and_gradients(
     weights: Weights, x: np.ndarray, noise: Noise, shared: bool
 ) -> tuple[float, Weights]:
-    """For comparison: the bound of given weights and noise, and its ascent direction."""
+    """Returns the bound at given weights and noise, and its gradients."""
     value, gradients = jax.value_and_grad(bound)(weights, x, noise, shared)
     return float(value), jax.tree.map(np.asarray, gradients)
 
 
 def make_step(weights: Weights, x: np.ndarray, K: int, shared: bool) -> Callable[[int], None]:
-    """So many steps of Adam, noise drawn at each."""
+    """Returns a function that runs steps of Adam, with new noise at each."""
     latents = weights.decoder[0][0].shape[0]
     auxiliary = weights.tau[-1][0].shape[1] // 2
 

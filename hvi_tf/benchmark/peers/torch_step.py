@@ -21,7 +21,7 @@ Tensors = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def tensors(layers: Layers, device: str = "cpu") -> Tensors:
-    """The layers as leaves that take gradients."""
+    """Returns the layers as leaf tensors that require gradients."""
 
     def leaf(array: np.ndarray) -> torch.Tensor:
         return torch.tensor(array, requires_grad=True, device=device)
@@ -32,7 +32,7 @@ def tensors(layers: Layers, device: str = "cpu") -> Tensors:
 def conditioned(
     layers: Tensors, x: torch.Tensor, u: torch.Tensor, reinject: bool, shared: bool
 ) -> torch.Tensor:
-    """`[B, Dx], [..., B, Du] -> [..., B, outputs]`; x is tiled unless `shared`."""
+    """Maps `[B, Dx], [..., B, Du]` to `[..., B, outputs]`; tiles x unless `shared`."""
     (kernel, bias), *later = layers
     if shared:
         pixels = x.shape[-1]
@@ -47,7 +47,7 @@ def conditioned(
 
 
 def gaussian(outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation."""
+    """Returns mean and standard deviation."""
     loc, raw = outputs.chunk(2, -1)
     return loc, softplus(raw) + MIN_SCALE
 
@@ -55,7 +55,7 @@ def gaussian(outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def log_normal(
     value: torch.Tensor, loc: torch.Tensor | float, scale: torch.Tensor | float
 ) -> torch.Tensor:
-    """Summed over the last axis."""
+    """Returns the log-density of a normal, summed over the last axis."""
     scale = torch.as_tensor(scale)
     terms = ((value - loc) / scale) ** 2 + _LOG_2_PI
     return -0.5 * terms.sum(-1) - scale.log().expand_as(terms).sum(-1)
@@ -64,7 +64,7 @@ def log_normal(
 def bound(
     weights: tuple[Tensors, ...], x: torch.Tensor, noise: Noise, shared: bool
 ) -> torch.Tensor:
-    """The mean over the batch of equation 5 of Sobolev & Vetrov 2019."""
+    """Returns the batch mean of equation 5 of Sobolev & Vetrov 2019."""
     encoder, tau, decoder = weights
     psi_0, z_noise, psi_noise = noise
     loc, scale = gaussian(conditioned(encoder, x, psi_0, True, shared))
@@ -86,7 +86,7 @@ def bound(
 def bound_and_gradients(
     weights: Weights, x: np.ndarray, noise: Noise, shared: bool
 ) -> tuple[float, Weights]:
-    """For comparison: the bound of given weights and noise, and its ascent direction."""
+    """Returns the bound at given weights and noise, and its gradients."""
     leaves = tuple(tensors(layers) for layers in weights)
     drawn = Noise(*(torch.tensor(a) for a in noise))
     value = bound(leaves, torch.tensor(x), drawn, shared)
@@ -98,7 +98,7 @@ def bound_and_gradients(
 def make_step(
     weights: Weights, x: np.ndarray, K: int, threads: int, shared: bool
 ) -> Callable[[int], None]:
-    """So many steps of Adam, noise drawn at each."""
+    """Returns a function that runs steps of Adam, with new noise at each."""
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     leaves = tuple(tensors(layers, device) for layers in weights)

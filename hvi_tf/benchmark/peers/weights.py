@@ -1,6 +1,6 @@
 """The networks of a model as arrays, for the other frameworks.
 
-Their processes import this, so it does not import TensorFlow.
+This module does not import TensorFlow, because the processes of peers import it.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # (kernel [inputs, units], bias [units])
 
-# Of every layer; the same as in `models.networks`, written down once more on purpose: the
-# peers share no code with the model.
+# The same values as in `models.networks`, repeated on purpose: the peers share no code with the
+# model.
 MIN_SCALE = 1e-4
 LEARNING_RATE = 2e-3
 ADAM_EPSILON = 1e-7  # Keras's
@@ -37,7 +37,7 @@ class Noise(NamedTuple):
 
 
 def of_model(model: "VAE") -> Weights:
-    """The present weights of a model with perceptrons and a tau."""
+    """Returns the present weights of a model with perceptrons and a tau."""
     decoder = [model.decoder.first_layer, *model.decoder.later_layers]
     return Weights(
         encoder=conditioned(model.encoder),
@@ -47,7 +47,7 @@ def of_model(model: "VAE") -> Weights:
 
 
 def conditioned(network: "ConditionedMLP") -> Layers:
-    """The layers of a network of [x, u], the two kernels of the first one put together."""
+    """Returns the layers of a network of [x, u], with both kernels of the first one joined."""
     kernel, bias = _numbers(network.x_layer)
     first = np.concatenate([kernel, network.u_layer.kernel.numpy()]), bias
     return [first, *(_numbers(layer) for layer in network.later_layers)]

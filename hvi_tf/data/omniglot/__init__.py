@@ -1,1 +1,1 @@
-"""OMNIGLOT at 28x28, the version of Burda, Grosse & Salakhutdinov (2015)."""
+"""OMNIGLOT at 28x28 pixels, the version of Burda, Grosse & Salakhutdinov (2015)."""

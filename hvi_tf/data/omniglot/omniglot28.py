@@ -1,4 +1,4 @@
-"""The TFDS builder of 28x28 OMNIGLOT. Imports TFDS: import this module where it is used."""
+"""The TFDS builder of 28x28 OMNIGLOT. Import this module late, because it imports TFDS."""
 
 import pathlib
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvi_tf.config.settings import DataConfig
-from hvi_tf.data import preparation
+from hvi_tf.data import originals, preparation
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
 
@@ -18,8 +18,12 @@ _CONFIG_PREFIX = "md5_"
 class Omniglot28(tfds.core.GeneratorBasedBuilder):
     """OMNIGLOT of Burda et al. (2015): float32 intensities, in the order of the file.
 
-    A configuration is named after the md5 digest of the file, so that what was prepared
-    from one file is never taken for another's. The default one downloads the original.
+    A configuration is named after the MD5 digest of the file, so that data prepared from
+    different files are never mixed up. The default configuration downloads the original.
+
+    Args:
+        file: replaces the download; its digest must be that of the configuration.
+        **keywords: of the base class.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -28,18 +32,17 @@ class Omniglot28(tfds.core.GeneratorBasedBuilder):
     ]
 
     def __init__(self, *, file: pathlib.Path | None = None, **keywords: Any) -> None:
-        """`file` stands in for the download; its digest must be that of the configuration."""
         self._file = file
         super().__init__(**keywords)
 
     @classmethod
     def get_builder_config(cls, name: str, version: Any = None) -> Any:
-        """Any digest names a configuration, not only the original's."""
+        """Returns the configuration of this name; every digest has one."""
         return super().get_builder_config(name, version) or tfds.core.BuilderConfig(name=name)
 
     @property
     def digest(self) -> str:
-        """The md5 digest of the file, known before and after the preparation."""
+        """The MD5 digest of the file, known before the preparation, too."""
         return self.builder_config.name.removeprefix(_CONFIG_PREFIX)
 
     def _info(self) -> Any:
@@ -53,17 +56,17 @@ class Omniglot28(tfds.core.GeneratorBasedBuilder):
             description="OMNIGLOT at 28x28, of Burda, Grosse & Salakhutdinov (2015).",
             features=tfds.features.FeaturesDict({"image": image}),
             homepage="https://github.com/yburda/iwae",
-            disable_shuffling=True,  # so that "the first 5,000" are those of the file
+            disable_shuffling=True,  # so that "the first 5,000" means those of the file
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
         path = self._file or pathlib.Path(dl_manager.download(chardata.URL))
-        found = chardata.md5(path)
-        if found != self.digest:
+        digest = chardata.md5(path)
+        if digest != self.digest:
             source = self._file or chardata.URL
             raise UserError(
-                f"{source}: expected md5 {self.digest}, found {found}; fetch the file by other "
-                "means and name it by --manual_dir"
+                f"{source}: expected MD5 {self.digest}, found {digest}; download the file by other "
+                "means and pass it as --manual_dir"
             )
         images = chardata.read(path)
         return {split: self._generate_examples(images[split]) for split in images}
@@ -74,14 +77,15 @@ class Omniglot28(tfds.core.GeneratorBasedBuilder):
 
 
 def open_prepared(config: DataConfig) -> Omniglot28:
-    """The builder of the file that the configuration means, prepared.
+    """Returns the prepared builder of the file that the configuration chooses.
 
-    That is the file of `manual_dir`; else that of `data_digest`; else the original where
-    it is prepared, or else the only one that is prepared; else the original, downloaded.
+    The file is the first of these that applies: the file of `manual_dir`; the file of
+    `data_digest`; the original, if it is prepared; the only file that is prepared; the original,
+    downloaded.
 
     Raises:
-        UserError: if the file is missing, damaged or not that of `data_digest`, or if no
-            network answers when a download is needed.
+        UserError: if the file is missing, damaged or not that of `data_digest`, or if a download
+            is needed and there is no network.
     """
     prepared = _prepared_digests(config)
     file = _file(config, prepared)
@@ -94,16 +98,16 @@ def open_prepared(config: DataConfig) -> Omniglot28:
     if builder.is_prepared():
         return builder
     if file:
-        chardata.read(file)  # a wrong file is named before anything is written
+        chardata.read(file)  # reports a wrong file before anything is written
     elif digest != chardata.ORIGINAL_MD5:
         raise UserError(
-            f"--data_dir={builder.data_dir_root}: {config.dataset} of the file with md5 {digest}, "
-            "which this run began with, is not prepared there; name that file by --manual_dir"
+            f"--data_dir={builder.data_dir_root}: this run began with {config.dataset} of the file "
+            f"with MD5 {digest}, which is not prepared there; pass that file as --manual_dir"
         )
     else:
-        others = f"; prepared are those of md5 {', '.join(prepared)}" if prepared else ""
-        files = f"{chardata.URL} (md5 {chardata.ORIGINAL_MD5}){others}"
-        preparation.require_network(chardata.URL, files, config)
+        others = f"; prepared files have MD5 {', '.join(prepared)}" if prepared else ""
+        files = f"{chardata.URL} (MD5 {chardata.ORIGINAL_MD5}){others}"
+        originals.require_network(chardata.URL, files, config)
     return preparation.prepare(make, config)
 
 
@@ -116,7 +120,7 @@ def _prepared_digests(config: DataConfig) -> list[str]:
 
 
 def _file(config: DataConfig, prepared: list[str]) -> pathlib.Path | None:
-    """The file of `manual_dir`, which may be gone once what was made of it is identified."""
+    """Returns the file of `manual_dir`; None if only its prepared images are left."""
     place = pathlib.Path(config.manual_dir).expanduser()
     if not config.manual_dir or (config.data_digest in prepared and not place.exists()):
         return None
@@ -126,13 +130,13 @@ def _file(config: DataConfig, prepared: list[str]) -> pathlib.Path | None:
 def _digest(config: DataConfig, file: pathlib.Path | None, prepared: list[str]) -> str:
     wanted = config.data_digest
     if file:
-        found = chardata.md5(file)
-        if wanted not in ("", found):
+        digest = chardata.md5(file)
+        if wanted not in ("", digest):
             raise UserError(
-                f"--manual_dir={config.manual_dir}: {file} has md5 {found}, but this run began "
-                f"with the file of md5 {wanted}; name that one, or another --workdir"
+                f"--manual_dir={config.manual_dir}: {file} has MD5 {digest}, but this run began "
+                f"with the file with MD5 {wanted}; give that file, or another --workdir"
             )
-        return found
+        return digest
     if not wanted and chardata.ORIGINAL_MD5 not in prepared and len(prepared) == 1:
         return prepared[0]
     return wanted or chardata.ORIGINAL_MD5

@@ -1,1 +1,1 @@
-"""Experiments on questions that the two papers leave open."""
+"""Experiments on questions that the two papers leave open, and what they share."""

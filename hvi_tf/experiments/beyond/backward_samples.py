@@ -1,4 +1,4 @@
-"""Beyond the papers: what it costs and saves to differentiate S of the bound's K terms."""
+"""Beyond the papers: cost and benefit of differentiating S of the bound's K terms."""
 
 import math
 from typing import Any
@@ -12,10 +12,12 @@ from hvi_tf.benchmark.training import Step
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
+    Ends,
     Row,
     all_above,
     curve,
     distinct,
+    is_below,
     row,
     select,
     shown_mean,
@@ -28,7 +30,7 @@ from hvi_tf.runtime.progress import counted
 
 GROUPS = {"phi": "q", "eta": "tau"}
 ESTIMATORS = {"autodiff": "reparameterized", "DReG": "dreg"}
-SECONDS = 0.3  # that a measurement of time lasts
+SECONDS = 0.3  # minimum duration of a time measurement
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -46,19 +48,19 @@ _OF_MOMENTS = ("batch_size", "minibatches", "draws", "model")
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Times of all steps in one, moments for each K, and the trainings."""
+    """Returns a cell for all times, a cell for the moments of each K, and the trainings."""
     s = settings
-    found = [Cell("times", {name: s[name] for name in ("K", "S", "rounds")})]
+    result = [Cell("times", {name: s[name] for name in ("K", "S", "rounds")})]
     for K in s["K"]:
         shared = {name: s[name] for name in _OF_MOMENTS}
-        found.append(Cell(f"moments-K{K}", {**shared, "K": K, "S": _below(s["S"], K)}))
+        result.append(Cell(f"moments-K{K}", {**shared, "K": K, "S": _below(s["S"], K)}))
     for seed in range(s["seeds"]):
         for S in (0, s["training_S"]):
             epochs = s["epochs"] + (s["more_epochs"] if S else 0)
             training = dict(K=s["training_K"], backward_samples=S, epochs=epochs, seed=seed)
             training["learning_rate"] = s["learning_rate"]
-            found.append(Cell(f"train-S{S}-seed{seed}", training))
-    return found
+            result.append(Cell(f"train-S{S}-seed{seed}", training))
+    return result
 
 
 def _below(counts: list[int], K: int) -> list[int]:
@@ -66,7 +68,7 @@ def _below(counts: list[int], K: int) -> list[int]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """The rows of whichever kind of cell it is."""
+    """Returns times, moments or a training, by the kind of the cell."""
     if "rounds" in cell.settings:
         return _times(cell.settings)
     if "draws" in cell.settings:
@@ -75,7 +77,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def _times(s: Settings) -> list[Row]:
-    """Seconds of a training step of batch 256, of all K and S in turn."""
+    """Returns the seconds of a training step of batch 256, of all K and S in turn."""
     contestants = {
         f"{K} {S}": Step(steps.Cell("", dict(bound="iwhvi", K=K, backward_samples=S)))
         for K in s["K"]
@@ -85,18 +87,18 @@ def _times(s: Settings) -> list[Row]:
     rows = []
     for name, milliseconds in times.items():
         K, S = map(int, name.split())
-        for quantity, found in (
+        for quantity, measured in (
             ("seconds_per_step", np.divide(milliseconds, 1e3)),
             ("time_ratio", np.divide(milliseconds, times[f"{K} 0"])),
         ):
-            ends = dict(low=float(found.min()), high=float(found.max()))
+            ends = dict(low=float(measured.min()), high=float(measured.max()))
             where: dict[str, Any] = dict(dataset="noise", K=K, M=1, S=S, **ends)
-            rows.append(row("autodiff", quantity, float(np.median(found)), **where))
+            rows.append(row("autodiff", quantity, float(np.median(measured)), **where))
     return rows
 
 
 def _moments(s: Settings, context: Context) -> list[Row]:
-    """Variance and signal-to-noise ratio of a slightly trained model's gradients."""
+    """Returns variances and signal-to-noise ratios of a slightly trained model's gradients."""
     run = trained.train(context, reference_model.settings(s["model"], young=True))
     counts, rows = (0, *s["S"]), []
     for group in GROUPS:
@@ -123,7 +125,7 @@ def _moments(s: Settings, context: Context) -> list[Row]:
 
 
 def _training(s: Settings, context: Context) -> list[Row]:
-    """The validation bound after every epoch."""
+    """Returns the validation bound after every epoch."""
     flags = trained.recipe(
         "mnist_iwhvi", K_schedule="", gradient="reparameterized", outer_warmup_epochs=0.0,
         checkpoint_every=1, eval_every=1, steps_per_call=10, **s,
@@ -139,25 +141,30 @@ def _step_seconds(rows: list[Row], K: int, S: int) -> float:
 
 
 def _curves(rows: list[Row]) -> tuple[int, dict[int, dict[int, list[float]]]]:
-    """K of the trainings, and for each S the bounds by step, one a seed."""
+    """Returns K of the trainings, and for each S the bounds by step, one per seed."""
     mine = select(rows, quantity="validation_bound")
     return mine[0]["K"], {S: curve(mine, S=S) for S in distinct(mine, "S")}
 
 
 def _at_equal_time(rows: list[Row]) -> tuple[float, np.ndarray]:
-    """When training through all terms ended, s; S terms less all of them then, nats by seed."""
+    """Returns the gain of S terms over all terms after equal time.
+
+    Returns:
+        The seconds at which the training through all terms ended, and the gain at that time, in
+        nats by seed.
+    """
     K, curves = _curves(rows)
     (S,) = (count for count in curves if count)
     end = max(curves[0])
     seconds = end * _step_seconds(rows, K, 0)
-    then = min(seconds / _step_seconds(rows, K, S), max(curves[S]))  # if it ended before
+    then = min(seconds / _step_seconds(rows, K, S), max(curves[S]))  # it may have ended before
     by_seed = np.array(list(curves[S].values())).T
     fewer = [np.interp(then, list(curves[S]), bounds) for bounds in by_seed]
     return seconds, np.array(fewer) - np.array(curves[0][end])
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Time and variance against S, and learning curves against time."""
+    """Draws time and variance against S, and learning curves against time."""
     Ks, counts = distinct(rows, "K"), [S for S in distinct(rows, "S") if S]
     figure, panels = plots.panels(1 + len(GROUPS), width=3.6)
     for K in Ks:
@@ -198,13 +205,13 @@ def _draw_curves(rows: list[Row]) -> Any:
 
 
 def _variance(rows: list[Row], label: str, group: str, K: int, S: int) -> np.ndarray:
-    """The ratio in every minibatch."""
-    found = values(rows, method=label, quantity="variance_ratio", group=group, K=K, S=S)
-    return np.array(found)
+    """Returns the variance ratio in every minibatch."""
+    ratios = values(rows, method=label, quantity="variance_ratio", group=group, K=K, S=S)
+    return np.array(ratios)
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """For every K and S: time, variances and signal-to-noise ratios."""
+    """Returns times, variances and signal-to-noise ratios for every K and S."""
     columns = [(label, group) for group in GROUPS for label in ESTIMATORS]
     header = ["K", "S", "ms per step", "time ratio (min to max)"]
     header += [f"variance, {GROUPS[group]}, {label}" for label, group in columns]
@@ -216,15 +223,15 @@ def tables(rows: list[Row]) -> list[Table]:
         line.append(f"{r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f})")
         line += [f"{np.mean(_variance(rows, lab, g, K, S)):.2f}" for lab, g in columns]
         for label, group in columns:
-            found = values(rows, method=label, quantity="snr", group=group, K=K, S=S)
-            line.append(f"{np.mean(found):.3f}")
+            ratios = values(rows, method=label, quantity="snr", group=group, K=K, S=S)
+            line.append(f"{np.mean(ratios):.3f}")
         body.append(line)
     title = "Times of a step of batch 256; variances relative to all terms; signal-to-noise ratios"
     return [Table(title, header, body)]
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """What is to be shown for S=8 at K=50, or what was trained in their place."""
+    """Returns the claims for the K and S of the trainings."""
     K, curves = _curves(rows)
     S = max(curves)
     (time,) = select(rows, quantity="time_ratio", K=K, S=S)
@@ -235,17 +242,17 @@ def claims(rows: list[Row]) -> list[Claim]:
     return [
         Claim(
             f"a step takes at most 0.7 of the time ({where})",
-            _is_below(0.7, _of_rounds(time)),
+            is_below(0.7, _of_rounds(time)),
             in_time,
         ),
         Claim(
             f"the variance of q's gradient is at most 1.1 times that of all terms ({where})",
-            _is_below(1.1, _of_minibatches(of_q)),
+            is_below(1.1, _of_minibatches(of_q)),
             shown_mean(of_q, 2),
         ),
         Claim(
             f"for tau, variance times time is below that of all terms ({where})",
-            _is_below(1.0, _of_minibatches(of_tau), _of_rounds(time)),
+            is_below(1.0, _of_minibatches(of_tau), _of_rounds(time)),
             f"{shown_mean(of_tau, 2)} times {in_time}",
         ),
         Claim(
@@ -257,27 +264,16 @@ def claims(rows: list[Row]) -> list[Claim]:
     ]
 
 
-Ends = tuple[float, float]  # of where a number lies; NaN if one measurement leaves them open
-
-
 def _of_rounds(time: Row) -> Ends:
-    """The smallest and the largest ratio of all rounds."""
+    """Returns the smallest and the largest ratio of all rounds."""
     low, high = time["low"], time["high"]
     return (low, high) if low < high else (math.nan, math.nan)
 
 
 def _of_minibatches(sample: np.ndarray) -> Ends:
-    """Two standard errors on both sides of the mean."""
+    """Returns the ends of two standard errors on both sides of the mean."""
     mean, error = float(sample.mean()), standard_error(sample)
     return mean - 2.0 * error, mean + 2.0 * error
-
-
-def _is_below(limit: float, *factors: Ends) -> bool | None:
-    """Whether the product of positive numbers is at most a limit; None if their ends differ."""
-    low, high = (math.prod(ends) for ends in zip(*factors, strict=True))
-    if high <= limit:
-        return True
-    return False if low > limit else None
 
 
 EXPERIMENT = Experiment(

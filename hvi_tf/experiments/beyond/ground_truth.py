@@ -2,16 +2,16 @@
 
 import math
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from hvi_tf import randomness
-from hvi_tf.config.settings import EvaluationConfig
-from hvi_tf.evaluation import annealing, evaluate
+from hvi_tf.evaluation import annealing
 from hvi_tf.evaluation.annealing import Annealing, Simulated
+from hvi_tf.experiments.beyond import estimators
+from hvi_tf.experiments.beyond.estimators import LEAPFROG_STEPS
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -26,16 +26,10 @@ from hvi_tf.experiments.harness.rows import (
     shown_mean,
     standard_error,
 )
-from hvi_tf.experiments.iwhvi import explicit_encoder, reference_model
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference import refined_scores as svi_scores
-from hvi_tf.inference.methods import METHODS, Counts
-from hvi_tf.inference.svi import SVI
-from hvi_tf.models.vae import VAE
+from hvi_tf.experiments.iwhvi import reference_model
 from hvi_tf.training.runs import Run
 
-# What each estimator spends more of, from little to much.
+# The quantity that the budget of each estimator counts.
 BUDGETS = {
     "DIWHVI": "M, draws of z",
     "IWAE": "M, draws of z",
@@ -43,7 +37,6 @@ BUDGETS = {
     "AIS": "temperatures",
 }
 SETS = ("simulated", "mnist")
-LEAPFROG_STEPS = 5
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -60,7 +53,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """The truth, then one for each estimator and budget."""
+    """Returns a cell for the truth, then one for each estimator and budget."""
     names = ("model", "encoder_steps", "images", "K", "ais_chains")
     shared = {name: settings[name] for name in names}
     truth = {name: settings[name] for name in ("model", "images", "truth_chains", "truth_steps")}
@@ -75,7 +68,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 class Images(NamedTuple):
-    """What is scored: images that the model drew, and the first test images."""
+    """The scored images: simulations of the model, and the first test images."""
 
     simulated: Simulated
     test: tf.Tensor
@@ -88,16 +81,16 @@ def _images(run: Run, count: int) -> Images:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """A bound for every image, and the seconds that one image takes."""
+    """Returns a bound for every image, and the seconds per image."""
     s = cell.settings
     run = trained.train(context, reference_model.settings(s["model"]))
     images = _images(run, s["images"])
     if cell.name == "truth":
         return _measure_truth(run, images, s)
-    score = _scorer(run, context, s)
+    score = estimators.make_scorer(run, context, s)
     rows = []
     seed = randomness.fold(s["budget"], randomness.Purpose.EVALUATE)
-    score(images.test, seed)  # traced before it is timed
+    score(images.test, seed)  # so that tracing is not timed
     for name, x in zip(SETS, (images.simulated.x, images.test), strict=True):
         started = time.monotonic()
         values = score(x, tf.random.fold_in(seed, 1)).numpy()
@@ -116,7 +109,7 @@ def _rows(
 
 
 def _measure_truth(run: Run, images: Images, s: Settings) -> list[Row]:
-    """Long annealing: a bracket of simulated images, a lower bound of test images."""
+    """Returns the results of long annealing: a bracket, and a lower bound for test images."""
     settings = Annealing(s["truth_chains"], s["truth_steps"], LEAPFROG_STEPS)
     seed = randomness.fold(0, randomness.Purpose.BRACKET)
     model, count, started = run.model.callables, s["images"], time.monotonic()
@@ -132,54 +125,19 @@ def _measure_truth(run: Run, images: Images, s: Settings) -> list[Row]:
     ]
 
 
-Score = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-def _scorer(run: Run, context: Context, s: Settings) -> Score:
-    """(x, seed) -> the bound of each image by the cell's estimator."""
-    budget, images = s["budget"], s["images"]
-
-    def by_row(model: VAE, name: str, K: int) -> Score:
-        rows = max(1, plans.ROWS // images)
-        plan = plans.make(METHODS[name], Counts(K=K, M=budget), rows=rows, max_images=1)
-        score = log_likelihood.make_scorer(model.callables, METHODS[name], plan)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    def diwhvi() -> Score:
-        return by_row(run.model, "diwhvi", s["K"])
-
-    def iwae() -> Score:
-        return by_row(explicit_encoder.fit(run, context, s["encoder_steps"]), "iwae", 0)
-
-    def bsvi() -> Score:
-        model = explicit_encoder.fit(run, context, s["encoder_steps"])
-        rate = EvaluationConfig().eval_svi_learning_rate
-        settings = SVI(budget, rate, evaluate.MOMENTUM, evaluate.CLIP_NORM)
-        score = svi_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    def ais() -> Score:
-        settings = Annealing(s["ais_chains"], budget, LEAPFROG_STEPS)
-        score = annealing.make_annealer(run.model.callables, settings)
-        return lambda x, seed: score(x, seed).log_likelihood
-
-    makers = {"DIWHVI": diwhvi, "IWAE": iwae, "BSVI": bsvi, "AIS": ais}
-    return makers[s["method"]]()
-
-
 def _gaps(rows: list[Row], dataset: str) -> dict[tuple[str, int], np.ndarray]:
-    """Truth less bound by image, for each estimator and budget; see `_truth`."""
+    """Returns truth less bound by image, for each estimator and budget; see `_truth`."""
     truth = _truth(rows, dataset)
-    found = {}
+    gaps = {}
     for method in BUDGETS:
         mine = select(rows, method=method, dataset=dataset)
         for budget in distinct(mine, "budget"):
-            found[method, budget] = truth - _by_image(select(mine, budget=budget))
-    return found
+            gaps[method, budget] = truth - _by_image(select(mine, budget=budget))
+    return gaps
 
 
 def _truth(rows: list[Row], dataset: str) -> np.ndarray:
-    """The middle of the bracket; of test images, which have none, the lower bound."""
+    """Returns the middle of the bracket; for test images, the lower bound."""
     mine = select(rows, method="AIS, long", dataset=dataset)
     lower, upper = (_by_image(select(mine, quantity=q)) for q in ("lower", "upper"))
     return 0.5 * (lower + upper) if len(upper) else lower
@@ -190,14 +148,14 @@ def _by_image(rows: list[Row]) -> np.ndarray:
 
 
 def _bracket(rows: list[Row]) -> tuple[float, float]:
-    """Mean distance of the bracket's ends, and its standard error."""
+    """Returns the mean distance of the bracket's ends, and its standard error."""
     mine = select(rows, method="AIS, long", dataset="simulated")
     width = _by_image(select(mine, quantity="upper")) - _by_image(select(mine, quantity="lower"))
     return float(width.mean()), standard_error(list(width))
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The gap against the seconds that one image takes."""
+    """Draws the gap against the milliseconds per image."""
     figure, panels = plots.panels(len(SETS), height=3.6)
     for axes, dataset in zip(panels, SETS, strict=True):
         gaps = _gaps(rows, dataset)
@@ -223,7 +181,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Every estimator and budget."""
+    """Returns the gaps of every estimator and budget, and at equal compute."""
     body = []
     gaps = {dataset: _gaps(rows, dataset) for dataset in SETS}
     for method, budget in gaps["simulated"]:
@@ -245,7 +203,7 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def _at_equal_compute(rows: list[Row], dataset: str) -> Table:
-    """The gap of each estimator where it takes the same time, between its budgets."""
+    """Returns the gap of each estimator at equal time, interpolated between budgets."""
     gaps, times = _gaps(rows, dataset), [2.0, 5.0, 20.0, 100.0, 300.0]
     body = []
     for method in BUDGETS:
@@ -253,8 +211,8 @@ def _at_equal_compute(rows: list[Row], dataset: str) -> Table:
         budgets = distinct(mine, "budget")
         spent = [1e3 * select(mine, budget=b)[0]["seconds"] for b in budgets]
         means = [gaps[method, b].mean() for b in budgets]
-        found = np.interp(np.log(times), np.log(spent), means, left=np.nan, right=np.nan)
-        body.append([method, *("" if np.isnan(gap) else f"{gap:.2f}" for gap in found)])
+        at_times = np.interp(np.log(times), np.log(spent), means, left=np.nan, right=np.nan)
+        body.append([method, *("" if np.isnan(gap) else f"{gap:.2f}" for gap in at_times)])
     title = (
         f"{dataset}: gap, nats, at equal milliseconds per image (interpolated between budgets in "
         "log time; empty beyond them)"
@@ -263,9 +221,9 @@ def _at_equal_compute(rows: list[Row], dataset: str) -> Table:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """What lower bounds owe: never above the truth, and closer to it with more compute."""
+    """Returns the claims: no bound is above the truth, and each gets closer with more compute."""
     width, error = _bracket(rows)
-    said = [
+    statements = [
         Claim(
             "long annealing brackets log p(x): the upper bound is above the lower one",
             None if math.isnan(error) else width > -2.0 * error,
@@ -279,7 +237,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         # The bracket's own width is the uncertainty of its middle.
         slack = 0.5 * max(width, 0.0) + 2.0 * standard_error(last)
         below = None if math.isnan(slack) else last.mean() > -slack
-        said.append(
+        statements.append(
             Claim(
                 f"{method}: below the truth, and closer to it with a larger budget",
                 all_hold(below, all_above(paired(first, last))),
@@ -287,7 +245,7 @@ def claims(rows: list[Row]) -> list[Claim]:
                 "largest",
             )
         )
-    return said
+    return statements
 
 
 EXPERIMENT = Experiment(

@@ -29,9 +29,9 @@ from hvi_tf.inference.methods import METHODS
 
 OWN, MIXTURE = "DIWHVI", "mixture"
 BOUNDS = {OWN: "diwhvi", MIXTURE: "diwhvi-mixture"}
-GRADIENT = "dreg"  # which both have
+GRADIENT = "dreg"  # both methods support it
 GROUPS = {"phi": "q", "eta": "tau"}
-SECONDS = 0.3  # that a measurement of time lasts
+SECONDS = 0.3  # minimum duration of a time measurement
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -49,32 +49,32 @@ QUANTITIES = ("log_likelihood", "kl_tau_mixing")
 
 
 def _contestants(M: int, K: int) -> list[tuple[str, int]]:
-    """DIWHVI with K psi for each z; the mixture with K and with M K shared psi."""
+    """Returns DIWHVI with K psi for each z; the mixture with K, and with M K, shared psi."""
     return [(OWN, K), (MIXTURE, K), (MIXTURE, M * K)]
 
 
 def _to_train(M: int, K: int) -> list[tuple[str, int]]:
-    """The contestants with M K psi in all."""
+    """Returns the contestants with M K psi in all."""
     own, _, mixture = _contestants(M, K)
     return [own, mixture]
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """Times of all steps in one, moments for each M, and the trainings."""
+    """Returns a cell for all times, a cell for the moments of each M, and the trainings."""
     s = settings
-    found = [Cell("times", {name: s[name] for name in ("M", "K", "rounds")})]
+    result = [Cell("times", {name: s[name] for name in ("M", "K", "rounds")})]
     shared = {name: s[name] for name in _OF_MOMENTS}
-    found += [Cell(f"moments-M{M}", shared | {"M": M}) for M in s["M"]]
+    result += [Cell(f"moments-M{M}", shared | {"M": M}) for M in s["M"]]
     score = {name: s[name] for name in _OF_SCORE}
     for seed in range(s["seeds"]):
         for label, K in _to_train(s["training_M"], s["K"]):
             training = dict(method=label, K=K, M=s["training_M"], epochs=s["epochs"], seed=seed)
-            found.append(Cell(f"train-{label}-K{K}-seed{seed}", training | score))
-    return found
+            result.append(Cell(f"train-{label}-K{K}-seed{seed}", training | score))
+    return result
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """The rows of whichever kind of cell it is."""
+    """Returns times, moments or a training, by the kind of the cell."""
     if "rounds" in cell.settings:
         return _times(cell.settings)
     if "draws" in cell.settings:
@@ -83,7 +83,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def _times(s: Settings) -> list[Row]:
-    """Milliseconds of a training step, of all in turn."""
+    """Returns the milliseconds of a training step, of all contestants in turn."""
     by_name = {
         f"{label} {M} {K}": (label, M, K)
         for M in s["M"]
@@ -97,18 +97,18 @@ def _times(s: Settings) -> list[Row]:
     rows = []
     for name, (label, M, K) in by_name.items():
         own = f"{OWN} {M} {s['K']}"
-        for quantity, found in (
+        for quantity, measured in (
             ("ms_per_step", np.array(times[name])),
             ("time_ratio", np.divide(times[name], times[own])),
         ):
-            ends = dict(low=float(found.min()), high=float(found.max()))
+            ends = dict(low=float(measured.min()), high=float(measured.max()))
             where: dict[str, Any] = dict(dataset="noise", M=M, K=K, **ends)
-            rows.append(row(label, quantity, float(np.median(found)), **where))
+            rows.append(row(label, quantity, float(np.median(measured)), **where))
     return rows
 
 
 def _moments(s: Settings, context: Context) -> list[Row]:
-    """Variances of a slightly trained model's gradients, over those of DIWHVI."""
+    """Returns the variances of a slightly trained model's gradients over those of DIWHVI."""
     run = trained.train(context, reference_model.settings(s["model"], young=True))
     rows, M = [], s["M"]
     for group in GROUPS:
@@ -132,7 +132,7 @@ def _moments(s: Settings, context: Context) -> list[Row]:
 
 
 def _training(s: Settings, context: Context) -> list[Row]:
-    """The test score, and the validation bound after every epoch."""
+    """Returns the test score, and the validation bound after every epoch."""
     own = dict(bound=BOUNDS[s["method"]], M=s["M"], gradient=GRADIENT)
     recipe = trained.recipe("mnist_iwhvi") | recipes.BEST | own
     length = dict(epochs=s["epochs"], checkpoint_every=1, eval_every=1, steps_per_call=10)
@@ -145,13 +145,13 @@ def _training(s: Settings, context: Context) -> list[Row]:
 
 
 def _trained(rows: list[Row]) -> list[tuple[str, int]]:
-    """The trained contestants, with their K."""
+    """Returns the trained contestants, with their K."""
     mine = select(rows, quantity="log_likelihood")
     return list(dict.fromkeys((r["method"], r["K"]) for r in mine))
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Learning curves against epochs' steps."""
+    """Draws the learning curves."""
     figure, (axes,) = plots.panels(width=5.6, height=3.6)
     (M,) = distinct(select(rows, quantity="validation_bound"), "M")
     curves = {f"{label}, K={K}": curve(rows, method=label, K=K) for label, K in _trained(rows)}
@@ -160,7 +160,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Times and variances for every M; scores of the trainings."""
+    """Returns times and variances for every M, and scores of the trainings."""
     header = ["M", "", "K", "ms per step", "time over DIWHVI (min to max)"]
     header += [f"variance over DIWHVI, {name}" for name in GROUPS.values()]
     header += [f"SNR, {name}" for name in GROUPS.values()]
@@ -172,8 +172,8 @@ def tables(rows: list[Row]) -> list[Table]:
         line.append(f"{r['value']:.2f} ({r['low']:.2f} to {r['high']:.2f})")
         for quantity in ("variance_ratio", "snr"):
             for group in GROUPS:
-                found = values(rows, quantity=quantity, group=group, **where)
-                line.append(shown_mean(found, 3))
+                ratios = values(rows, quantity=quantity, group=group, **where)
+                line.append(shown_mean(ratios, 3))
         body.append(line)
     scores = []
     for label, K in _trained(rows):
@@ -188,8 +188,8 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """A step of the mixture takes less time, and its score after training is higher."""
-    found = []
+    """Returns the claims: the mixture takes less time a step, and scores higher after training."""
+    statements = []
     for r in select(rows, method=MIXTURE, quantity="time_ratio"):
         M, K = r["M"], r["K"]
         if K == max(distinct(select(rows, method=MIXTURE, M=M), "K")):
@@ -198,7 +198,7 @@ def claims(rows: list[Row]) -> list[Claim]:
             text = (
                 f"with {K} shared psi a step takes less time than with {K // M} for each of {M} z"
             )
-            found.append(Claim(text, r["value"] < 1.0 if decided else None, ratio))
+            statements.append(Claim(text, r["value"] < 1.0 if decided else None, ratio))
     label, K = _trained(rows)[-1]
     own_label, own_K = _trained(rows)[0]
     gains = paired(
@@ -206,8 +206,8 @@ def claims(rows: list[Row]) -> list[Claim]:
         values(rows, method=own_label, K=own_K, quantity="log_likelihood"),
     )
     text = f"after as many steps the {label}'s score (K={K}) is above {own_label}'s (K={own_K})"
-    found.append(Claim(text, all_above(gains), f"{signed(*gains)} nats"))
-    return found
+    statements.append(Claim(text, all_above(gains), f"{signed(*gains)} nats"))
+    return statements
 
 
 EXPERIMENT = Experiment(

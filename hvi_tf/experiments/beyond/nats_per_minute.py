@@ -1,20 +1,13 @@
-"""Beyond the papers: what a change of the training recipe gains in the same minutes."""
+"""Beyond the papers: the gain of each change to the training recipe, in the same minutes."""
 
-import collections
 import itertools
-import os
-import time
 from typing import Any
 
 import numpy as np
 
-from hvi_tf import randomness
 from hvi_tf.benchmark import cells as steps
-from hvi_tf.benchmark import rounds
-from hvi_tf.benchmark.training import Step, noise_images
-from hvi_tf.config import config as config_lib
-from hvi_tf.data import pipeline
 from hvi_tf.errors import UserError
+from hvi_tf.experiments.beyond import step_times
 from hvi_tf.experiments.harness import plots, recipes, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -24,19 +17,16 @@ from hvi_tf.experiments.harness.rows import (
     in_errors,
     mean_and_error,
     plus_minus,
-    row,
     select,
     signed,
     values,
 )
-from hvi_tf.models.vae import make_vae
 from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
-from hvi_tf.training import loop
 
 BASE, BEFORE = "base", "before"  # recipes.BEST and recipes.BEFORE
 METHODS = {"IWHVI": "iwhvi", "VAE": "vae", "HVM": "hvm"}
-# Each is one change of the base recipe.
+# Each lever is one change of the base recipe.
 LEVERS: dict[str, Settings] = {
     "batch 64": dict(batch_size=64),
     "batch 256": dict(batch_size=256),
@@ -61,8 +51,6 @@ LEVERS: dict[str, Settings] = {
     "no XLA": dict(jit_compile="off"),
     "bfloat16": dict(precision="bfloat16"),
 }
-TRAINING_IMAGES, VALIDATION_IMAGES, PIXELS = 55_000, 5_000, 784
-SECONDS = 0.3  # that a measurement of time lasts
 GAIN = "gain_over_base"
 
 PRESETS: dict[str, Settings] = {
@@ -81,17 +69,17 @@ _OF_SCORE = ("eval_M", "eval_K", "eval_images")
 
 
 def flags(method: str, lever: str) -> Settings:
-    """The training of a method, but for its length and seed."""
+    """Returns the settings of a method's training, without its length and seed."""
     recipe = recipes.BEFORE if lever == BEFORE else recipes.BEST | LEVERS.get(lever, {})
     shared = dict(dataset="mnist", checkpoint_every=1, eval_every=1, steps_per_call=10)
     return recipes.fitting({**shared, "bound": METHODS[method], **recipe})
 
 
 def _contestants(s: Settings, budget: int) -> list[tuple[str, str]]:
-    """Methods with their levers in a number of minutes, counted from 0.
+    """Returns methods with their levers for a budget of minutes, counted from 0.
 
-    IWHVI has all levers in the first, and those of the finalists in the others. Its rivals take
-    part in the first `rival_budgets`.
+    IWHVI has all levers at the first budget, and those of the finalists at the others. Its rivals
+    take part at the first `rival_budgets`.
     """
     of_iwhvi = [BASE, BEFORE, *(s["finalists"] if budget else s["levers"])]
     levers = {m: of_iwhvi if m == "IWHVI" else [BASE, BEFORE] for m in s["methods"]}
@@ -101,14 +89,14 @@ def _contestants(s: Settings, budget: int) -> list[tuple[str, str]]:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """The times, then all levers in the fewest minutes, and the finalists in more."""
+    """Returns a cell for the times, then all levers at the first budget, and finalists at more."""
     s = settings
     if len(s["seeds"]) != len(s["minutes"]) or sorted(s["minutes"]) != s["minutes"]:
         raise UserError(
-            f"minutes={s['minutes']}, seeds={s['seeds']}: give as many of each, few minutes first"
+            f"minutes={s['minutes']}, seeds={s['seeds']}: must be as many, minutes in order"
         )
     all_flags = {_name(*contestant): flags(*contestant) for contestant in _contestants(s, 0)}
-    found = [Cell("times", dict(rounds=s["rounds"], flags=all_flags))]
+    result = [Cell("times", dict(rounds=s["rounds"], flags=all_flags))]
     evaluation = {name: s[name] for name in _OF_SCORE}
     for budget, minutes in enumerate(s["minutes"]):
         for seed in range(s["seeds"][budget]):
@@ -116,8 +104,8 @@ def cells(settings: Settings) -> list[Cell]:
                 own = dict(method=method, lever=lever, minutes=minutes, seed=seed)
                 own |= {"flags": flags(method, lever), "base": flags(method, BASE)}
                 name = _name(method, lever).replace(" ", "-")
-                found.append(Cell(f"{minutes}min-{name}-seed{seed}", own | evaluation))
-    return found
+                result.append(Cell(f"{minutes}min-{name}-seed{seed}", own | evaluation))
+    return result
 
 
 def _name(method: str, lever: str) -> str:
@@ -125,79 +113,33 @@ def _name(method: str, lever: str) -> str:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Times of all contestants, or the score of one of them."""
+    """Returns the times of all contestants, or the score of one of them."""
     return _times(cell.settings) if cell.name == "times" else _training(cell.settings, context)
 
 
-class _Validation:
-    """A validation of as many images as MNIST's."""
-
-    def __init__(self, settings: Settings) -> None:
-        config = config_lib.derive(settings)
-        self._seed, likelihood = config.training.seed, config.model.likelihood
-        self._model = make_vae(config, PIXELS)
-        self._images = pipeline.fixed_observation(
-            noise_images(VALIDATION_IMAGES, PIXELS),
-            likelihood,
-            self._seed,
-            randomness.Purpose.VALIDATE,
-        )
-        self(1)
-
-    def __call__(self, repeats: int) -> None:
-        for _ in range(repeats):
-            loop.validate(self._model, self._images, self._seed)
-
-
 def _times(s: Settings) -> list[Row]:
-    """Seconds of a step and of a validation of every contestant, all in turn."""
-    load = os.getloadavg()[0]
-    print(f"Load before: {load:.2f}. Other work on this machine makes the times too long.")
-    found = [row("machine", "load", load)]
-    contestants: dict[str, Any] = {}
-    where: dict[str, dict[str, Any]] = {}
-    for name, own in s["flags"].items():
-        method, _, lever = name.partition(" ")
-        label = dict(method=method, dataset="noise", lever=lever)
-        started = time.monotonic()
-        for K, share in shares(own).items():
-            key = f"{name}, K={K}"
-            contestants[key] = Step(steps.Cell("", own | {"K": K, "K_schedule": ""}))
-            where[key] = label | dict(quantity="seconds_per_step", K=K, share=share)
-        contestants[name] = _Validation(own)
-        seconds = time.monotonic() - started
-        found.append(row(**label, quantity="seconds_to_start", value=seconds))
-        change = steps.settings_text(_change(s["flags"], method, own))
-        where[name] = label | dict(quantity="seconds_per_validation", change=change)
-    for key, milliseconds in rounds.in_turn(contestants, s["rounds"], SECONDS).items():
-        measured = np.divide(milliseconds, 1e3)
-        ends: dict[str, Any] = dict(low=float(measured.min()), high=float(measured.max()))
-        found.append(row(**where[key], value=float(np.median(measured)), **ends))
-    return found
-
-
-def shares(settings: Settings) -> dict[int, float]:
-    """The part of a run's steps that its schedule gives to each K."""
-    epochs = 100
-    config = config_lib.derive(settings | {"epochs": epochs})
-    counts = collections.Counter(config.schedule(epoch).K for epoch in range(epochs))
-    return {K: count / epochs for K, count in sorted(counts.items())}
+    """Returns the times of every contestant's step and validation, with its change of the base."""
+    changes = {
+        name: steps.settings_text(_change(s["flags"], name.partition(" ")[0], own))
+        for name, own in s["flags"].items()
+    }
+    return step_times.measure(s["flags"], changes, s["rounds"])
 
 
 def _change(all_flags: dict[str, Settings], method: str, own: Settings) -> Settings:
-    """The settings that differ from the base; of the base itself all."""
+    """Returns the settings that differ from the base; for the base itself, all settings."""
     base = all_flags[_name(method, BASE)]
     names = [name for name in own if own[name] != base.get(name)]
     return {name: own[name] for name in names or own}
 
 
 def _training(s: Settings, context: Context) -> list[Row]:
-    """The test score, and the gain over the base, image by image."""
+    """Returns the test score, and the gain over the base, paired by image."""
     evaluation = {name: s[name] for name in _OF_SCORE}
 
     def scored(lever: str, own: Settings) -> tuple[dict[str, Any], int]:
         times = _measured_times(context, _name(s["method"], lever), own)
-        epochs = epochs_of(times, s["minutes"], own["batch_size"])
+        epochs = step_times.epochs_of(times, s["minutes"], own["batch_size"])
         run = trained.train(context, own | dict(epochs=epochs, seed=s["seed"]))
         return trained.score(run, **evaluation), epochs
 
@@ -205,39 +147,25 @@ def _training(s: Settings, context: Context) -> list[Row]:
     where = dict(dataset="mnist", lever=s["lever"], minutes=s["minutes"], seed=s["seed"])
     where |= dict(M=s["eval_M"], K=scores["K"], epochs=epochs)
     quantities = ("log_likelihood", "kl_tau_mixing")
-    found = trained.score_rows(scores, s["method"], quantities, **where)
+    rows = trained.score_rows(scores, s["method"], quantities, **where)
     if s["lever"] != BASE:
         base, _ = scored(BASE, s["base"])
-        found.append(trained.gain_row(s["method"], GAIN, scores, base, **where))
-    return found
+        rows.append(trained.gain_row(s["method"], GAIN, scores, base, **where))
+    return rows
 
 
 def _measured_times(context: Context, name: str, own: Settings) -> list[Row]:
-    """The times of a contestant, as the cell next to this one has measured them."""
+    """Returns the times of a contestant, as the cell `times` measured them."""
     path = context.cell.parent / "times" / "rows.json"
     if not path.exists():
         raise UserError(
-            "no times of a step yet; first run this command with --cells=times on an idle machine"
+            "the times are not measured yet; run this command with --cells=times on an idle machine"
         )
     stored = files.read_json(path)
     if stored["settings"]["flags"].get(name) != own:
-        raise UserError(f"{path}: the times of {name} are of other settings; name another --out")
+        raise UserError(f"{path}: the times of {name} have other settings; choose another --out")
     method, _, lever = name.partition(" ")
     return select(stored["rows"], method=method, lever=lever)
-
-
-def epochs_of(times: list[Row], minutes: float, batch_size: int) -> int:
-    """The epochs of so many minutes of compilation, steps and validations, at least one."""
-    (start,) = values(times, quantity="seconds_to_start")
-    (validation,) = values(times, quantity="seconds_per_validation")
-    per_epoch = pipeline.steps_per_epoch(TRAINING_IMAGES, batch_size)
-    seconds = per_epoch * seconds_per_step(times) + validation
-    return max(1, int((60.0 * minutes - start) / seconds))
-
-
-def seconds_per_step(times: list[Row]) -> float:
-    """The mean over the run of one contestant's steps."""
-    return sum(r["share"] * r["value"] for r in select(times, quantity="seconds_per_step"))
 
 
 def _levers(rows: list[Row], method: str) -> list[str]:
@@ -245,13 +173,13 @@ def _levers(rows: list[Row], method: str) -> list[str]:
 
 
 def _gain(rows: list[Row], method: str, lever: str, minutes: int) -> tuple[float, float] | None:
-    """Over the base, with its error over images and seeds; None if it was not measured."""
+    """Returns the gain over the base with its error; None if it was not measured."""
     mine = select(rows, quantity=GAIN, method=method, lever=lever, minutes=minutes)
     return mean_and_error(mine) if mine else None
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Nats against minutes, and what each lever gains in the fewest."""
+    """Draws nats against minutes, and the gain of each lever at the first budget."""
     scores = select(rows, quantity="log_likelihood")
     budgets = sorted(distinct(scores, "minutes"))
     figure, (curves, bars) = plots.panels(2, width=5.6, height=4.2)
@@ -281,7 +209,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Every method and lever, and what the levers are."""
+    """Returns the scores of every method and lever, and the settings of each lever."""
     scores = select(rows, quantity="log_likelihood")
     budgets = sorted(distinct(scores, "minutes"))
     header = ["method", "recipe", "ms per step"]
@@ -291,7 +219,7 @@ def tables(rows: list[Row]) -> list[Table]:
     for method in distinct(scores, "method"):
         for lever in _levers(rows, method):
             mine = select(rows, method=method, lever=lever)
-            line = [method, lever, f"{1e3 * seconds_per_step(mine):.1f}"]
+            line = [method, lever, f"{1e3 * step_times.seconds_per_step(mine):.1f}"]
             for minutes in budgets:
                 own = select(mine, quantity="log_likelihood", minutes=minutes)
                 gain = _gain(rows, method, lever, minutes)
@@ -313,29 +241,29 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """The base is better than the recipe before it, and no single change is better still."""
+    """Returns the claims: the base is above the previous recipe and above every single change."""
     scores = select(rows, quantity="log_likelihood")
     budgets = sorted(distinct(scores, "minutes"))
-    said = []
+    statements = []
     for method in distinct(scores, "method"):
         own = distinct(select(scores, method=method), "minutes")
         gains = {minutes: _over(rows, method, BEFORE, minutes) for minutes in own}
         least = min(gains, key=lambda minutes: in_errors(*gains[minutes]))
         text = f"{method}: the base recipe is above the one before in every number of minutes"
         evidence = f"least clear after {least} min: {signed(*gains[least])} nats"
-        said.append(Claim(text, all_above(*gains.values()), evidence))
+        statements.append(Claim(text, all_above(*gains.values()), evidence))
     levers = [lever for lever in _levers(rows, "IWHVI") if lever not in (BASE, BEFORE)]
     over = {lever: _over(rows, "IWHVI", lever, budgets[0]) for lever in levers}
     if over:
         best = min(over, key=lambda lever: in_errors(*over[lever]))
         text = f"IWHVI: the base recipe is above every change of it after {budgets[0]} min"
         evidence = f"least clear above {best}: {signed(*over[best])} nats"
-        said.append(Claim(text, all_above(*over.values()), evidence))
-    return said
+        statements.append(Claim(text, all_above(*over.values()), evidence))
+    return statements
 
 
 def _over(rows: list[Row], method: str, lever: str, minutes: int) -> tuple[float, float]:
-    """How far the base is above a lever, and the error of that."""
+    """Returns the base less a lever, with its error."""
     mean, error = mean_and_error(
         select(rows, quantity=GAIN, method=method, lever=lever, minutes=minutes)
     )

@@ -1,16 +1,10 @@
-"""Beyond the papers: one inverse for all z, the mixture of their tau's, at equal time."""
+"""Beyond the papers: one inverse for all z, the mixture of their taus, at equal time."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
-from hvi_tf import randomness
-from hvi_tf.evaluation import jobs as resumable
-from hvi_tf.evaluation.jobs import Job
+from hvi_tf.experiments.beyond import timed_scores
+from hvi_tf.experiments.beyond.timed_scores import BOUND, CONTESTANTS, OWN, SCORE
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -24,34 +18,13 @@ from hvi_tf.experiments.harness.rows import (
     select,
     signed,
 )
-from hvi_tf.experiments.iwhvi import likelihood_table
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.experiments.iwhvi import likelihood_runs
 from hvi_tf.training.runs import Run
 
 MODELS = ("IWHVI", "HVM", "SIVI")
 
 
-class Contestant(NamedTuple):
-    """A row of the table of methods; which of the settings lists its K; what it changes."""
-
-    row: str
-    K: str = "shared_K"
-    changes: Mapping[str, Any] = MappingProxyType({})
-
-
-OWN = "DIWHVI"  # each z has psi of its own
-CONTESTANTS = {
-    OWN: Contestant("diwhvi", "K"),
-    "mixture": Contestant("diwhvi-mixture"),
-    "mixture of all": Contestant("diwhvi-mixture", changes=dict(mixture_size=0)),
-    "mixture, defensive": Contestant("diwhvi-mixture", changes=dict(defensive=0.2)),
-    "SIVI equicomp": Contestant("sivi-equicomp"),
-    "SIVI equisample": Contestant("sivi-equisample", "equisample_K"),
-}
-BOUND, SCORE = "bound", "log_likelihood"
-GAIN = "gain_over_"  # over DIWHVI, by image
+GAIN = "gain_over_"  # over DIWHVI, paired by image
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -68,32 +41,32 @@ _AIS_CHAINS = 16
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each model and M, and one for AIS of each model."""
-    s, found = settings, []
+    """Returns a cell for each model and M, and one for AIS of each model."""
+    s, result = settings, []
     shared = dict(training=s["training"], images=s["images"])
     counts = {name: s[name] for name in ("K", "shared_K", "equisample_K")}
     for model in s["models"]:
         own = shared | {"model": model}
-        found.append(Cell(f"{model}-AIS", own | {"ais_steps": s["ais_steps"]}))
+        result.append(Cell(f"{model}-AIS", own | {"ais_steps": s["ais_steps"]}))
         for i in range(s["repetitions"]):
             for M in s["M"]:
-                found.append(Cell(f"{model}-M{M}-{i}", own | counts | {"M": M, "repetition": i}))
-    return found
+                result.append(Cell(f"{model}-M{M}-{i}", own | counts | {"M": M, "repetition": i}))
+    return result
 
 
 def final_run(training: str, model: str, context: Context) -> Run:
-    """A run of likelihood-table's: quick's, or one as long as those of long's grid."""
+    """Returns a run of likelihood-table's quick preset, or one as long as those of long's grid."""
     if training == "quick":
-        settings = likelihood_table.PRESETS["quick"]
+        settings = likelihood_runs.PRESETS["quick"]
     else:
-        long = likelihood_table.PRESETS["long"]
+        long = likelihood_runs.PRESETS["long"]
         settings = long | dict(mnist_epochs=long["grid_epochs"], tau_epochs=3, train_at_best=0)
-    cell = likelihood_table.final_cell("mnist", model, 0, settings)
-    return likelihood_table.final_run(context, cell.settings)
+    cell = likelihood_runs.final_cell("mnist", model, 0, settings)
+    return likelihood_runs.final_run(context, cell.settings)
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Scores the same images in every way, or by AIS."""
+    """Scores the same images by every contestant, or by AIS."""
     s = cell.settings
     run = final_run(s["training"], s["model"], context)
     return _measure_ais(run, s) if "ais_steps" in s else _measure_bounds(run, cell, context)
@@ -106,32 +79,23 @@ def _measure_ais(run: Run, s: Settings) -> list[Row]:
     )  # fmt: skip
     where = dict(dataset="mnist", model=s["model"], seed=0)
     mean, error = (scores[SCORE][name] for name in ("mean", "standard_error"))
-    found = [row("AIS", SCORE, mean, error=error, **where)]
+    rows = [row("AIS", SCORE, mean, error=error, **where)]
     bracket = scores["simulated"]
     for name in ("lower", "upper"):
         mean, error = bracket[name]["mean"], bracket[name]["standard_error"]
-        found.append(row("AIS", f"simulated_{name}", mean, error=error, **where))
-    return found
-
-
-class _Score(NamedTuple):
-    """The scores of all images by one contestant at one K."""
-
-    label: str
-    K: int
-    values: dict[str, np.ndarray]
-    seconds: float  # per image
+        rows.append(row("AIS", f"simulated_{name}", mean, error=error, **where))
+    return rows
 
 
 def _measure_bounds(run: Run, cell: Cell, context: Context) -> list[Row]:
     s, rows = cell.settings, []
     where = dict(dataset="mnist", model=s["model"], M=s["M"], seed=s["repetition"])
     x = trained.test_images(run, s["images"])
-    found = list(_scores(run, x, cell, context))
-    for label, K, values, seconds in found:
+    scores = list(timed_scores.score_all(run, x, cell, context))
+    for label, K, values, seconds in scores:
         at = where | dict(K=K, seconds=seconds)
         rows += [row_of_mean(label, name, values[name], **at) for name in (SCORE, BOUND)]
-        for other in found:
+        for other in scores:
             if other.label == OWN and label != OWN:
                 rows += [
                     row_of_mean(
@@ -143,52 +107,11 @@ def _measure_bounds(run: Run, cell: Cell, context: Context) -> list[Row]:
     return rows
 
 
-def _scores(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[_Score]:
-    """Scores by every contestant at each of its K; an interrupted cell resumes."""
-    s = cell.settings
-    for label, (name, counts, changes) in CONTESTANTS.items():
-        method = METHODS[name]._replace(**changes)
-        if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
-            continue  # then it is the same as the mixture
-        for K in s[counts]:
-            plan = plans.make(method, Counts(K=K, M=s["M"]))
-            score = log_likelihood.make_scorer(run.model.callables, method, plan)
-            job = Job(
-                title=f"{label} M={s['M']} K={K}",
-                path=context.cell / f"{label} K{K}.npz",
-                check=lambda: None,
-                identity=dict(s, label=label, plan=plan.identity(), step=run.step),
-                names=(SCORE, BOUND, "seconds"),
-                purpose=randomness.Purpose.EVALUATE,
-                images=plan.images,
-                available=len(x),
-                score=_timed(score, x),
-            )
-            values, _ = resumable.score_all(job, s["images"], s["repetition"])
-            yield _Score(label, K, values, float(np.median(values["seconds"])))
-
-
-def _timed(score: Callable[[tf.Tensor, tf.Tensor], Any], x: tf.Tensor) -> Callable[..., tuple]:
-    """(images, seed) -> the scores of these images, and the seconds that each took."""
-    compiled: list[Any] = []
-
-    def timed(images: tf.Tensor, seed: tf.Tensor) -> tuple:
-        if not compiled:
-            compiled.append(score(tf.gather(x, images), seed))
-        started = time.perf_counter()
-        found = score(tf.gather(x, images), seed)
-        found.bound.numpy()  # waits for it
-        seconds = (time.perf_counter() - started) / len(images)
-        return found.log_likelihood, found.bound, tf.fill([len(images)], seconds)
-
-    return timed
-
-
 def _equal_time(rows: list[Row], quantity: str) -> Iterator[tuple[Row, dict[str, Row]]]:
-    """For every model, M and K of DIWHVI: what the others gain in no more seconds an image.
+    """Compares every score of DIWHVI with contestants that take no more time.
 
     Yields:
-        DIWHVI's row, and of each other the row of its gain at its largest K that is in time.
+        DIWHVI's row, and for each other contestant the row of its gain at its largest K in time.
     """
     for mine in select(rows, method=OWN, quantity=quantity):
         where = {name: mine[name] for name in ("model", "M", "seed")}
@@ -200,7 +123,7 @@ def _equal_time(rows: list[Row], quantity: str) -> Iterator[tuple[Row, dict[str,
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The bounds against seconds an image."""
+    """Draws the bounds against seconds per image."""
     models, Ms = distinct(rows, "model"), distinct(rows, "M")
     figure, panels = plots.panels(len(models), width=4.6, height=3.8)
     for axes, model in zip(panels, models, strict=True):
@@ -222,14 +145,14 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Every score with its time, and the gains at equal time."""
-    found = []
+    """Returns every score with its time, and the gains at equal time."""
+    result = []
     for model in distinct(rows, "model"):
         mine = select(rows, model=model)
-        found.append(_scores_table(model, mine))
+        result.append(_scores_table(model, mine))
         for quantity, name in ((BOUND, "bound of M=1"), (SCORE, "log-likelihood")):
-            found.append(_gains_table(model, mine, quantity, name))
-    return found
+            result.append(_gains_table(model, mine, quantity, name))
+    return result
 
 
 def _scores_table(model: str, rows: list[Row]) -> Table:
@@ -274,18 +197,18 @@ def _signed(r: Row) -> str:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """At equal time the mixture and equicomp are above DIWHVI."""
+    """Returns the claims: at equal time the mixture and equicomp are above DIWHVI."""
     by_label: dict[str, list[tuple[Row, Row]]] = {}
     for mine, others in _equal_time(rows, BOUND):
         if mine["K"]:
             for label, gain in others.items():
                 by_label.setdefault(label, []).append((mine, gain))
-    found = []
+    statements = []
     for label in ("mixture", "SIVI equicomp"):
         pairs = by_label.get(label)
         if pairs:
             mine, gain = min(pairs, key=lambda pair: in_errors(*_with_error(pair[1])))
-            found.append(
+            statements.append(
                 Claim(
                     f"The bound by {label} is above DIWHVI's for every model, M and K > 0 where it "
                     "has a K that takes no more time",
@@ -294,7 +217,7 @@ def claims(rows: list[Row]) -> list[Claim]:
                     f"{_signed(gain)} nats by K={gain['K']}",
                 )
             )
-    return found
+    return statements
 
 
 def _with_error(r: Row) -> tuple[float, float]:

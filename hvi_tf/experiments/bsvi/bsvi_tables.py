@@ -1,4 +1,4 @@
-"""Tables 4 to 9 of Shu et al. 2019: eight ways to train, on test and on training images."""
+"""Tables 4 to 9 of Shu et al. 2019: eight training methods, on test and on training images."""
 
 import math
 from typing import Any
@@ -20,7 +20,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 
-# The paper's label -> the flagfile after its data set; k=9 and k'=10.
+# The paper's label -> the name of its flagfile after the data set; k=9 and k'=10.
 METHODS = {
     "VAE": "vae",
     "IWAE-k'": "iwae",
@@ -38,7 +38,7 @@ COLUMNS = {
     "reconstruction": "Reconstruction*",
 }
 SPLITS = ("test", "train")
-PAPER_RUNS = 4  # over which the paper gives standard deviations
+PAPER_RUNS = 4  # the paper's standard deviations are over these
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -47,18 +47,18 @@ PRESETS: dict[str, Settings] = {
     ),
     "full": dict(
         datasets=["omniglot", "svhn", "fashion_mnist"], seeds=4, steps=200_000, networks="paper",
-        eval_steps=500, eval_images=100_000,  # all there are
+        eval_steps=500, eval_images=100_000,  # more than any data set has
     ),
     "long": dict(
         recipe="long", datasets=["omniglot"], seeds=2, epochs=500, networks="mlp",
         eval_steps=500, eval_images=1_000,
     ),
 }  # fmt: skip
-GAIN = "_over_vae"  # after a column: the gain over the VAE, image by image
+GAIN = "_over_vae"  # suffix of a column: its gain over the VAE, paired by image
 
 
 def flags(dataset: str, method: str, seed: int, s: Settings) -> Settings:
-    """The recipe of a row; with networks=mlp two layers of 200 units stand for the paper's."""
+    """Returns the recipe of a method; networks=mlp has two layers of 200 units instead."""
     flagfile = f"bsvi_{dataset}_{METHODS[method]}"
     mlp: Settings = dict(encoder="mlp", decoder="mlp", hidden=[200, 200])
     changes: Settings = dict(seed=seed, **(mlp if s["networks"] == "mlp" else {}))
@@ -73,7 +73,7 @@ def flags(dataset: str, method: str, seed: int, s: Settings) -> Settings:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each data set, method and seed."""
+    """Returns a cell for each data set, method and seed."""
     shared = {n: v for n, v in settings.items() if n not in ("datasets", "seeds")}
     return [
         Cell(
@@ -87,7 +87,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Trains a row and scores it by BSVI and SVI on both splits."""
+    """Trains by a method and scores by BSVI and SVI on both splits."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
     run = trained.train(context, flags(dataset, method, seed, s))
@@ -109,14 +109,14 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def evaluation(s: Settings) -> Settings:
-    """The flags of the score by BSVI."""
+    """Returns the flags of the evaluation by BSVI."""
     return dict(
         estimator="bsvi", eval_M=10, eval_steps=s["eval_steps"], eval_images=s["eval_images"]
     )
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Log-likelihood and KL* of every row, and learning curves."""
+    """Draws log-likelihood and KL* of every method, and learning curves."""
     datasets = distinct(rows, "dataset")
     figure, panels = plots.panels(2 * len(datasets), height=3.0)
     curves, curve_panels = plots.panels(len(datasets), width=5.6, height=3.6)
@@ -127,14 +127,16 @@ def figures(rows: list[Row]) -> dict[str, Any]:
             samples = {method: values(rows, method=method, **where) for method in METHODS}
             index = list(COLUMNS).index(column)
             paper = {method: scores[index][0] for method, scores in theirs.items()}
-            plots.beside_paper(axes, samples, paper, f"{COLUMNS[column]}, nats", f"{dataset}, test")
-        found = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
-        plots.learning_curves(curve_panels[i], found, f"{dataset}, each row its own bound")
+            plots.next_to_paper(
+                axes, samples, paper, f"{COLUMNS[column]}, nats", f"{dataset}, test"
+            )
+        bounds = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
+        plots.learning_curves(curve_panels[i], bounds, f"{dataset}, each row its own bound")
     return {"bsvi_tables": figure, "learning_curves": curves}
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Tables 4 to 9, ours beside the paper's."""
+    """Returns tables 4 to 9, with our scores next to the paper's."""
     return [_table(rows, d, split) for split in SPLITS for d in distinct(rows, "dataset")]
 
 
@@ -163,8 +165,8 @@ def _table(rows: list[Row], dataset: str, split: str) -> Table:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Section 6: every row of BSVI is above the VAE and uses its latent code more."""
-    said = []
+    """Returns the claims of section 6: BSVI is above the VAE and uses its latent code more."""
+    statements = []
     for dataset in distinct(rows, "dataset"):
         for column in ("log_likelihood", "kl"):
             gains = {
@@ -175,12 +177,12 @@ def claims(rows: list[Row]) -> list[Claim]:
             least = min(gains, key=lambda method: in_errors(*gains[method]))
             evidence = f"least clear for {least}: {signed(*gains[least])} nats"
             text = f"{dataset}: {COLUMNS[column]} of every row of BSVI above the VAE's"
-            said.append(Claim(text, all_above(*gains.values()), evidence))
-    return said
+            statements.append(Claim(text, all_above(*gains.values()), evidence))
+    return statements
 
 
 def _gain(rows: list[Row], dataset: str, method: str, column: str) -> tuple[float, float]:
-    """A row's gain over the VAE with its error; earlier runs were paired by seed alone."""
+    """Returns a method's gain over the VAE with its error; old runs are paired by seed alone."""
     mine = select(rows, dataset=dataset, split="test")
     gains = select(mine, method=method, quantity=column + GAIN)
     if gains:

@@ -1,10 +1,10 @@
-"""Tables 10 to 12 of Shu et al. 2019: BSVI beside IWAE with up to five times the draws."""
+"""Tables 10 to 12 of Shu et al. 2019: BSVI and IWAE with up to five times the draws."""
 
 from typing import Any
 
 import numpy as np
 
-from hvi_tf.evaluation import evaluate
+from hvi_tf.evaluation import scorers
 from hvi_tf.experiments.bsvi import bsvi_tables
 from hvi_tf.experiments.harness import plots, published, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Table
@@ -25,23 +25,23 @@ PRESETS = bsvi_tables.PRESETS
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Scores the run of a row of tables 4 to 6 by both estimators on the same test images."""
+    """Scores a run of tables 4 to 6 by both estimators on the same test images."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
     k = s["eval_steps"]
     run = trained.train(context, bsvi_tables.flags(dataset, method, seed, s))
     refined = trained.score(run, **bsvi_tables.evaluation(s))
     sampled = trained.score(run, estimator="iwae", eval_steps=k, eval_images=s["eval_images"])
-    found = [(f"BSVI-{k}", refined, "log_likelihood", k)]
-    found += [
+    scored = [(f"BSVI-{k}", refined, "log_likelihood", k)]
+    scored += [
         (f"IWAE-{k * (j + 1)}", sampled, name, k * (j + 1))
-        for j, name in enumerate(evaluate.multiple_names(k))
+        for j, name in enumerate(scorers.multiple_names(k))
     ]
     bsvi = trained.scores_by_image(refined, "log_likelihood")
     rows = []
-    for estimator, scores, name, draws in found:
+    for estimator, scores, name, draws in scored:
         where = dict(dataset=dataset, seed=seed, M=draws, estimator=estimator)
-        # The seconds of IWAE are those of all its numbers of draws together.
+        # IWAE scores all its numbers of draws together, so each row has the seconds of all.
         (mine,) = trained.score_rows(scores, method, [name], **where)
         rows.append(mine | {"quantity": "log_likelihood"})
         if estimator != f"BSVI-{k}":
@@ -60,7 +60,7 @@ def _mean(rows: list[Row], method: str, dataset: str, estimator: str) -> float:
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """How far IWAE stays below BSVI, against its draws."""
+    """Draws IWAE less BSVI against the draws of IWAE."""
     datasets = distinct(rows, "dataset")
     bsvi, *iwae = _estimators(rows)
     figure, panels = plots.panels(len(datasets), width=5.6, height=3.8)
@@ -81,8 +81,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Ours, and what both papers' estimators differ by."""
-    found = []
+    """Returns our scores, and the differences of the estimators next to the paper's."""
+    result = []
     bsvi, *iwae = _estimators(rows)
     for dataset in distinct(rows, "dataset"):
         theirs = published.load("bsvi")["bsvi_vs_iwae"][dataset]
@@ -95,16 +95,16 @@ def tables(rows: list[Row]) -> list[Table]:
             pairs = (f"{a:+.2f} ({b:+.2f})" for a, b in zip(ours, paper, strict=True))
             differences.append([method, *pairs])
         title = f"{dataset}, test log-likelihood, nats, mean over seeds"
-        found.append(Table(title, ["method", bsvi, *iwae], body))
+        result.append(Table(title, ["method", bsvi, *iwae], body))
         title = f"{dataset}: IWAE less BSVI, nats; in brackets the paper's (k=500)"
-        found.append(Table(title, ["method", *iwae], differences))
-    return found
+        result.append(Table(title, ["method", *iwae], differences))
+    return result
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """For what was trained with SVI, BSVI is tighter than IWAE, even with 5 times the draws."""
+    """Returns the claims: BSVI is tighter than IWAE for models trained with SVI."""
     bsvi, *iwae = _estimators(rows)
-    said = []
+    statements = []
     for dataset in distinct(rows, "dataset"):
         for estimator in (iwae[0], iwae[-1]):
             gaps = {
@@ -123,8 +123,8 @@ def claims(rows: list[Row]) -> list[Claim]:
             least = min(gaps, key=lambda method: in_errors(*gaps[method]))
             text = f"{dataset}: {bsvi} above {estimator} for every model trained with SVI"
             evidence = f"least clear for {least}: {signed(*gaps[least])} nats, image by image"
-            said.append(Claim(text, all_above(*gaps.values()), evidence))
-    return said
+            statements.append(Claim(text, all_above(*gaps.values()), evidence))
+    return statements
 
 
 EXPERIMENT = Experiment(

@@ -1,10 +1,10 @@
-"""How fast the inner SVI loop should learn: bounds of a trained run against its rate.
+"""Compares learning rates of the inner SVI loop by the bounds of a trained run.
 
     python -m hvi_tf.experiments.svi_learning_rate --workdir=runs/vae
 
-Shu et al. 2019 take over a rate of 1.0 from a program that climbs the mean of 50 images,
-which is 1/50 of it for each; ours climbs the ELBO of each image. Nothing is trained or
-written.
+Shu et al. 2019 use a rate of 1.0 on the mean ELBO of 50 images, which is a rate of 1/50 on the
+ELBO of each image. This package climbs the ELBO of each image. The command trains and writes
+nothing.
 """
 
 import pathlib
@@ -16,6 +16,7 @@ from absl import flags
 from hvi_tf.cli import exits as command_line
 from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
+from hvi_tf.runtime import startup
 from hvi_tf.storage import workdir as workdirs
 
 if TYPE_CHECKING:
@@ -27,12 +28,12 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "A trained run.", required=True)
 _RATES = flags.DEFINE_list("rates", "0.02,0.05,0.1,0.2,0.5,1", "Learning rates per image.")
 _STEPS = flags.DEFINE_list("steps", "10,100,500", "Lengths of the loop.")
 _CLIPS = flags.DEFINE_list("clips", "1,0", "Clip norms per image; 0 does not clip.")
-_IMAGES = flags.DEFINE_integer("images", 200, "Validation images, the first ones.", 1)
+_IMAGES = flags.DEFINE_integer("images", 200, "Number of first validation images.", 1)
 _DRAWS = flags.DEFINE_integer("draws", 10, "Draws from the refined proposal.", 1)
 
 
 def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
-    """The model of a run at its best checkpoint, and its validation images as observed."""
+    """Returns the model of a run at its best checkpoint, and its observed validation images."""
     run = workdirs.open_existing(path, writes=False)
     from hvi_tf import randomness
     from hvi_tf.data import datasets, pipeline
@@ -48,7 +49,7 @@ def trained(path: pathlib.Path) -> "tuple[VAE, np.ndarray]":
 
 
 def table(model: "VAE", x: "tf.Tensor") -> str:
-    """A Markdown table: for every rate the bounds after every number of steps."""
+    """Returns a Markdown table of the bounds for every rate and number of steps."""
     steps = _numbers(_STEPS, int)
     columns = [f"BSVI-{k} | ELBO after {k}" for k in steps]
     lines = ["| clip | rate | " + " | ".join(columns) + " |", "|---" * (2 + 2 * len(steps)) + "|"]
@@ -68,12 +69,12 @@ def _numbers(flag: flags.FlagHolder, kind: type) -> list:
 
 def _cell(model: "VAE", x: "tf.Tensor", steps: int, rate: float, clip: float) -> str:
     from hvi_tf import randomness
-    from hvi_tf.inference import refined_scores as svi_scores
+    from hvi_tf.inference import refined_scores
 
     settings = model.svi_settings(steps=steps)._replace(learning_rate=rate, clip_norm=clip)
-    score = svi_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
-    found = score(x, randomness.fold(model.seed, randomness.Purpose.VALIDATE))
-    return f"{np.mean(found.log_likelihood):.2f} | {np.mean(found.elbo):.2f}"
+    score = refined_scores.make_scorer(model.localize, model.method, settings, draws=_DRAWS.value)
+    scores = score(x, randomness.fold(model.seed, randomness.Purpose.VALIDATE))
+    return f"{np.mean(scores.log_likelihood):.2f} | {np.mean(scores.elbo):.2f}"
 
 
 def main(argv: list[str]) -> None:
@@ -81,8 +82,9 @@ def main(argv: list[str]) -> None:
     del argv
 
     def command() -> None:
+        startup.quiet_tensorflow(flags.FLAGS.debug)
         model, x = trained(validation.local_path("--workdir", _WORKDIR.value))
         print(table(model, x[: _IMAGES.value]))
-        print(f"\nMean over {_IMAGES.value} validation images, nats; momentum as in the run.")
+        print(f"\nMean over {_IMAGES.value} validation images, nats; with the momentum of the run.")
 
     command_line.run(command, lambda: command_line.again("hvi_tf.experiments.svi_learning_rate"))

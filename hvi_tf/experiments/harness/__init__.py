@@ -1,1 +1,5 @@
-"""What experiments share: cells, measurements, plots and the report."""
+"""The machinery of all experiments.
+
+It holds the catalogue, cells and their measurement, trained models, plots, the numbers of both
+papers and the template of the report.
+"""

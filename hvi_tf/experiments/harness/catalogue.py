@@ -1,36 +1,51 @@
-"""The table of experiments: what each reproduces, and what that costs.
+"""The table of experiments: the figure or table that each reproduces, and its cost.
 
-The module of `bsvi-tables` is `hvi_tf.experiments.bsvi.bsvi_tables`, which offers an `EXPERIMENT`;
-it is imported only to be run, so that a list of all experiments costs nothing.
+The module of `bsvi-tables` is `hvi_tf.experiments.bsvi.bsvi_tables`, which defines `EXPERIMENT`.
+A module is imported only when its experiment is loaded, so listing all experiments is fast.
 """
 
 import importlib
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from hvi_tf.experiments.harness.experiment import Experiment
 
 PRESETS = ("quick", "full", "long")
 IWHVI = "Sobolev & Vetrov 2019"
 BSVI = "Shu et al. 2019"
+BEYOND = "beyond the papers"
+FOLDERS = {IWHVI: "iwhvi", BSVI: "bsvi", BEYOND: "beyond"}
 
 
 class Entry(NamedTuple):
-    """One line of the table."""
+    """One line of the table.
+
+    Attributes:
+        name: of the experiment on the command line.
+        title: of its section in the report.
+        source: the paper, with its figure or table.
+        quick: measured cost of the preset on 2 cores.
+        full: estimated cost of the preset.
+        long: estimated cost of the preset on 2 cores; empty if there is no such preset.
+    """
 
     name: str
     title: str
-    source: str  # the figure or table
-    quick: str  # cost on 2 cores, measured
-    full: str  # cost, estimated
-    long: str = ""  # cost on 2 cores, estimated; empty without such a preset
+    source: str
+    quick: str
+    full: str
+    long: str = ""
 
     @property
     def presets(self) -> tuple[str, ...]:
-        """The names of its presets."""
+        """Returns the names of its presets."""
         return PRESETS if self.long else PRESETS[:2]
 
     @property
     def module(self) -> str:
-        """Where its `EXPERIMENT` is."""
-        return f"hvi_tf.experiments.{self.name.replace('-', '_')}"
+        """Returns the name of the module that defines its `EXPERIMENT`."""
+        folder = FOLDERS[self.source.split(",")[0]]
+        return f"hvi_tf.experiments.{folder}.{self.name.replace('-', '_')}"
 
 
 _ROWS = (
@@ -43,7 +58,7 @@ _ROWS = (
     ),
     Entry(
         "laplace-jackknife",
-        "The same with the jackknife",
+        "Negative entropy of a Laplace with the jackknife",
         f"{IWHVI}, figure 4",
         "1 min after laplace, 3 min alone",
         "30 min on 2 cores",
@@ -61,7 +76,7 @@ _ROWS = (
         "Test log-likelihoods of all methods",
         f"{IWHVI}, figure 2 left",
         "14 min",
-        "4,000 GPU h, most of it for the grid",
+        "4,000 GPU h, mostly for the grid",
         "3 days",
     ),
     Entry(
@@ -88,7 +103,7 @@ _ROWS = (
     ),
     Entry(
         "posterior-collapse",
-        "What tau knows",
+        "Information about z in tau",
         f"{IWHVI}, section 6.3",
         "1 min after likelihood-table, 4 min alone",
         "1 GPU h after likelihood-table",
@@ -112,43 +127,43 @@ _ROWS = (
     ),
     Entry(
         "ground-truth",
-        "Who is how far from the truth at equal compute",
-        "beyond the papers",
+        "Distance from the truth at equal compute",
+        BEYOND,
         "6 min after evaluation-metric, 9 min alone",
-        "60 GPU h, most of it for the model that evaluation-metric trains, too",
+        "60 GPU h, mostly for the model that evaluation-metric also trains",
     ),
     Entry(
         "dreg-phi",
         "Doubly reparameterized gradients for q",
-        "beyond the papers",
+        BEYOND,
         "9 min after gradient-snr, 10 min alone",
         "150 GPU h",
     ),
     Entry(
         "shared-inverse",
         "One inverse for all z",
-        "beyond the papers",
+        BEYOND,
         "10 min after likelihood-table",
-        "half an hour on 2 cores, and an hour for its three models",
+        "half an hour on 2 cores, plus an hour for its three models",
     ),
     Entry(
         "mixture-training",
         "Training with one inverse for all z",
-        "beyond the papers",
+        BEYOND,
         "14 min",
         "3 h on 2 cores",
     ),
     Entry(
         "backward-samples",
         "Gradients through some of the K terms",
-        "beyond the papers",
+        BEYOND,
         "12 min after gradient-snr, 14 min alone",
         "20 GPU h",
     ),
     Entry(
         "nats-per-minute",
-        "What a change of the training recipe gains",
-        "beyond the papers",
+        "Gain of each change to the training recipe",
+        BEYOND,
         "10 min",
         "1 day on 2 cores",
     ),
@@ -156,6 +171,6 @@ _ROWS = (
 ENTRIES = {entry.name: entry for entry in _ROWS}
 
 
-def load(name: str) -> Any:
-    """The `EXPERIMENT` of a name in the table."""
+def load(name: str) -> "Experiment":
+    """Imports the module of an experiment in the table and returns its `EXPERIMENT`."""
     return importlib.import_module(ENTRIES[name].module).EXPERIMENT

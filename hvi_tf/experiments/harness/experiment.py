@@ -1,4 +1,4 @@
-"""What an experiment is: cells that are measured once each, and what is made of their rows."""
+"""The interface of an experiment: its cells, and the functions that summarize their rows."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +12,11 @@ Settings = dict[str, Any]
 
 
 class Cell(NamedTuple):
-    """A part of an experiment that is measured as a whole.
+    """One part of an experiment, measured as a whole.
 
     Attributes:
         name: of its folder, unique in the experiment.
-        settings: what its rows are a function of; anything JSON can hold.
+        settings: JSON values that determine its rows.
     """
 
     name: str
@@ -24,14 +24,14 @@ class Cell(NamedTuple):
 
 
 class Context(NamedTuple):
-    """Where a cell finds and leaves things.
+    """The folders that a cell reads and writes.
 
     Attributes:
-        cell: folder of its own.
+        cell: its own folder.
         runs: folder of trained models, which experiments share.
         pictures: folder of the images that the report shows.
         data_dir: as for `hvi_tf.main`.
-        manual_dir: likewise.
+        manual_dir: as for `hvi_tf.main`.
     """
 
     cell: pathlib.Path
@@ -42,11 +42,12 @@ class Context(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A statement about the numbers, and what they say of it.
+    """A statement about the numbers, with its verdict.
 
     Attributes:
         text: the statement.
-        holds: whether the numbers show it or refute it; None if their errors decide neither.
+        holds: True if the numbers show it, False if they refute it, None if their errors leave it
+            undecided.
         evidence: the numbers, with their errors.
     """
 
@@ -56,7 +57,7 @@ class Claim(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Text for the report."""
+    """A table of text for the report."""
 
     title: str
     header: Sequence[str]
@@ -64,17 +65,17 @@ class Table(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """One figure or table of the papers, or one beyond them.
+    """One figure or table of the papers, or one experiment beyond them.
 
     Attributes:
-        about: what is measured and how to read the figure; paragraphs.
+        about: paragraphs on the measurement and on how to read the figure.
         presets: the settings of each preset; quick and full have the same names.
-        cells: the settings' cells, in the order of the CSV.
-        measure: the rows of a cell, see `row`.
+        cells: settings -> cells, in the order of the CSV.
+        measure: cell -> its rows, see `rows.row`.
         figures: rows -> matplotlib figures by name.
         tables: rows -> tables.
         claims: rows -> claims.
-        caveats: by preset, why it falls short of the paper.
+        caveats: how each preset falls short of the paper.
     """
 
     about: str
@@ -88,18 +89,22 @@ class Experiment(NamedTuple):
 
 
 def settings_of(experiment: Experiment, preset: str, changes: dict[str, str]) -> Settings:
-    """The settings of a preset with some of them given anew, as text of the same kind.
+    """Returns the settings of a preset with some of them changed.
+
+    Args:
+        experiment: whose preset.
+        preset: name of the preset.
+        changes: new values as text, by the name of the setting. Words must occur in a preset.
 
     Raises:
-        UserError: for a name that there is not, a number too small, or a value of another kind;
-            words must be among those of the presets.
+        UserError: for an unknown name, a number that is too small, or a value of another type.
     """
     settings = experiment.presets[preset]
     changed = dict(settings)
     for name, text in changes.items():
         if name not in settings:
             known = ", ".join(settings)
-            raise UserError(f"--set={name}={text}: no such setting; there are {known}")
+            raise UserError(f"--set={name}={text}: unknown setting; choose from {known}")
         known_values = [s[name] for s in experiment.presets.values() if name in s]
         changed[name] = _parse(name, text, settings[name], known_values)
     return changed

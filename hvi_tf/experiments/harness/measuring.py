@@ -1,8 +1,8 @@
-"""Measures the cells of an experiment once each, and writes what their rows say.
+"""Measures each cell of an experiment once, and summarizes the rows of all cells.
 
-A cell is one training, or one repetition: it is measured as a whole, its rows are kept on
-disk, and it is never measured again. So an experiment that was killed goes on where it was,
-and its CSV is that of an unbroken run but for the seconds.
+A cell is one training or one repetition. Its rows are stored on disk and never measured again, so
+an experiment that was killed resumes with the next cell. Its CSV then equals that of an unbroken
+run, except for the seconds.
 """
 
 import json
@@ -20,15 +20,15 @@ from hvi_tf.runtime.progress import duration
 from hvi_tf.storage import files, locks, provenance
 from hvi_tf.storage import workdir as workdirs
 
-# The word that a terminal prints for the verdict on a claim.
+# Words for the verdicts on claims, as a terminal prints them.
 VERDICTS = {True: "holds", False: "REFUTED", None: "not decided"}
 
 
 def unfinished(cells: Sequence[Cell], folder: pathlib.Path) -> list[Cell]:
-    """The cells that have not been measured.
+    """Returns the cells that have not been measured.
 
     Raises:
-        UserError: if a cell's file is damaged or of other settings.
+        UserError: if the file of a cell is damaged or has other settings.
     """
     return [cell for cell in cells if _finished(folder / "cells" / cell.name, cell) is None]
 
@@ -38,22 +38,22 @@ def measure_cells(
 ) -> None:
     """Measures every cell that has not been measured.
 
-    Cells that another process is at work on are left to it, so several share the work.
+    Skips cells that another process is measuring, so several processes share the work.
 
     Raises:
-        UserError: if the disk is full, or a cell's file is damaged or of other settings.
+        UserError: if the disk is full, or the file of a cell is damaged or has other settings.
     """
-    provenance.commit()  # before the source may change
+    provenance.commit()  # now, because the source may change during a measurement
     for i, cell in enumerate(cells):
         own, title = folder / "cells" / cell.name, f"[{i + 1}/{len(cells)}] {cell.name}"
         if _finished(own, cell) is not None:
             continue
         try:
             with workdirs.locked(own, "--out"):
-                if _finished(own, cell) is None:  # not even by now
+                if _finished(own, cell) is None:  # unless another process has just measured it
                     _measure(experiment, cell, context._replace(cell=own), title)
         except locks.InUseError:
-            print(f"{title}: another process measures it", flush=True)
+            print(f"{title}: skipped, another process is measuring it", flush=True)
 
 
 def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -> None:
@@ -62,33 +62,33 @@ def _measure(experiment: Experiment, cell: Cell, context: Context, title: str) -
     started = time.monotonic()
     rows = experiment.measure(cell, context)
     seconds = time.monotonic() - started
-    found = {
+    measurement = {
         "settings": cell.settings,
         "seconds": round(seconds, 1),
         "provenance": provenance.record(),
         "rows": rows,
     }
-    files.write_json(context.cell / "rows.json", found)
+    files.write_json(context.cell / "rows.json", measurement)
     print(f"{title}: {duration(seconds)}", flush=True)
 
 
 def collect(
-    experiment: Experiment, settings: Settings, told: dict[str, Any], folder: pathlib.Path
+    experiment: Experiment, settings: Settings, metadata: dict[str, Any], folder: pathlib.Path
 ) -> dict[str, Any] | None:
     """Writes CSV, figures and JSON of an experiment whose cells are all measured.
 
     Args:
-        experiment: which.
-        settings: with which it was measured.
-        told: of this reproduction, for the JSON: its name, preset and command.
+        experiment: whose rows are summarized.
+        settings: of the measurement.
+        metadata: of this reproduction, for the JSON: its name, preset and command.
         folder: of the results.
 
     Returns:
-        What the JSON holds; None if a cell is missing.
+        The content of the JSON file; None if a cell is missing.
     """
     cells = experiment.cells(settings)
-    found = [_finished(folder / "cells" / cell.name, cell) for cell in cells]
-    done = [cell for cell in found if cell is not None]
+    stored = [_finished(folder / "cells" / cell.name, cell) for cell in cells]
+    done = [cell for cell in stored if cell is not None]
     if len(done) < len(cells):
         return None
     rows = [r for cell in done for r in cell["rows"]]
@@ -97,10 +97,10 @@ def collect(
     for figure_name, figure in figures.items():
         plots.save(figure, folder / figure_name)
     results = {
-        **told,
+        **metadata,
         "settings": settings,
         "about": experiment.about,
-        "caveat": _caveat(experiment, told, settings),
+        "caveat": _caveat(experiment, metadata, settings),
         "seconds": round(sum(cell["seconds"] for cell in done), 1),
         "provenance": _without_repeats([cell["provenance"] for cell in done]),
         "figures": list(figures),
@@ -112,24 +112,24 @@ def collect(
 
 
 def _as_json(claim: Claim) -> dict[str, Any]:
-    """A claim whose verdict may be one of NumPy's."""
+    """Returns a claim as JSON values; its verdict may be a NumPy boolean."""
     return {**claim._asdict(), "holds": None if claim.holds is None else bool(claim.holds)}
 
 
-def _caveat(experiment: Experiment, told: dict[str, Any], settings: Settings) -> str:
-    """Why these settings fall short of the paper, as far as that is known."""
-    preset = experiment.presets[told["preset"]]
+def _caveat(experiment: Experiment, metadata: dict[str, Any], settings: Settings) -> str:
+    """Returns how these settings fall short of the paper, as far as that is known."""
+    preset = experiment.presets[metadata["preset"]]
     changes = [f"{n}: {preset[n]} -> {v}" for n, v in settings.items() if v != preset[n]]
     if changes:
         return (
-            f"Settings were changed from the preset {told['preset']} ({'; '.join(changes)}); what "
-            "is said above describes the unchanged one."
+            f"Settings were changed from the preset {metadata['preset']} ({'; '.join(changes)}); "
+            "what is said above describes the unchanged one."
         )
-    return experiment.caveats.get(told["preset"], "")
+    return experiment.caveats.get(metadata["preset"], "")
 
 
 def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The distinct sources of the cells, each with the date of its last one."""
+    """Returns the distinct sources of the cells, each with its latest date."""
     latest: dict[str, dict[str, Any]] = {}
     for record in records:
         rest = {name: value for name, value in record.items() if name != "date"}
@@ -140,7 +140,7 @@ def _without_repeats(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_text(results: dict[str, Any]) -> str:
-    """Tables and claims for a terminal."""
+    """Returns tables and claims for a terminal."""
     lines = []
     for table in results["tables"]:
         grid = [list(table["header"]), *table["rows"]]
@@ -151,25 +151,29 @@ def as_text(results: dict[str, Any]) -> str:
     for claim in results["claims"]:
         lines.append(f"{VERDICTS[claim['holds']]}: {claim['text']} ({claim['evidence']})")
     if results["caveat"] and not all(claim["holds"] for claim in results["claims"]):
-        lines.append(f"Mind: {results['caveat']}")
+        lines.append(f"Caveat: {results['caveat']}")
     return "\n".join(lines)
 
 
 def _finished(folder: pathlib.Path, cell: Cell) -> dict[str, Any] | None:
-    """What was measured of a cell, if it was with these settings."""
+    """Returns the stored measurement of a cell, or None if there is none.
+
+    Raises:
+        UserError: if the file is damaged or has other settings.
+    """
     try:
-        found = files.read_json(folder / "rows.json")
-        stored, asked = found["settings"], strict_json.parse(json.dumps(cell.settings))
+        measurement = files.read_json(folder / "rows.json")
+        stored, requested = measurement["settings"], strict_json.parse(json.dumps(cell.settings))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{folder / 'rows.json'}: cannot be read ({error}); delete it to measure anew"
+            f"{folder / 'rows.json'}: cannot be read ({error}); delete it to measure the cell again"
         ) from error
-    if stored != asked:
-        names = [n for n in {**stored, **asked} if stored.get(n) != asked.get(n)]
-        changes = "; ".join(f"{n}: {stored.get(n)} -> {asked.get(n)}" for n in names)
+    if stored != requested:
+        names = [n for n in {**stored, **requested} if stored.get(n) != requested.get(n)]
+        changes = "; ".join(f"{n}: {stored.get(n)} -> {requested.get(n)}" for n in names)
         raise UserError(
-            f"{folder} was measured with other settings ({changes}); name another --out"
+            f"{folder} was measured with other settings ({changes}); choose another --out"
         )
-    return found
+    return measurement

@@ -1,4 +1,4 @@
-"""Figures in the field's manner: axes with units, bands that say what they are."""
+"""Helpers for figures with units on every axis and bands that the title explains."""
 
 import io
 import pathlib
@@ -18,7 +18,7 @@ from hvi_tf.storage import files
 Values = Sequence[float] | np.ndarray
 
 matplotlib.use("Agg")
-# The same figure is the same file, and text is paths: a report needs no fonts.
+# A fixed salt makes equal figures equal files. SVG text becomes paths, which need no fonts.
 matplotlib.rcParams.update(
     {
         "svg.hashsalt": "hvi_tf",
@@ -31,7 +31,7 @@ matplotlib.rcParams.update(
         "lines.linewidth": 1.5,
         "lines.markersize": 4.0,
         "axes.prop_cycle": rcsetup.cycler(
-            # Okabe & Ito: told apart by the colour-blind, too.
+            # Okabe & Ito: color-blind readers can distinguish them.
             color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
         ),
     }
@@ -39,7 +39,7 @@ matplotlib.rcParams.update(
 
 
 def panels(count: int = 1, width: float = 4.2, height: float = 3.0) -> tuple[Figure, list[Axes]]:
-    """A figure with `count` panels side by side."""
+    """Returns a figure and its `count` axes side by side; sizes are in inches."""
     figure = Figure(figsize=(width * count, height), layout="constrained")
     axes = figure.subplots(1, count, squeeze=False)
     return figure, list(axes[0])
@@ -54,20 +54,20 @@ def band(
     label: str,
     **style: Any,
 ) -> None:
-    """A line with a shaded band."""
+    """Draws a line with a shaded band."""
     (line,) = axes.plot(x, middle, label=label, **{"marker": "o", **style})
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.18, linewidth=0)
 
 
 def over_seeds(axes: Axes, x: Values, samples: Sequence[Values], label: str, **style: Any) -> None:
-    """The mean of `samples[i]` at `x[i]`, with a band of twice its standard error."""
+    """Draws the mean of `samples[i]` at `x[i]`, with a band of two standard errors."""
     means = np.array([np.mean(s) for s in samples])
     errors = np.array([2.0 * standard_error(s) for s in samples])
     band(axes, x, means, means - errors, means + errors, label, **style)
 
 
 def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:
-    """The paper's value, or the truth, as a dashed line."""
+    """Draws the truth or a reference value as a dashed line with a label."""
     axes.axhline(value, **{"color": "0.35", "linestyle": "--", "linewidth": 1.0, **style})
     axes.annotate(
         label,
@@ -82,14 +82,14 @@ def reference_line(axes: Axes, value: float, label: str, **style: Any) -> None:
     )
 
 
-def beside_paper(
+def next_to_paper(
     axes: Axes,
     samples: Mapping[str, Values],
     paper: Mapping[str, float],
     quantity: str,
     title: str,
 ) -> None:
-    """A line for each method: ours by seed, its mean with 2 standard errors, the paper's dashed."""
+    """Draws a line per method: our values by seed, their mean, and the paper's value dashed."""
     for i, (method, sample) in enumerate(samples.items()):
         color = f"C{i % 7}"
         error = 2.0 * standard_error(sample)
@@ -103,7 +103,7 @@ def beside_paper(
 
 
 def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], title: str) -> None:
-    """The validation bound of every method, by training step and seed."""
+    """Draws the validation bound of every method against the training step, over seeds."""
     for i, (method, curve) in enumerate(curves.items()):
         if not curve:
             continue
@@ -116,7 +116,7 @@ def learning_curves(axes: Axes, curves: Mapping[str, Mapping[int, Values]], titl
 
 
 def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:
-    """A logarithmic axis of numbers of draws; 0 may be among them."""
+    """Makes the x axis logarithmic for numbers of draws, which may include 0."""
     if 0 in counts:
         axes.set_xscale("symlog", linthresh=1.0, linscale=0.4)
         axes.set_xlim(left=-0.3)
@@ -128,7 +128,7 @@ def count_axis(axes: Axes, name: str, counts: Sequence[int]) -> None:
 
 
 def save(figure: Figure, stem: pathlib.Path) -> None:
-    """Writes a matplotlib figure as PNG and SVG, which the same figure makes byte by byte."""
+    """Writes a matplotlib figure as PNG and SVG; equal figures give equal bytes."""
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         metadata = {"Date": None} if kind == "svg" else {"Software": None}

@@ -1,12 +1,13 @@
-"""Trained autoencoders for the experiments, which share them.
+"""Trained autoencoders that experiments share.
 
-A run's folder is named for its settings, so that two experiments that ask for the same
-model train it once. It is a run like any other: `python -m hvi_tf.main --workdir=...`
-evaluates it, TensorBoard shows it, and what was interrupted goes on.
+The folder of a run is named after its settings, so two experiments that need the same model train
+it once. It is an ordinary run: `python -m hvi_tf.main --workdir=...` evaluates it, TensorBoard
+shows it, and an interrupted training resumes.
 """
 
 import contextlib
 import hashlib
+import importlib.resources
 import json
 import pathlib
 import time
@@ -19,17 +20,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from hvi_tf import randomness
 from hvi_tf.config import config as config_lib
+from hvi_tf.config import identity
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import EvaluationConfig, field_names
 from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
-from hvi_tf.errors import UserError
 from hvi_tf.evaluation import evaluate
 from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.harness.rows import Row, row, row_of_mean
 from hvi_tf.models.pictures import write_grid
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.storage import files, locks
+from hvi_tf.storage import files, locks, npz
 from hvi_tf.storage import workdir as workdirs
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import fit_tau as fit
@@ -37,34 +38,31 @@ from hvi_tf.training import runs
 from hvi_tf.training.runs import Run
 
 GRID = 8  # images per side of a grid
-_FLAGFILES = pathlib.Path(__file__).resolve().parents[3] / "flags"
+# A link to the folder flags/ at the root of the repository; an installed package holds a copy.
+_FLAGFILES = importlib.resources.files("hvi_tf.experiments.harness") / "flagfiles"
 
 
 def recipe(flagfile: str, **changes: Any) -> Settings:
-    """The settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
+    """Returns the settings of a published recipe, `flags/<flagfile>.cfg`, with some changed.
 
-    Those of its evaluation are left out: experiments have their own.
-
-    Raises:
-        UserError: if this is no clone of the repository, which has the flagfiles.
+    Settings of the evaluation are left out, because experiments have their own.
     """
-    path = _FLAGFILES / f"{flagfile}.cfg"
-    if not path.exists():
-        raise UserError(f"{path}: missing; experiments read the recipes of a clone")
+    with importlib.resources.as_file(_FLAGFILES / f"{flagfile}.cfg") as path:
+        text = files.read_text(path)
     settings: Settings = {}
     evaluation = field_names(EvaluationConfig)
-    for line in files.read_text(path).splitlines():
+    for line in text.splitlines():
         if line.startswith("--"):
-            name, _, text = line[2:].partition("=")
+            name, _, value = line[2:].partition("=")
             if name not in evaluation:
-                settings[name] = config_lib.parse(name, text)
+                settings[name] = config_lib.parse(name, value)
     return settings | changes
 
 
 def train(context: Context, settings: Settings) -> Run:
-    """The run of these settings, trained unless it has been.
+    """Returns the run of these settings, and trains it unless that is done.
 
-    Another process that trains it at the same time is waited for.
+    Waits for another process that trains the same run.
 
     Args:
         context: of the cell.
@@ -76,28 +74,28 @@ def train(context: Context, settings: Settings) -> Run:
     """
     path = context.runs / run_name(settings)
     config, data = _with_data(context, settings, path)
-    return _train(config, data, make_vae(config, data.train.shape[1]), path)
+    return _train(config, make_vae(config, data.train.shape[1]), data, path)
 
 
 def _with_data(context: Context, settings: Settings, path: pathlib.Path) -> tuple[Config, Dataset]:
     config = config_lib.make(**settings, data_dir=context.data_dir, manual_dir=context.manual_dir)
-    # A run goes on as it began, with XLA or without, whatever this machine would choose.
+    # A run resumes with XLA or without it, as it began, whatever this machine would choose.
     return runs.with_data(workdirs.reconcile(path, config))
 
 
 def fit_tau(run: Run, epochs: int, K: int, **settings: Any) -> Run:
-    """The same model with a fresh tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
+    """Returns the same model with a new tau fitted to it (Sobolev & Vetrov 2019, section 6.2)."""
     config = fit.fit_config(run.config, {"tau_epochs": epochs, "K": K, **settings})
-    config = config_lib.with_frozen(config, run.step)
+    config = identity.with_frozen(config, run.step)
     model = make_vae(config, run.data.train.shape[1])
     fit.adopt(model, run.model)
-    path = run.workdir.path / config_lib.fit_name(config, run.step)
-    return _train(config, run.data, model, path)
+    path = run.workdir.path / identity.fit_name(config, run.step)
+    return _train(config, model, run.data, path)
 
 
-def _train(config: Config, data: Dataset, model: VAE, path: pathlib.Path) -> Run:
+def _train(config: Config, model: VAE, data: Dataset, path: pathlib.Path) -> Run:
     with contextlib.closing(_open(path, config)) as workdir:
-        return runs.train(config, data, model, workdir)
+        return runs.train_to_best(config, model, data, workdir)
 
 
 def _open(path: pathlib.Path, config: Config) -> Workdir:
@@ -107,17 +105,17 @@ def _open(path: pathlib.Path, config: Config) -> Workdir:
             return workdirs.create_or_open(path, config)
         except locks.InUseError:
             if not waiting:
-                print(f"Waiting for the process that trains {path}", flush=True)
+                print(f"Waiting for another process that trains {path}", flush=True)
             waiting = True
             time.sleep(2.0)
 
 
 def best_validation_bound(context: Context, settings: Settings) -> float:
-    """That of the run of these settings, which is trained for it if need be."""
+    """Returns the best validation bound of a run, and trains it if necessary."""
     folder = context.runs / run_name(settings)
     path = folder / "best_validation_bound.json"
     if path.exists():
-        _with_data(context, settings, folder)  # the cell comes from them all the same
+        _with_data(context, settings, folder)  # records the data in the provenance of the cell
     else:
         run = train(context, settings)
         best = max(r["value"] for r in learning_curve(run, ""))
@@ -126,7 +124,7 @@ def best_validation_bound(context: Context, settings: Settings) -> float:
 
 
 def run_name(settings: Settings) -> str:
-    """A readable and unique name of a run's folder."""
+    """Returns a readable and unique name for the folder of a run."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
     known = ("dataset", "bound", "posterior", "K", "M", "svi_steps", "gradient")
     named = [f"{settings[name]}" for name in ("dataset", "bound") if name in settings]
@@ -135,12 +133,11 @@ def run_name(settings: Settings) -> str:
 
 
 def score(run: Run, **settings: Any) -> dict[str, Any]:
-    """The summary of an evaluation, as `hvi_tf.main --mode=evaluate` computes and keeps it.
+    """Returns the summary of an evaluation, which `hvi_tf.main --mode=evaluate` also stores.
 
     Args:
-        run: what to score.
-        **settings: flags of the evaluation, for a run that has a use for them; the others keep
-            their defaults.
+        run: the run to score.
+        **settings: flags of the evaluation that apply to the run; others keep their defaults.
     """
     fields = field_names(EvaluationConfig)
     kept = {n: v for n, v in config_lib.flatten(run.config).items() if n not in fields}
@@ -151,7 +148,7 @@ def score(run: Run, **settings: Any) -> dict[str, Any]:
 def score_rows(
     scores: dict[str, Any], method: str, quantities: Iterable[str], **where: Any
 ) -> list[Row]:
-    """The rows of a summary: its mean scores with their errors over images, and of what."""
+    """Returns rows of the mean scores of a summary, with their errors over images."""
     where |= dict(images=scores["images"], data=scores["dataset"])
     return [
         row(
@@ -168,8 +165,8 @@ def score_rows(
 
 
 def scores_by_image(scores: dict[str, Any], name: str) -> np.ndarray:
-    """One of the scores that a summary averages, of each image `[N]`."""
-    (values,) = files.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
+    """Returns one of the scores that a summary averages, for each image `[N]`."""
+    (values,) = npz.read_arrays(pathlib.Path(scores["scores"]), [name]).values()
     return values[: scores["images"]].astype(np.float64)
 
 
@@ -181,23 +178,23 @@ def gain_row(
     name: str = "log_likelihood",
     **where: Any,
 ) -> Row:
-    """The row of how far one run's scores are above another's, paired by image.
+    """Returns the row of one run's scores less another's, paired by image.
 
-    Both runs have the same seed, so that they observe the same pixels.
+    Both runs must have the same seed, because the seed determines the observed pixels.
     """
     gain = scores_by_image(scores, name) - scores_by_image(others, name)
     return row_of_mean(method, quantity, gain, images=len(gain), **where)
 
 
 def test_images(run: Run, count: int) -> tf.Tensor:
-    """The first test images `[count, D]` as every run with this seed observes them."""
+    """Returns the first test images `[count, D]`, as every run with this seed observes them."""
     likelihood, seed = run.config.model.likelihood, run.config.training.seed
     purpose = randomness.Purpose.EVALUATE
     return pipeline.fixed_observation(run.data.test, likelihood, seed, purpose)[:count]
 
 
 def learning_curve(run: Run, method: str, **where: Any) -> list[Row]:
-    """The validation bound after every epoch, as rows with the training step."""
+    """Returns the validation bound after every epoch, as rows with the training step."""
     files.check_regular(run.workdir.tensorboard.glob("*tfevents*"))
     events = EventAccumulator(str(run.workdir.tensorboard), size_guidance={"tensors": 0})
     events.Reload()
@@ -211,7 +208,7 @@ def learning_curve(run: Run, method: str, **where: Any) -> list[Row]:
 
 
 def draw_pictures(run: Run, context: Context, name: str) -> None:
-    """Writes grids of samples and of test images beside their reconstructions."""
+    """Writes grids of samples, and of test images next to their reconstructions."""
     side = GRID // 2 if run.model.autoregressive else GRID
     seed = randomness.fold(run.model.seed, randomness.Purpose.SAMPLE_IMAGES)
     x = test_images(run, side * side // 2)

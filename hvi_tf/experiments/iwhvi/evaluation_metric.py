@@ -22,12 +22,11 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model
-from hvi_tf.inference import image_scores as log_likelihood
-from hvi_tf.inference import plans
+from hvi_tf.inference import image_scores, plans
 from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.training.runs import Run
 
-# Label -> row of the table.
+# Label -> name in the table of methods.
 BOUNDS = {
     "DIWHVI": "diwhvi",
     "SIVI-like": "sivi",
@@ -52,7 +51,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each repetition, M and K."""
+    """Returns a cell for each repetition, M and K."""
     return [
         Cell(
             f"M{M}-K{K}-repetition{i}",
@@ -68,7 +67,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Scores the same images by every bound with fresh draws."""
+    """Scores the same images by every bound with new draws."""
     s, rows = cell.settings, []
     M, K = s["M"], s["K"]
     where = dict(dataset="mnist", M=M, K=K, seed=s["repetition"], images=s["images"])
@@ -84,18 +83,18 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         timed = where | {"seconds": seconds}
         rows.append(row_of_mean(label, "log_likelihood", by_image[label], **timed))
     rows += [
-        row_of_mean(label, "diwhvi_minus_it", by_image["DIWHVI"] - found, **where)
-        for label, found in by_image.items()
+        row_of_mean(label, "diwhvi_minus_it", by_image["DIWHVI"] - scores, **where)
+        for label, scores in by_image.items()
         if label != "DIWHVI"
     ]
     return rows
 
 
 def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job:
-    """The scoring of images by a row of the table, whose scores are kept as they come."""
+    """Returns the resumable scoring of images by a method of the table."""
     M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
     plan = plans.make(method, Counts(K=K, M=M))
-    score = log_likelihood.make_scorer(run.model.callables, method, plan)
+    score = image_scores.make_scorer(run.model.callables, method, plan)
     return Job(
         title=f"{name} M={M} K={K}",
         path=context.cell / f"{name}.npz",
@@ -110,7 +109,7 @@ def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The bounds against K."""
+    """Draws the bounds against K."""
     Ks = distinct(rows, "K")
     figure, (axes,) = plots.panels(width=6.4, height=3.8)
     styles = ("--", "-", ":", "-.")
@@ -133,7 +132,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Bounds, and DIWHVI less each other one, image by image."""
+    """Returns the bounds, and DIWHVI less every other bound, paired by image."""
     Ks, Ms = distinct(rows, "K"), distinct(rows, "M")
     bounds, differences = [], []
     for label in BOUNDS:
@@ -150,12 +149,12 @@ def tables(rows: list[Row]) -> list[Table]:
     return [
         Table("Lower bound on log p(x), nats, mean over repetitions", header, bounds),
         Table("DIWHVI less the other bound, paired by image, nats", header, differences),
-        _beside_paper(rows),
+        _next_to_paper(rows),
     ]
 
 
-def _beside_paper(rows: list[Row]) -> Table:
-    """Both distances that section 6.3 names, at our largest counts."""
+def _next_to_paper(rows: list[Row]) -> Table:
+    """Returns the two differences that section 6.3 names, at our largest M and K."""
     M, K = max(distinct(rows, "M")), max(distinct(rows, "K"))
     bound = select(rows, quantity="log_likelihood", M=M)
     sivi = np.mean(values(bound, method="SIVI-like", K=K))
@@ -171,15 +170,18 @@ def _beside_paper(rows: list[Row]) -> Table:
 
 
 def _paired(rows: list[Row], K: int) -> tuple[float, float]:
-    """Mean over repetitions, and the error over images of one of them: the images are shared."""
+    """Returns a mean over repetitions and its error over images.
+
+    All repetitions score the same images, so the error is that of a single repetition.
+    """
     mine = select(rows, quantity="diwhvi_minus_it", K=K)
     mean = float(np.mean([r["value"] for r in mine]))
     return mean, error_over_images(mine)
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Section 6.3: DIWHVI is the tightest at equal M and K."""
-    said = []
+    """Returns the claims of section 6.3: DIWHVI is the tightest bound at equal M and K."""
+    statements = []
     for label in ("SIVI-like", "SIVI equicomp", "SIVI equisample"):
         scores = _differences(rows, label)
         if scores:
@@ -187,12 +189,12 @@ def claims(rows: list[Row]) -> list[Claim]:
             text = f"DIWHVI is above {label} at every M and K > 0 (paired differences)"
             shown = f"{signed(*scores[worst], digits=3)} nats"
             evidence = f"least clear at M={worst[0]}, K={worst[1]}: {shown}"
-            said.append(Claim(text, all_above(*scores.values()), evidence))
-    return said
+            statements.append(Claim(text, all_above(*scores.values()), evidence))
+    return statements
 
 
 def _differences(rows: list[Row], label: str) -> dict[tuple[int, int], tuple[float, float]]:
-    """DIWHVI less another bound, with its error, by M and K > 0."""
+    """Returns DIWHVI less another bound, with its error, by M and K > 0."""
     mine = select(rows, method=label, quantity="diwhvi_minus_it")
     return {
         (M, K): _paired(select(mine, M=M), K)

@@ -1,4 +1,4 @@
-"""A Gaussian encoder for the decoder of a trained run, for the bounds that need one."""
+"""A Gaussian encoder for the decoder of a trained run, for bounds that need one."""
 
 from typing import Any
 
@@ -13,21 +13,21 @@ from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.models.vae import VAE, make_vae
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 from hvi_tf.training.runs import Run
 
 
 def fit(run: Run, context: Context, steps: int) -> VAE:
-    """The trained decoder with a Gaussian encoder fitted to it, for IWAE and BSVI."""
+    """Returns the trained decoder with a Gaussian encoder fitted to it, for IWAE and BSVI."""
     config = config_lib.make(**trained.recipe("mnist_vae", bound="iwae", M=5))
     model = make_vae(config, run.model.x_dim)
     model.decoder.set_weights(run.model.decoder.get_weights())
     path = context.runs / f"{run.workdir.path.name}-encoder{steps}.npz"
     variables = model.encoder.variables
     if path.exists():
-        found = files.read_arrays(path)
+        weights = npz.read_arrays(path)
         for i, variable in enumerate(variables):
-            variable.assign(found[f"{i}"])
+            variable.assign(weights[f"{i}"])
         return model
     batches = iter(
         pipeline.training_batches(
@@ -35,12 +35,12 @@ def fit(run: Run, context: Context, steps: int) -> VAE:
         )
     )
     _ascend(model, batches, steps)
-    files.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
+    npz.write_arrays(path, {f"{i}": v.numpy() for i, v in enumerate(variables)})
     return model
 
 
 def _ascend(model: VAE, batches: Any, steps: int) -> None:
-    """Maximises the IWAE bound over the encoder alone, the decoder being what it is."""
+    """Maximizes the IWAE bound over the encoder, while the decoder stays fixed."""
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
     variables = hvi.ParameterGroups(phi=model.encoder.trainable_variables)
     optimizer.build(list(variables.phi))

@@ -1,4 +1,4 @@
-"""Figure 3a of Sobolev & Vetrov 2019: signal-to-noise ratios on a young autoencoder."""
+"""Figure 3a of Sobolev & Vetrov 2019: signal-to-noise ratios on a slightly trained model."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each K and M."""
+    """Returns a cell for each K and M."""
     shared = {name: value for name, value in settings.items() if name not in ("K", "M")}
     return [
         Cell(f"M{M}-K{K}", {**shared, "K": K, "M": M}) for M in settings["M"] for K in settings["K"]
@@ -45,7 +45,7 @@ def cells(settings: Settings) -> list[Cell]:
 def measure_group(
     cell: Cell, context: Context, group: str, estimators: dict[str, str]
 ) -> list[Row]:
-    """The ratios of a group's gradients on the trained model, by all estimators."""
+    """Returns the ratios of a group's gradients on the trained model, by all estimators."""
     s = cell.settings
     run = trained.train(context, reference_model.settings(s["model"], young=True))
     ratios_of = signal_to_noise.make_ratios(
@@ -57,19 +57,19 @@ def measure_group(
         x = reference_model.minibatch(run, s["batch_size"], i)
         seed = randomness.fold(run.config.training.seed, randomness.Purpose.EVALUATE, i)
         for label, ratios in zip(estimators, ratios_of(x, seed), strict=True):
-            found = signal_to_noise.summarize(ratios)
+            snr = signal_to_noise.summarize(ratios)
             where = dict(dataset="mnist", K=s["K"], M=s["M"], seed=0, group=group, minibatch=i)
-            rows.append(row(label, "snr", found.mean, low=found.low, high=found.high, **where))
+            rows.append(row(label, "snr", snr.mean, low=snr.low, high=snr.high, **where))
     return rows
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """The ratios of tau's gradients."""
+    """Returns the ratios of tau's gradients."""
     return measure_group(cell, context, "eta", ESTIMATORS)
 
 
 def draw(rows: list[Row], estimators: dict[str, str], of: str) -> Any:
-    """The ratio against K, a panel for each M."""
+    """Draws the ratio against K, with a panel for each M."""
     Ks, Ms = distinct(rows, "K"), distinct(rows, "M")
     figure, panels = plots.panels(len(Ms), height=3.8)
     for axes, M in zip(panels, Ms, strict=True):
@@ -89,12 +89,12 @@ def draw(rows: list[Row], estimators: dict[str, str], of: str) -> Any:
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The ratio against K, a panel for each M."""
+    """Draws the ratio against K, with a panel for each M."""
     return {"gradient_snr": draw(rows, ESTIMATORS, "tau")}
 
 
 def table(rows: list[Row], estimators: dict[str, str], of: str) -> Table:
-    """Mean ratios."""
+    """Returns the mean ratios by estimator, M and K."""
     Ks, Ms = distinct(rows, "K"), distinct(rows, "M")
     body = [
         [
@@ -109,35 +109,35 @@ def table(rows: list[Row], estimators: dict[str, str], of: str) -> Table:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Mean ratios."""
+    """Returns the mean ratios by estimator, M and K."""
     return [table(rows, ESTIMATORS, "tau")]
 
 
 def ratios(rows: list[Row], label: str, M: int, K: int) -> np.ndarray:
-    """The ratio in every minibatch."""
+    """Returns the ratio in every minibatch."""
     return np.array(values(rows, method=label, M=M, K=K))
 
 
 def trend(rows: list[Row], label: str, M: int) -> tuple[np.ndarray, np.ndarray, str]:
-    """The ratios at the least and at the largest K, minibatch by minibatch."""
+    """Returns the ratios at the smallest and the largest K by minibatch, and their text."""
     Ks = distinct(rows, "K")
     first, last = (ratios(rows, label, M, K) for K in (Ks[0], Ks[-1]))
     return first, last, f"{shown_mean(first)} at K={Ks[0]}, {shown_mean(last)} at K={Ks[-1]}"
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Appendix D.2, on a model in place of the toy; errors are over minibatches."""
-    said = []
+    """Returns the claims of appendix D.2, for this model; errors are over minibatches."""
+    statements = []
     for M in distinct(rows, "M"):
         autodiff, dreg, biased = (trend(rows, label, M) for label in ESTIMATORS)
         slower = paired(dreg[1] / dreg[0], autodiff[1] / autodiff[0])
-        for text, found, evidence in (
+        for text, gap, evidence in (
             ("autodiff's ratio falls with K", paired(autodiff[0], autodiff[1]), autodiff[2]),
             ("DReG's ratio falls by a smaller factor, or rises", slower, dreg[2]),
             ("without psi_0's term it rises", paired(biased[1], biased[0]), biased[2]),
         ):
-            said.append(Claim(f"M={M}: {text}", all_above(found), evidence))
-    return said
+            statements.append(Claim(f"M={M}: {text}", all_above(gap), evidence))
+    return statements
 
 
 EXPERIMENT = Experiment(

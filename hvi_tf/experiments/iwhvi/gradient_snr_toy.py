@@ -1,4 +1,4 @@
-"""Figure 3b of Sobolev & Vetrov 2019: signal-to-noise ratios on a Gaussian toy."""
+"""Figure 3b of Sobolev & Vetrov 2019: signal-to-noise ratios on a Gaussian toy model."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ from hvi_tf.experiments.iwhvi import signal_to_noise
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import Model, ParameterGroups
 
-# Label in the figure -> (what is bounded, the estimator).
+# Label in the figure -> (the bound of log q(z), the estimator).
 ESTIMATORS = {
     "IWHVI, autodiff": ("upper", "reparameterized"),
     "IWHVI, DReG": ("upper", "dreg"),
@@ -34,7 +34,7 @@ ESTIMATORS = {
     "IWAE, autodiff": ("lower", "reparameterized"),
     "IWAE, DReG": ("lower", "iwae-dreg"),
 }
-ROWS = {"upper": METHODS["iwhvi"], "lower": METHODS["iwae"]}
+METHOD_OF_BOUND = {"upper": METHODS["iwhvi"], "lower": METHODS["iwae"]}
 
 _COMMON = dict(dim=10, steps=1_000, learning_rate=1e-2, batch_size=100, draws=1_000)
 PRESETS: dict[str, Settings] = {
@@ -44,7 +44,7 @@ PRESETS: dict[str, Settings] = {
 
 
 class Toy:
-    """psi ~ N(1, I), z ~ N(psi, I), with tau(psi|z) = N(A z + b, 2/3 I).
+    """The model psi ~ N(1, I), z ~ N(psi, I), with tau(psi|z) = N(A z + b, 2/3 I).
 
     Args:
         dim: of psi and z.
@@ -58,16 +58,16 @@ class Toy:
         self.dim = dim
 
     def tau(self, z: tf.Tensor, x: tf.Tensor) -> tfd.Distribution:
-        """What proposes psi; the true q(psi|z) is N((z + 1) / 2, I / 2)."""
+        """Returns the proposal of psi; the true q(psi|z) is N((z + 1) / 2, I / 2)."""
         mean = tf.linalg.matvec(self.A, z) + self.b
         return tfd.Independent(tfd.Normal(mean, np.float32(np.sqrt(2 / 3))), 1)
 
     def draw_z(self, n: int, seed: tf.Tensor) -> tf.Tensor:
-        """Draws of z `[n, dim]`."""
+        """Returns draws of z `[n, dim]`."""
         return 1.0 + np.float32(np.sqrt(2.0)) * tf.random.stateless_normal([n, self.dim], seed)
 
     def upper(self) -> tuple[Model, ParameterGroups]:
-        """The model whose bound is -U_K(z), for z that it draws; x does nothing."""
+        """Returns the model whose bound is -U_K(z) for z that it draws; x has no effect."""
         ones = tf.ones(self.dim)
         model = silent_model(
             mixing=lambda x: tfd.Independent(tfd.Normal(ones + 0.0 * x, 1.0), 1),
@@ -77,7 +77,7 @@ class Toy:
         return model, ParameterGroups(eta=[self.A, self.b])
 
     def lower(self) -> tuple[Model, ParameterGroups]:
-        """The model whose IWAE bound is L_K(z) on log q(z), z being what is observed."""
+        """Returns the model whose IWAE bound is L_K(z) on log q(z), with z as the observation."""
         model = hvi.Model(
             prior=tfd.Independent(tfd.Normal(tf.ones(self.dim), 1.0), 1),
             likelihood=lambda psi: tfd.Independent(tfd.Normal(psi, 1.0), 1),
@@ -87,7 +87,7 @@ class Toy:
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each K and seed."""
+    """Returns a cell for each K and seed."""
     shared = {name: settings[name] for name in _COMMON}
     return [
         Cell(f"K{K}-seed{seed}", {**shared, "K": K, "seed": seed})
@@ -97,10 +97,10 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Trains tau by each bound, then measures the gradients there."""
+    """Trains tau by each bound, then measures the gradients at that tau."""
     del context
     rows = []
-    for bound in ROWS:
+    for bound in METHOD_OF_BOUND:
         rows += _measure(bound, **cell.settings)
     return rows
 
@@ -109,6 +109,7 @@ def _measure(
     bound: str, *, dim: int, steps: int, learning_rate: float, batch_size: int, draws: int,
     K: int, seed: int,
 ) -> list[Row]:  # fmt: skip
+    """Trains tau by one bound and returns the rows of its estimators."""
     toy = Toy(dim, seed)
     model, variables = getattr(toy, bound)()
     counts: dict[str, Any] = {"K": K} if bound == "upper" else {"M": K}
@@ -120,7 +121,7 @@ def _measure(
         model,
         lambda step: minibatch(randomness.fold(seed, randomness.Purpose.SHUFFLE, step)),
         variables,
-        bound=ROWS[bound].name,
+        bound=METHOD_OF_BOUND[bound].name,
         **counts,
         steps=steps,
         optimizer=keras.optimizers.Adam(learning_rate, amsgrad=True),
@@ -129,21 +130,21 @@ def _measure(
     chosen = {label: name for label, (of, name) in ESTIMATORS.items() if of == bound}
     group = "eta" if bound == "upper" else "phi"
     ratios_of = signal_to_noise.make_ratios(
-        model, ROWS[bound], variables, group, list(chosen.values()),
+        model, METHOD_OF_BOUND[bound], variables, group, list(chosen.values()),
         K=counts.get("K", 0), M=counts.get("M", 1), draws=draws,
         minibatch=lambda x, own: minibatch(own),
     )  # fmt: skip
     ratios = ratios_of(tf.zeros([]), randomness.fold(seed, randomness.Purpose.EVALUATE))
     rows = []
     for label, own in zip(chosen, ratios, strict=True):
-        found = signal_to_noise.summarize(own)
-        where = dict(K=K, M=1, seed=seed, low=found.low, high=found.high)
-        rows.append(row(label, "snr", found.mean, **where))
+        snr = signal_to_noise.summarize(own)
+        where = dict(K=K, M=1, seed=seed, low=snr.low, high=snr.high)
+        rows.append(row(label, "snr", snr.mean, **where))
     return rows
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The ratio against K."""
+    """Draws the ratio against K."""
     figure, (axes,) = plots.panels(width=5.6, height=3.6)
     Ks = distinct(rows, "K")
     for label in ESTIMATORS:
@@ -161,7 +162,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """The means."""
+    """Returns the mean ratios."""
     Ks = distinct(rows, "K")
     body = [
         [label, *(f"{np.mean(values(rows, method=label, K=K)):.3f}" for K in Ks)]
@@ -171,7 +172,7 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Appendix D.2: what falls, what stays, and what rises with K."""
+    """Returns the claims of appendix D.2: which ratios fall with K, and which rise."""
     Ks = distinct(rows, "K")
 
     def ends(label: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -181,14 +182,14 @@ def claims(rows: list[Row]) -> list[Claim]:
 
     autodiff, dreg, biased, iwae, iwae_dreg = (ends(label) for label in ESTIMATORS)
     slower = paired(dreg[1] / dreg[0], autodiff[1] / autodiff[0])
-    found = (
+    statements = (
         ("Autodiff's ratio falls with K", paired(autodiff[0], autodiff[1]), autodiff),
         ("DReG's ratio falls by a smaller factor, or rises", slower, dreg),
         ("Without psi_0's term it rises (and is biased)", paired(biased[1], biased[0]), biased),
         ("IWAE: autodiff's ratio falls with K", paired(iwae[0], iwae[1]), iwae),
         ("IWAE: DReG's ratio rises with K", paired(iwae_dreg[1], iwae_dreg[0]), iwae_dreg),
     )
-    return [Claim(text, all_above(gap), evidence) for text, gap, (_, _, evidence) in found]
+    return [Claim(text, all_above(gap), evidence) for text, gap, (_, _, evidence) in statements]
 
 
 EXPERIMENT = Experiment(

@@ -35,7 +35,7 @@ PRESETS: dict[str, Settings] = {
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each repetition, its initial weights and training included."""
+    """Returns a cell for each repetition, which has its own initial weights and training."""
     shared = {name: value for name, value in settings.items() if name != "repetitions"}
     return [
         Cell(f"repetition{i}", {**shared, "repetition": i}) for i in range(settings["repetitions"])
@@ -43,7 +43,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """U_K for every K, nested in the same draws, of SIVI and after each number of steps."""
+    """Returns U_K of SIVI and of IWHVI after each number of steps; all K share draws."""
     s = cell.settings
     repetition = s["repetition"]
     weights = laplace_tau.trained_weights(s, repetition, context.runs)
@@ -63,7 +63,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         upper = tf.math.cumulative_logsumexp(beta, axis=0).numpy()
         seconds = time.monotonic() - started
         for K in s["K"]:
-            # log q(z) is known, and so is its mean: only the gap has to be estimated.
+            # log q(z) and its mean are known, so only the gap has to be estimated.
             gap = upper[K] - math.log(K + 1) - log_q.numpy()
             rows.append(
                 row_of_mean(
@@ -82,7 +82,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def curves(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows of each line of the figure."""
+    """Returns the rows of each line of the figure."""
     lines = {"SIVI": select(rows, method="SIVI")}
     for steps in distinct(select(rows, method="IWHVI"), "tau_steps"):
         lines[f"IWHVI, {steps:,} {'step' if steps == 1 else 'steps'} of tau"] = select(
@@ -92,7 +92,7 @@ def curves(rows: list[Row]) -> dict[str, list[Row]]:
 
 
 def draw_band(axes: Any, rows: list[Row], label: str) -> None:
-    """Mean and 90% band over repetitions against K."""
+    """Draws the mean and 90% band over repetitions against K."""
     Ks = distinct(rows, "K")
     samples = [values(rows, K=K) for K in Ks]
     low, high = (np.array([np.percentile(s, q) for s in samples]) for q in (5, 95))
@@ -100,7 +100,7 @@ def draw_band(axes: Any, rows: list[Row], label: str) -> None:
 
 
 def finish(axes: Any, rows: list[Row]) -> None:
-    """The truth, the axes and the legend."""
+    """Draws the truth, the axes and the legend."""
     plots.reference_line(axes, rows[0]["truth"], f"truth {rows[0]['truth']:.3f}")
     plots.count_axis(axes, "K, draws of psi besides psi_0", distinct(rows, "K"))
     axes.set_ylabel("upper bound on E log q(z), nats")
@@ -109,7 +109,7 @@ def finish(axes: Any, rows: list[Row]) -> None:
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The bound against K."""
+    """Draws the bound against K."""
     figure, (axes,) = plots.panels(width=5.6, height=3.8)
     for label, line in curves(rows).items():
         draw_band(axes, line, label)
@@ -118,7 +118,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Mean and standard error over repetitions."""
+    """Returns the mean and standard error over repetitions."""
     Ks = distinct(rows, "K")
     body = [
         [label, *(shown_mean(values(line, K=K)) for K in Ks)]
@@ -129,7 +129,7 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Section 6.1, after the longest training of tau."""
+    """Returns the claims of section 6.1, for the longest training of tau."""
     Ks = distinct(rows, "K")
     exact = rows[0]["truth"]
     longest = max(distinct(rows, "tau_steps"))

@@ -32,12 +32,12 @@ PRESETS: dict[str, Settings] = {
 
 @tf.function
 def _estimates(beta: tf.Tensor) -> tf.Tensor:
-    """The jackknife of every order, `[orders, draws]`."""
+    """Returns the jackknife estimate of every order, `[orders, draws]`."""
     return tf.stack([jackknife.jackknife(beta, order) for order in ORDERS])
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """The estimate of every order and K, for SIVI and for the tau that figure 1a trained."""
+    """Returns the estimates of every order and K, for SIVI and the tau of figure 1a."""
     s = cell.settings
     repetition, longest = s["repetition"], max(s["steps"])
     weights = laplace_tau.trained_weights(s, repetition, context.runs)[longest]
@@ -79,7 +79,7 @@ def _name(order: int) -> str:
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """The estimates against K, SIVI's and IWHVI's side by side."""
+    """Draws the estimates against K, with SIVI and IWHVI side by side."""
     figure, axes = plots.panels(2, width=4.6, height=3.8)
     for own, method in zip(axes, ("SIVI", "IWHVI"), strict=True):
         mine = select(rows, method=method)
@@ -92,7 +92,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Mean and standard error over repetitions."""
+    """Returns the mean and standard error over repetitions."""
     Ks = distinct(rows, "K")
     body = []
     for method in ("SIVI", "IWHVI"):
@@ -106,8 +106,8 @@ def tables(rows: list[Row]) -> list[Table]:
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Appendix E.2: closer to the truth at every K."""
-    exact, said = rows[0]["truth"], []
+    """Returns the claims of appendix E.2: the jackknife is closer to the truth at every K."""
+    exact, statements = rows[0]["truth"], []
     for method in ("SIVI", "IWHVI"):
         Ks = distinct(rows, "K")
         distances = {
@@ -121,12 +121,12 @@ def claims(rows: list[Row]) -> list[Claim]:
         )
         closer = all_above(*(paired(distances[0, K], distances[1, K]) for K in Ks))
         text = f"{method}: the jackknife of order 1 is closer to the truth than U_K at every K"
-        said.append(Claim(text, closer, f"distance for J=0, 1, 2: {shown} nats"))
-    return said
+        statements.append(Claim(text, closer, f"distance for J=0, 1, 2: {shown} nats"))
+    return statements
 
 
 def _distances(estimates: list[float], exact: float) -> np.ndarray:
-    """Distances from the truth, by repetition, whose mean is that of the mean estimate."""
+    """Returns the distances from the truth by repetition; their mean is that of the mean."""
     gaps = np.array(estimates) - exact
     return np.sign(gaps.mean()) * gaps
 

@@ -1,4 +1,4 @@
-"""The taus of the Laplace of section 6.1 of Sobolev & Vetrov 2019, trained once each."""
+"""Trained taus for the Laplace of section 6.1 of Sobolev & Vetrov 2019, which are stored."""
 
 import functools
 import math
@@ -14,19 +14,19 @@ from hvi_tf.experiments.harness.experiment import Settings
 from hvi_tf.inference import densities as densities_lib
 from hvi_tf.inference import gradients, sampling
 from hvi_tf.inference.methods import METHODS, Counts
-from hvi_tf.storage import files
+from hvi_tf.storage import npz
 
-# tau is trained with this K and estimator; the paper names neither.
+# The K and estimator of tau's training; the paper names neither.
 TRAINING_K, ESTIMATOR, LEARNING_RATE, BATCH_SIZE = 5, "dreg", 1e-3, 100
 
 
 def truth(dim: int) -> float:
-    """E log q(z) of a Laplace(0, 1) in `dim` dimensions, nats."""
+    """Returns E log q(z) of a Laplace(0, 1) in `dim` dimensions, in nats."""
     return -dim * (1.0 + math.log(2.0))
 
 
 class Trainer:
-    """Networks for tau that are trained, and scored, without being traced again each time."""
+    """A model with a trainable tau whose graphs are traced once for all weights."""
 
     def __init__(self, dim: int, hidden: tuple[int, ...]) -> None:
         self._dim, self._hidden = dim, hidden
@@ -36,7 +36,7 @@ class Trainer:
 
     @property
     def weights(self) -> list[np.ndarray]:
-        """Of tau's network."""
+        """Returns the weights of tau's network."""
         return [v.numpy() for v in self._variables.eta]
 
     def adopt(self, weights: list[np.ndarray]) -> None:
@@ -45,7 +45,7 @@ class Trainer:
             variable.assign(value)
 
     def begin(self, seed: int) -> None:
-        """Fresh weights and a fresh optimizer."""
+        """Sets new initial weights and a new state of the optimizer."""
         _, fresh = entropy_model(self._dim, self._hidden, seed)
         self.adopt([v.numpy() for v in fresh.eta])
         for variable in self._optimizer.variables:
@@ -54,7 +54,7 @@ class Trainer:
 
     @tf.function
     def train(self, seed: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> None:
-        """Steps `first` to `last`, each on fresh draws of z."""
+        """Runs the steps `first` to `last`, each on new draws of z."""
         for step in tf.range(first, last):
             _, ascent = gradients.value_and_gradients(
                 self._model,
@@ -71,7 +71,7 @@ class Trainer:
     def log_ratios(
         self, method: str, K: int, draws: int, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """(beta `[K+1, draws]`, the exact log q(z) `[draws]`) for fresh draws of z."""
+        """Returns beta `[K+1, draws]` and the exact log q(z) `[draws]` for new draws of z."""
         x = tf.zeros([draws, 1])
         sample = sampling.draw(self._model, METHODS[method], x, Counts(K=K), seed)
         densities = densities_lib.log_densities(self._model, METHODS[method], x, sample)
@@ -81,28 +81,28 @@ class Trainer:
 
 @functools.cache
 def trainer(dim: int, hidden: tuple[int, ...]) -> Trainer:
-    """One for all cells of a process."""
+    """Returns one trainer for all cells of a process."""
     return Trainer(dim, hidden)
 
 
 def trained_weights(
     settings: Settings, repetition: int, runs: pathlib.Path
 ) -> dict[int, list[np.ndarray]]:
-    """Weights of tau by the number of steps, trained now or taken from `runs`."""
+    """Returns weights of tau by the number of steps, from `runs` or a new training."""
     dim, hidden, steps = settings["dim"], tuple(settings["hidden"]), sorted(settings["steps"])
     name = f"laplace-{dim}d-{'x'.join(map(str, hidden))}-{'-'.join(map(str, steps))}steps"
     path = runs / name / f"{repetition}.npz"
     if path.exists():
-        stored = files.read_arrays(path)
+        stored = npz.read_arrays(path)
         return {n: [stored[f"{n}_{i}"] for i in range(len(stored) // len(steps))] for n in steps}
     own = trainer(dim, hidden)
     own.begin(repetition)
     seed = randomness.fold(repetition, randomness.Purpose.TRAIN)
-    done, found = 0, {}
+    done, weights = 0, {}
     for n in steps:
         own.train(seed, tf.constant(done), tf.constant(n))
-        done, found[n] = n, own.weights
+        done, weights[n] = n, own.weights
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {f"{n}_{i}": w for n, ws in found.items() for i, w in enumerate(ws)}
-    files.write_arrays(path, arrays)
-    return found
+    arrays = {f"{n}_{i}": w for n, ws in weights.items() for i, w in enumerate(ws)}
+    npz.write_arrays(path, arrays)
+    return weights

@@ -1,4 +1,4 @@
-"""Section 6.3 of Sobolev & Vetrov 2019: does tau find what psi knows of z, or collapse?"""
+"""Section 6.3 of Sobolev & Vetrov 2019: whether tau learns about z or collapses to q(psi|x)."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from hvi_tf.experiments.harness.rows import (
     standard_error,
     values,
 )
-from hvi_tf.experiments.iwhvi import likelihood_table
+from hvi_tf.experiments.iwhvi import likelihood_runs
 
 METHODS = ("HVM", "IWHVI")
 KLS = {
@@ -26,28 +26,28 @@ KLS = {
     "kl_mixing_posterior": "KL(q(psi|x) || q(psi|x,z)), at least",
 }
 
-PRESETS = likelihood_table.PRESETS
+PRESETS = likelihood_runs.PRESETS
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each data set, method and seed; the runs are those of likelihood-table."""
+    """Returns a cell for each data set, method and seed of the runs of likelihood-table."""
     return [
         cell
-        for cell in likelihood_table.cells(settings)
+        for cell in likelihood_runs.cells(settings)
         if cell.settings["method"] in METHODS and "seed" in cell.settings
     ]
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """The test scores, with the KLs among them."""
+    """Returns the test scores, which include the KL divergences."""
     s = cell.settings
     dataset, method, seed = s["dataset"], s["method"], s["seed"]
-    run = likelihood_table.final_run(context, s)
-    return likelihood_table.score_run(run, method, s, dataset=dataset, seed=seed)
+    run = likelihood_runs.final_run(context, s)
+    return likelihood_runs.score_run(run, method, s, dataset=dataset, seed=seed)
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Each KL of both methods."""
+    """Draws each KL divergence of both methods."""
     datasets = distinct(rows, "dataset")
     figure, panels = plots.panels(len(datasets), height=3.2)
     for axes, dataset in zip(panels, datasets, strict=True):
@@ -73,8 +73,8 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Ours beside the paper's."""
-    found, paper = [], published.load("iwhvi")
+    """Returns our KL divergences next to the paper's."""
+    result, paper = [], published.load("iwhvi")
     for dataset in distinct(rows, "dataset"):
         body = []
         for method in METHODS:
@@ -90,19 +90,19 @@ def tables(rows: list[Row]) -> list[Table]:
                     shown = f"{theirs:.2f}" if theirs else "close to 0"
                     line[3:] = [shown, f"{mean - theirs:+.2f}"]
                 body.append(line)
-        found.append(
+        result.append(
             Table(
                 f"{dataset}: nats, ± standard error over seeds and images",
                 ["method", "", "ours", "paper (no error given)", "ours less paper"],
                 body,
             )
         )
-    return found
+    return result
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """HVM's tau stays closer to q(psi) than IWHVI's."""
-    said = []
+    """Returns the claim that HVM's tau stays closer to q(psi) than IWHVI's."""
+    statements = []
     for dataset in distinct(rows, "dataset"):
         hvm, iwhvi = (
             mean_and_error(select(rows, method=method, dataset=dataset, quantity="kl_tau_mixing"))
@@ -110,8 +110,8 @@ def claims(rows: list[Row]) -> list[Claim]:
         )
         text = f"{dataset}: KL(tau||q(psi)) of HVM is below IWHVI's"
         evidence = f"{plus_minus(*hvm)} nats of HVM, {plus_minus(*iwhvi)} of IWHVI"
-        said.append(Claim(text, all_above(difference(iwhvi, hvm)), evidence))
-    return said
+        statements.append(Claim(text, all_above(difference(iwhvi, hvm)), evidence))
+    return statements
 
 
 EXPERIMENT = Experiment(

@@ -1,4 +1,4 @@
-"""The trained IWHVI autoencoder of MNIST that several experiments look at."""
+"""The trained IWHVI autoencoder of MNIST that several experiments use."""
 
 import tensorflow as tf
 
@@ -6,7 +6,7 @@ from hvi_tf import randomness
 from hvi_tf.data import pipeline
 from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context, Settings
-from hvi_tf.experiments.iwhvi import likelihood_table
+from hvi_tf.experiments.iwhvi import likelihood_runs
 from hvi_tf.training.runs import Run
 
 _QUICK: Settings = dict(
@@ -17,11 +17,11 @@ _YOUNG: Settings = dict(gradient="reparameterized", K_schedule="", outer_warmup_
 
 
 def settings(preset: str, young: bool = False) -> Settings:
-    """The recipe of the model; quick takes three minutes on 2 cores.
+    """Returns the recipe of the model; quick takes three minutes on 2 cores.
 
     Args:
-        preset: quick, or full for the published one with the authors' best choice.
-        young: a slightly trained one instead, for gradients (appendix D.2).
+        preset: quick, or full for the published recipe with the authors' best choice.
+        young: whether to train it only slightly, for gradients (appendix D.2).
     """
     changes = dict(_QUICK) if preset == "quick" else {}
     if young:
@@ -30,17 +30,17 @@ def settings(preset: str, young: bool = False) -> Settings:
 
 
 def run(preset: str, context: Context) -> Run:
-    """The trained model; that of `long` is the first IWHVI run of likelihood-table's."""
+    """Returns the trained model; for `long` it is the first IWHVI run of likelihood-table."""
     if preset != "long":
         return trained.train(context, settings(preset))
-    table = likelihood_table.PRESETS["long"]
-    return likelihood_table.final_run(
-        context, likelihood_table.final_cell("mnist", "IWHVI", 0, table).settings
+    table = likelihood_runs.PRESETS["long"]
+    return likelihood_runs.final_run(
+        context, likelihood_runs.final_cell("mnist", "IWHVI", 0, table).settings
     )
 
 
 def minibatch(run: Run, size: int, index: int) -> tf.Tensor:
-    """Training images `[size, D]`, binarized, the `index`-th of them."""
+    """Returns the `index`-th minibatch of binarized training images `[size, D]`."""
     images = run.data.train[index * size : (index + 1) * size]
     seed = randomness.fold(run.config.training.seed, randomness.Purpose.BINARIZE, index)
     return pipeline.observe(tf.constant(images), run.config.model.likelihood, seed)

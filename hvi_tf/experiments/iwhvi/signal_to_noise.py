@@ -1,4 +1,4 @@
-"""The signal-to-noise ratio of a gradient: |mean| / standard deviation, of every parameter.
+"""The signal-to-noise ratio of a gradient: |mean| / standard deviation of every parameter.
 
 Rainforth et al. 2018; Sobolev & Vetrov 2019, appendix D.2.
 """
@@ -17,7 +17,7 @@ from hvi_tf.inference.objective import record
 
 
 class Ratios(NamedTuple):
-    """Over parameters: the mean ratio and the ends of the middle 90%."""
+    """The mean ratio over parameters, and the ends of their middle 90%."""
 
     mean: float
     low: float
@@ -25,9 +25,9 @@ class Ratios(NamedTuple):
 
 
 def summarize(ratios: np.ndarray) -> Ratios:
-    """Of ratios `[P]`, or `[minibatches, P]`, which are averaged over minibatches first.
+    """Summarizes ratios `[P]` or `[minibatches, P]` over parameters.
 
-    Parameters that are NaN everywhere are left out.
+    Minibatches are averaged first. Parameters that are NaN everywhere are left out.
     """
     ratios = np.atleast_2d(ratios)
     known = ~np.isnan(ratios).all(axis=0)
@@ -37,24 +37,23 @@ def summarize(ratios: np.ndarray) -> Ratios:
 
 
 class Moments(NamedTuple):
-    """Of the gradient of every parameter, over fresh draws; `[E, P]` each."""
+    """Mean and standard deviation of every parameter's gradient over new draws, `[E, P]`."""
 
     mean: np.ndarray
     deviation: np.ndarray  # standard deviation
 
     @property
     def ratios(self) -> np.ndarray:
-        """|mean| / deviation; NaN for a parameter without noise."""
+        """Returns |mean| / deviation; NaN for a parameter without noise."""
         quiet = np.full_like(self.mean, np.nan)
         return np.divide(np.abs(self.mean), self.deviation, out=quiet, where=self.deviation > 0)
 
 
 def make_ratios(*arguments: Any, **settings: Any) -> Callable[[tf.Tensor, tf.Tensor], np.ndarray]:
-    """As `make_moments`, of which the function returns the ratios `[E, P]`.
+    """Returns a compiled function like that of `make_moments`, for the ratios `[E, P]`.
 
-    A parameter without noise, such as the weight of a pixel that is always black, has the
-    ratio NaN. The |mean| of n draws is at least about 0.8 / sqrt(n) standard deviations, signal
-    or none.
+    A parameter without noise, such as the weight of a pixel that is always black, has ratio NaN.
+    Even without a signal, the |mean| of n draws is about 0.8 / sqrt(n) standard deviations.
     """
     moments = make_moments(*arguments, **settings)
     return lambda x, seed: moments(x, seed).ratios
@@ -73,23 +72,21 @@ def make_moments(
     backward_samples: Sequence[int] = (0,),
     minibatch: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = lambda x, seed: x,
 ) -> Callable[[tf.Tensor, tf.Tensor], Moments]:
-    """A compiled function of (x, seed) that measures the moments of a group's gradients.
+    """Returns a compiled function of (x, seed) that measures moments of a group's gradients.
 
-    Every estimator sees the same draws, so that their moments compare.
+    All estimators see the same draws, so their moments are comparable.
 
     Args:
         model: the callables.
-        method: the row of the table.
+        method: a method of the table.
         variables: the parameter groups.
-        group: whose gradients, such as eta.
+        group: name of the group, such as eta.
         estimators: keys of `gradients.ESTIMATORS`.
         K: draws of psi besides psi_0.
         M: draws of z.
-        draws: gradients, all of fresh draws.
-        backward_samples: terms that are differentiated; E is over these, for each of them over
-            the estimators.
-        minibatch: (x, seed) -> the observations `[B, ...]` of one gradient; x itself if they
-            are the same for all.
+        draws: number of gradients, each with new draws.
+        backward_samples: numbers of differentiated terms. E counts the estimators for each.
+        minibatch: (x, seed) -> the observations `[B, ...]` of one gradient; x itself by default.
 
     Returns:
         The function; seed is int32 `[2]`.
@@ -101,7 +98,7 @@ def make_moments(
         raise UserError(f"--set=draws={draws}: a signal-to-noise ratio needs at least 2")
 
     def flat_gradients(x: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-        found = []
+        flat = []
         for count in backward_samples:
             tape, objective = record(
                 model,
@@ -115,8 +112,8 @@ def make_moments(
             )
             for name in estimators:
                 ascent = getattr(gradients.ESTIMATORS[name](tape, objective, variables), group)
-                found.append(tf.concat([tf.reshape(g, [-1]) for g in ascent], axis=0))
-        return tf.cast(tf.stack(found), tf.float64)
+                flat.append(tf.concat([tf.reshape(g, [-1]) for g in ascent], axis=0))
+        return tf.cast(tf.stack(flat), tf.float64)
 
     size = sum(int(np.prod(v.shape)) for v in getattr(variables, group))
     shape = [len(backward_samples) * len(estimators), size]
@@ -125,7 +122,7 @@ def make_moments(
     def moments(x: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         mean = tf.zeros(shape, tf.float64)
         squares = tf.zeros_like(mean)
-        for i in tf.range(draws):  # Welford's update: no difference of large sums
+        for i in tf.range(draws):  # Welford's update avoids differences of large sums
             x_seed, own = tf.unstack(tf.random.split(tf.random.fold_in(seed, i), 2))
             before = flat_gradients(minibatch(x, x_seed), own) - mean
             mean += before / tf.cast(i + 1, tf.float64)

@@ -1,4 +1,4 @@
-"""Figure 1b of Sobolev & Vetrov 2019: what K in training does to the model and to tau."""
+"""Figure 1b of Sobolev & Vetrov 2019: the effect of K in training on the model and on tau."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ QUANTITIES = {
 }
 GRADIENTS = {"autodiff": "reparameterized", "DReG": "dreg"}
 
-GAIN = "gain_over_K0"  # image by image
+GAIN = "gain_over_K0"  # paired by image
 
 PRESETS: dict[str, Settings] = {
     "quick": dict(
@@ -47,7 +47,7 @@ _OF_SCORE = ("eval_M", "eval_K", "eval_images")
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """One for each K, estimator and seed; at K=0 there is nothing for DReG to change."""
+    """Returns a cell for each K, estimator and seed; DReG changes nothing at K=0."""
     shared = {name: value for name, value in settings.items() if name not in ("K", "seeds")}
     return [
         Cell(f"K{K}-{gradient}-seed{seed}", {**shared, "K": K, "gradient": gradient, "seed": seed})
@@ -76,7 +76,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 
 def flags(s: Settings) -> Settings:
-    """The training of a cell."""
+    """Returns the settings of a cell's training."""
     own = {name: value for name, value in s.items() if name not in (*_OF_SCORE, "recipe")}
     own |= dict(bound="iwhvi" if s["K"] else "hvm", K_schedule="", checkpoint_every=s["eval_every"])
     make = recipes.long if "recipe" in s else trained.recipe
@@ -84,19 +84,19 @@ def flags(s: Settings) -> Settings:
 
 
 def _lines(rows: list[Row]) -> dict[str, list[Row]]:
-    """The rows of both lines; K=0 begins either."""
+    """Returns the rows of both lines, which start at the same K=0."""
     return {label: [r for r in rows if r["method"] == label or not r["trained_K"]]
             for label in GRADIENTS}  # fmt: skip
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Score and KL against K, and the learning curves."""
+    """Draws score and KL against K, and the learning curves."""
     Ks = distinct(rows, "trained_K")
     figure, axes = plots.panels(2)
     for own, (quantity, title) in zip(axes, QUANTITIES.items(), strict=True):
         for label, line in _lines(rows).items():
-            found = [mean_and_error(select(line, quantity=quantity, trained_K=K)) for K in Ks]
-            means, errors = (np.array(part) for part in zip(*found, strict=True))
+            scores = [mean_and_error(select(line, quantity=quantity, trained_K=K)) for K in Ks]
+            means, errors = (np.array(part) for part in zip(*scores, strict=True))
             plots.band(own, Ks, means, means - 2.0 * errors, means + 2.0 * errors, label)
         plots.count_axis(own, "K in training", Ks)
         own.set_ylabel(f"{title}, nats")
@@ -116,42 +116,42 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Score and KL for every K."""
+    """Returns score and KL for every K."""
     Ks = distinct(rows, "trained_K")
     body = []
     for label, line in _lines(rows).items():
         for quantity, title in QUANTITIES.items():
-            found = (mean_and_error(select(line, quantity=quantity, trained_K=K)) for K in Ks)
-            body.append([f"{label}: {title}", *(plus_minus(*f) for f in found)])
+            scores = (mean_and_error(select(line, quantity=quantity, trained_K=K)) for K in Ks)
+            body.append([f"{label}: {title}", *(plus_minus(*f) for f in scores)])
     title = "After training with K, nats, ± standard error over images and seeds"
     return [Table(title, ["", *(f"K={K}" for K in Ks)], body)]
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Section 6.2: larger K helps, and DReG makes tau more informative."""
+    """Returns the claims of section 6.2: larger K helps, and DReG makes tau more informative."""
     Ks = distinct(rows, "trained_K")
 
-    def found(label: str, quantity: str, K: int) -> tuple[float, float]:
+    def mean_of(label: str, quantity: str, K: int) -> tuple[float, float]:
         return mean_and_error(select(_lines(rows)[label], quantity=quantity, trained_K=K))
 
-    said = []
+    statements = []
     for quantity, text in (
         ("log_likelihood", "a larger K leads to a better test log-likelihood"),
         ("kl_tau_mixing", "a larger K leads to a more informative tau"),
     ):
-        first, last = (found("autodiff", quantity, K) for K in (Ks[0], Ks[-1]))
+        first, last = (mean_of("autodiff", quantity, K) for K in (Ks[0], Ks[-1]))
         gain = difference(last, first)
         evidence = f"{plus_minus(*first)} at K={Ks[0]}, {plus_minus(*last)} nats at K={Ks[-1]}"
         gains = select(rows, method="autodiff", quantity=GAIN, trained_K=Ks[-1])
         if quantity == "log_likelihood" and gains and not Ks[0]:
             gain = mean_and_error(gains)
             evidence += f"; {signed(*gain)} image by image"
-        said.append(Claim(f"autodiff: {text}", all_above(gain), evidence))
-    plain, dreg = (found(label, "kl_tau_mixing", Ks[-1]) for label in GRADIENTS)
+        statements.append(Claim(f"autodiff: {text}", all_above(gain), evidence))
+    plain, dreg = (mean_of(label, "kl_tau_mixing", Ks[-1]) for label in GRADIENTS)
     text = f"DReG makes tau more informative (K={Ks[-1]})"
     evidence = f"{plus_minus(*plain)} nats by autodiff, {plus_minus(*dreg)} by DReG"
-    said.append(Claim(text, all_above(difference(dreg, plain)), evidence))
-    return said
+    statements.append(Claim(text, all_above(difference(dreg, plain)), evidence))
+    return statements
 
 
 EXPERIMENT = Experiment(

@@ -1,4 +1,4 @@
-"""The numbers of both papers, to hold ours against."""
+"""The numbers that both papers report, for comparison with ours."""
 
 import functools
 import pathlib
@@ -9,5 +9,12 @@ from hvi_tf.storage import files
 
 @functools.cache
 def load(name: str) -> dict[str, Any]:
-    """The numbers of a paper, iwhvi or bsvi: nats per image; each [mean, spread over runs]."""
+    """Returns the numbers that a paper reports, in nats per image.
+
+    Args:
+        name: of the paper, iwhvi or bsvi.
+
+    Returns:
+        Tables of scores, each `[mean, spread over runs]`.
+    """
     return files.read_json(pathlib.Path(__file__).parent / f"{name}.json")

@@ -1,4 +1,4 @@
-"""Beyond the papers: doubly reparameterized gradients for q, in ratio and in training."""
+"""Beyond the papers: doubly reparameterized gradients for q, their noise and their training."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ ESTIMATORS = {
     "path only (stl)": "stl",
     "doubly reparameterized (gdreg)": "gdreg",
 }
-# In training: for nobody, for tau alone, for q and tau.
+# Estimators in training, by the parameters to which DReG applies: none, tau, or tau and q.
 TRAINED = {"autodiff": "reparameterized", "DReG for tau": "dreg", "gdreg for tau and q": "gdreg"}
 
 PRESETS: dict[str, Settings] = {
@@ -47,7 +47,7 @@ _OF_RATIOS = ("K", "M", "batch_size", "minibatches", "draws", "model")
 
 
 def cells(settings: Settings) -> list[Cell]:
-    """The ratios, one for each K and M, then the trainings."""
+    """Returns the cells of the ratios, one for each K and M, then those of the trainings."""
     ratios = gradient_snr.cells({name: settings[name] for name in _OF_RATIOS})
     shared = {n: v for n, v in settings.items() if n not in (*_OF_RATIOS, "seeds")}
     trainings = [
@@ -59,7 +59,7 @@ def cells(settings: Settings) -> list[Cell]:
 
 
 def measure(cell: Cell, context: Context) -> list[Row]:
-    """Ratios of q's gradients, or the score of a model trained by one estimator."""
+    """Returns ratios of q's gradients, or the score of a model trained by one estimator."""
     if "gradient" not in cell.settings:
         return gradient_snr.measure_group(cell, context, "phi", ESTIMATORS)
     s = dict(cell.settings)
@@ -80,7 +80,7 @@ def _ratios(rows: list[Row]) -> list[Row]:
 
 
 def figures(rows: list[Row]) -> dict[str, Any]:
-    """Ratios against K, and learning curves."""
+    """Draws ratios against K, and learning curves."""
     curves, (axes,) = plots.panels(width=5.6, height=3.6)
     plots.learning_curves(axes, {label: curve(rows, method=label) for label in TRAINED}, "MNIST")
     return {
@@ -90,19 +90,19 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 
 
 def tables(rows: list[Row]) -> list[Table]:
-    """Ratios, and scores of the trainings."""
+    """Returns the ratios, and the scores of the trainings."""
     body = []
     for label in TRAINED:
-        found = (mean_and_error(select(rows, method=label, quantity=q)) for q in QUANTITIES)
-        body.append([label, *(plus_minus(*f) for f in found)])
+        scores = (mean_and_error(select(rows, method=label, quantity=q)) for q in QUANTITIES)
+        body.append([label, *(plus_minus(*s) for s in scores)])
     title = "After training, nats, ± standard error over seeds and images"
-    scores = Table(title, ["gradient", *QUANTITIES.values()], body)
-    return [gradient_snr.table(_ratios(rows), ESTIMATORS, "q"), scores]
+    trained_table = Table(title, ["gradient", *QUANTITIES.values()], body)
+    return [gradient_snr.table(_ratios(rows), ESTIMATORS, "q"), trained_table]
 
 
 def claims(rows: list[Row]) -> list[Claim]:
-    """Bauer & Mnih 2021: the doubly reparameterized gradient has less noise."""
-    said, measured = [], _ratios(rows)
+    """Returns the claims: gdreg's gradient is less noisy than autodiff's (Bauer & Mnih 2021)."""
+    statements, measured = [], _ratios(rows)
     K = distinct(measured, "K")[-1]
     for M in distinct(measured, "M"):
         plain, doubly = (
@@ -111,8 +111,8 @@ def claims(rows: list[Row]) -> list[Claim]:
         )
         text = f"gdreg's ratio for q is above autodiff's (M={M}, K={K})"
         evidence = f"{shown_mean(plain)} by autodiff, {shown_mean(doubly)} by gdreg"
-        said.append(Claim(text, all_above(paired(doubly, plain)), evidence))
-    return said
+        statements.append(Claim(text, all_above(paired(doubly, plain)), evidence))
+    return statements
 
 
 EXPERIMENT = Experiment(
