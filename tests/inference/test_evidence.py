@@ -13,6 +13,7 @@ X = tf.constant(LG.observations(4))
 ONES2 = tf.ones(2, tf.float64)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("bound", ["iwae", "sivi-equicomp", "diwhvi", "diwhvi-mixture"])
 def test_the_evidence_is_within_its_errors_of_the_exact_value(bound):
     """Few draws are below the exact evidence; many are close to it."""
@@ -27,6 +28,7 @@ def test_the_evidence_is_within_its_errors_of_the_exact_value(bound):
     assert "nats" in str(many)
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_evidence_under_a_hierarchical_prior_is_close_to_the_exact_value():
     hp = HierarchicalPrior(tau_shift=0.2, rho_shift=0.3)
     x = hp.observations(2)
@@ -35,6 +37,7 @@ def test_the_evidence_under_a_hierarchical_prior_is_close_to_the_exact_value():
     assert np.all(np.abs(evidence.mean - exact) < 5 * evidence.standard_error + 0.05)
 
 
+@pytest.mark.usefixtures("eager")
 def test_plain_functions_can_replace_distributions():
     """The likelihood and the prior have no draws, and q(psi|x) has no density."""
     lg = LinearGaussian()
@@ -53,6 +56,7 @@ def test_plain_functions_can_replace_distributions():
         hvi.evidence(plain, x, bound="iwhvi", K=5)
 
 
+@pytest.mark.usefixtures("eager")
 def test_observations_can_be_whole_numbers():
     counts = tf.constant([[1, 0, 4], [2, 2, 0]])
     model = LG.model._replace(
@@ -68,12 +72,14 @@ def test_observations_can_be_whole_numbers():
     assert np.all(np.isfinite(result.mean))
 
 
+@pytest.mark.usefixtures("eager")
 def test_draws_of_zero_density_give_a_finite_bound():
     model = LG.model._replace(prior=tfd.Independent(tfd.Uniform(-3.0 * ONES2, 3.0 * ONES2), 1))
     result = hvi.evidence(model, X, bound="iwae", M=20, replicates=5)
     assert np.all(np.isfinite(result.mean))
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -97,6 +103,7 @@ def test_errors_name_the_wrong_count(values, message):
         hvi.evidence(LG.model, X, **values)
 
 
+@pytest.mark.usefixtures("eager")
 def test_counts_of_every_integer_type_give_the_same_replicates():
     counts = dict(K=3, M=2, replicates=2, seed=5)
     plain = hvi.evidence(LG.model, X, **counts)
@@ -105,6 +112,7 @@ def test_counts_of_every_integer_type_give_the_same_replicates():
         np.testing.assert_array_equal(plain.replicates, other.replicates)
 
 
+@pytest.mark.usefixtures("eager")
 def test_errors_name_an_argument_that_is_not_a_model():
     with pytest.raises(TypeError, match=r"model=None: must be an hvi.Model"):
         hvi.evidence(None, X)
@@ -123,6 +131,7 @@ def test_graphs_and_numeric_checks_raise():
         tf.debugging.disable_check_numerics()
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_text_of_the_evidence_warns_of_a_large_pareto_k():
     far = LG.model._replace(conditional=lambda psi, x: normal(5.0 + 0.0 * x[:, :2], 0.1 * ONES2))
     result = hvi.evidence(far, X[:1], bound="iwae", M=100, replicates=3)
@@ -137,6 +146,7 @@ def test_the_text_of_the_evidence_warns_of_a_large_pareto_k():
     assert np.isnan(single.diagnostics["pareto_k_outer"]).all()
 
 
+@pytest.mark.usefixtures("eager")
 def test_the_text_counts_the_replicates_of_zero_density():
     corner = tfd.Independent(tfd.Uniform(0.0 * ONES2, 3.0 * ONES2), 1)
     result = hvi.evidence(LG.model._replace(prior=corner), X, bound="hvm", replicates=5)
@@ -151,6 +161,7 @@ def test_the_text_counts_the_replicates_of_zero_density():
         hvi.evidence(endless, X, bound="hvm")
 
 
+@pytest.mark.usefixtures("eager")
 def test_refined_evidence_is_between_the_first_elbo_and_the_exact_value():
     lg = Refinable()
     x = tf.constant(lg.observations(2))

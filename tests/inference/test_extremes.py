@@ -182,6 +182,7 @@ def constant_model(value):
     )
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("value", [-FLOAT16, FLOAT16])
 @pytest.mark.parametrize("K", [1, 10_000])
 def test_streamed_scores_of_constant_densities_are_exact(K, value):
@@ -196,6 +197,7 @@ def test_streamed_scores_of_constant_densities_are_exact(K, value):
     np.testing.assert_allclose(scores.ess_outer, 7.0, rtol=1e-3)
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("width", [1e-6, 1e6])
 def test_streamed_scores_of_narrow_and_wide_tau_are_finite(width):
     variables = [tf.constant([v, v]) for v in (1.0, 0.3, 0.2)]
@@ -208,6 +210,7 @@ def test_streamed_scores_of_narrow_and_wide_tau_are_finite(width):
         assert np.all(np.isfinite(values)), name
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("magnitude", [1.0, FLOAT16])
 def test_the_evidence_of_observations_of_any_magnitude_is_exact(magnitude):
     """log p(x) = log N(x; 0, 2) has no error with the true posterior."""

@@ -10,12 +10,10 @@ import tensorflow as tf
 import tensorflow_probability as tfp
 
 from hvi_tf import bounds
-from hvi_tf.inference import densities as densities_lib
-from hvi_tf.inference import gradients, sampling
-from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import gradients
+from hvi_tf.inference.methods import METHODS, Counts
 from hvi_tf.inference.model import ParameterGroups
-from hvi_tf.inference.objective import Objective
+from hvi_tf.inference.objective import record
 from tests.oracles.analytic import normal
 from tests.oracles.unbiased import (
     BIASED_CASES,
@@ -109,19 +107,23 @@ def test_iwae_dreg_has_the_mean_of_autodiff(case, prior, seed):
 def test_iwae_dreg_weighs_the_path_by_w_squared():
     """The path gradient of log w_m has the coefficient w_m^2 (Tucker et al. 2019)."""
     model = PerReplicateModel(5)
-    method, one = METHODS["iwae"], tf.constant(1.0, tf.float64)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(model.A)
-        sample = sampling.draw(model.model, method, model.x, Counts(M=4), tf.constant([1, 2]))
-        d = densities_lib.log_densities(model.model, method, model.x, sample)
-        log_weights = bounds.outer_log_weights(d)
-        value = tf.reduce_mean(bounds.bound(d))
-    objective = Objective(value, method, sample, d, one, one, recorded=d)
-    groups = ParameterGroups([], [model.A])
-    ascent = gradients.doubly_reparameterized(tape, objective, groups).phi[0]
+    variables = ParameterGroups(phi=[model.A])
+    tape, objective = record(
+        model.model,
+        METHODS["iwae"],
+        model.x,
+        variables,
+        Counts(M=4),
+        tf.constant([1, 2]),
+        estimators=["iwae-dreg"],
+    )
+    ascent = gradients.doubly_reparameterized(tape, objective, variables).phi[0]
+    with tape:
+        log_weights = bounds.outer_log_weights(objective.recorded)
     w = bounds.normalized_weights(log_weights)
-    at_z = tape.gradient(log_weights, sample.z, output_gradients=w**2 / 5)
-    expected = tape.gradient(sample.z, model.A, output_gradients=at_z)
+    z = objective.sample.z
+    at_z = tape.gradient(log_weights, z, output_gradients=w**2 / 5)
+    expected = tape.gradient(z, model.A, output_gradients=at_z)
     np.testing.assert_allclose(ascent, expected, rtol=1e-10)
 
 
@@ -187,16 +189,18 @@ def test_the_path_gradient_is_0_at_the_optimum(name):
         mixing=lambda x: normal(0.0 * flat, flat),
         tau=lambda z, x: normal(0.0 * z, tf.ones_like(z)),
     )
-    method, one = METHODS[name], tf.constant(1.0, tf.float64)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(phi)
-        sample = sampling.draw(model, method, lg.x, Counts(K=3), tf.constant([3, 4]))
-        d = densities_lib.log_densities(model, method, lg.x, sample)
-        value = tf.reduce_mean(bounds.bound(d))
-    objective = Objective(value, method, sample, d, one, one, recorded=d)
-    groups = ParameterGroups([], [phi])
-    path = gradients.doubly_reparameterized(tape, objective, groups).phi[0]
-    autodiff = gradients.reparameterized(tape, objective, groups).phi[0]
+    variables = ParameterGroups(phi=[phi])
+    tape, objective = record(
+        model,
+        METHODS[name],
+        lg.x,
+        variables,
+        Counts(K=3),
+        tf.constant([3, 4]),
+        estimators=["iwae-dreg"],
+    )
+    path = gradients.doubly_reparameterized(tape, objective, variables).phi[0]
+    autodiff = gradients.reparameterized(tape, objective, variables).phi[0]
     np.testing.assert_allclose(path, 0.0, atol=1e-12)
     assert np.abs(autodiff).max() > 1e-4
 

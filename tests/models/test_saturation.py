@@ -153,6 +153,7 @@ def test_pixelcnns_with_saturated_gates_are_finite(factor):
         assert np.all(np.isfinite(tape.gradient(value, z)))
 
 
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("likelihood", ["bernoulli", "discretized_logistic"])
 def test_a_step_on_pixels_of_the_float16_range_is_finite(likelihood):
     model = make_vae(

@@ -124,13 +124,11 @@ class Trainable:
         return LocalModel(tf.convert_to_tensor(self.start), at)
 
     def gradients(self, seed, **values):
+        """Returns the trajectory and the gradient of every group."""
         values = dict(settings=settings(4, L=2), log_pi=LOG_PI, seed=tf.constant(seed)) | values
-        compute = tf.function(
-            lambda: svi_gradients.value_and_gradients(
-                self.localize, EXPLICIT, self.x, self.variables, **values
-            )
+        return svi_gradients.value_and_gradients(
+            self.localize, EXPLICIT, self.x, self.variables, **values
         )
-        return compute()
 
 
 LOG_PI = tf.math.log(tf.constant([0.1, 0.1, 0.2, 0.2, 0.4], tf.float64))
