@@ -105,7 +105,7 @@ def test_a_second_process_waits_and_uses_what_the_first_prepared(
     assert len(load(tmp_path, manual_dir=manual_dir).train) == 7 - HELD_OUT
     output = capsys.readouterr().out
     place = re.escape(str(tmp_path / "tfds"))
-    assert len(re.findall(rf"^Waiting .* omniglot in {place} .*\.\.\.$", output, re.MULTILINE)) == 2
+    assert len(re.findall(rf"^Waiting .* omniglot in {place};.*\.\.\.$", output, re.MULTILINE)) == 2
     assert "Preparing" not in output
 
 
