@@ -16,6 +16,7 @@ rules_java, rules_proto, remote_coverage_tools). MODULE.bazel is not verified.
 
 import argparse
 import ast
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,17 +28,18 @@ RULES = "@rules_python//python:defs.bzl"
 MACRO = "//tests:pytest.bzl"
 TESTS = "//tests:__subpackages__"
 
-# Files outside of a folder that its modules or its tests read.
-MODULE_DATA = {"experiments": ["//:flags"]}
+# Files outside of a folder that its tests read.
 TEST_DATA = {
     "benchmark": ["//:docs"],
     "cli": ["//:docs", "//:flags", "//:launch"],
+    "docs": ["//:docs"],
     "experiments": ["//:docs", "//:flags"],
     "faults": ["//:docs"],
-    "inference": ["//:docs"],
     "oracles": ["//:docs"],
     "runtime": ["//:launch"],
 }
+# Libraries that the tests of a folder use in code that they read from pages.
+TEST_DEPENDENCIES = {"docs": {"//hvi_tf", "//hvi_tf/cli"}}
 
 
 class Expression(str):
@@ -177,15 +179,11 @@ def package_build(folder: str) -> str:
 
 
 def package_data(folder: str) -> Expression | list[str]:
-    """Returns the files that the modules of a folder read."""
-    kinds = (".py", ".pyc", "")
-    files = [path for path in (ROOT / PACKAGE / folder).rglob("*") if path.is_file()]
-    suffixes = sorted({path.suffix for path in files} - set(kinds))
-    others = MODULE_DATA.get(folder, [])
-    if not suffixes:
-        return others
-    own = glob([f"**/*{suffix}" for suffix in suffixes])
-    return Expression(f"{own} + {value(others)}") if others else own
+    """Returns the files that the modules of a folder read, also behind links to folders."""
+    walk = os.walk(ROOT / PACKAGE / folder, followlinks=True)
+    suffixes = {pathlib.Path(name).suffix for _, _, names in walk for name in names}
+    suffixes -= {".py", ".pyc", ""}
+    return glob([f"**/*{suffix}" for suffix in sorted(suffixes)]) if suffixes else []
 
 
 def base_build() -> str:
@@ -233,7 +231,7 @@ def tests_build(folder: pathlib.Path) -> str:
             )
         )
     if tests:
-        own = {f"//{place}"} if shared else set()
+        own = TEST_DEPENDENCIES.get(folder.name, set()) | ({f"//{place}"} if shared else set())
         deps = sorted((dependencies_of_files(tests) | own) - {"//tests"})
         statements.append(rule("pytest_tests", data=data, deps=deps))
     loads = [load(MACRO, "pytest_tests")] if tests else []
