@@ -34,10 +34,11 @@ TEST_DATA = {
     "cli": ["//:docs", "//:flags", "//:launch"],
     "experiments": ["//:docs", "//:flags", "//:pyproject.toml"],
     "faults": ["//:docs"],
-    "inference": ["//:docs"],
     "oracles": ["//:docs"],
     "runtime": ["//:launch"],
 }
+# Libraries that the tests of a folder use in code that they read from pages.
+TEST_DEPENDENCIES = {"docs": {"//hvi_tf", "//hvi_tf/cli"}}
 
 
 class Expression(str):
@@ -177,13 +178,11 @@ def package_build(folder: str) -> str:
 
 
 def package_data(folder: str) -> Expression | list[str]:
-    """Returns the files that the modules of a folder read."""
-    kinds = (".py", ".pyc", "")
-    # Follows the link to flags/, as Bazel's glob does.
-    tree = os.walk(ROOT / PACKAGE / folder, followlinks=True)
-    files = [pathlib.Path(parent, name) for parent, _, names in tree for name in names]
-    suffixes = sorted({path.suffix for path in files} - set(kinds))
-    return glob([f"**/*{suffix}" for suffix in suffixes]) if suffixes else []
+    """Returns the files that the modules of a folder read, also behind links to folders."""
+    walk = os.walk(ROOT / PACKAGE / folder, followlinks=True)
+    suffixes = {pathlib.Path(name).suffix for _, _, names in walk for name in names}
+    suffixes -= {".py", ".pyc", ""}
+    return glob([f"**/*{suffix}" for suffix in sorted(suffixes)]) if suffixes else []
 
 
 def base_build() -> str:
@@ -231,7 +230,7 @@ def tests_build(folder: pathlib.Path) -> str:
             )
         )
     if tests:
-        own = {f"//{place}"} if shared else set()
+        own = TEST_DEPENDENCIES.get(folder.name, set()) | ({f"//{place}"} if shared else set())
         deps = sorted((dependencies_of_files(tests) | own) - {"//tests"})
         statements.append(rule("pytest_tests", data=data, deps=deps))
     loads = [load(MACRO, "pytest_tests")] if tests else []

@@ -12,7 +12,8 @@ from tensorflow_probability import distributions as tfd
 
 import hvi_tf as hvi
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import normal
 
 X = tf.constant([[0.5, -1.0], [0.2, 0.4], [1.0, 0.0]], tf.float64)

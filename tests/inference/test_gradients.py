@@ -11,7 +11,8 @@ import tensorflow_probability as tfp
 
 from hvi_tf import bounds
 from hvi_tf.inference import gradients
-from hvi_tf.inference.methods import METHODS, Counts
+from hvi_tf.inference.counts import Counts
+from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.model import ParameterGroups
 from hvi_tf.inference.objective import record
 from tests.oracles.analytic import normal
