@@ -139,7 +139,7 @@ def sandwiches():
         smallest = min(z_of_mean(b - a) for a, b in itertools.pairwise(ladder))
         rows.append([name, *(f"{np.mean(v - truth):+.4f}" for v in ladder), z(smallest)])
     table(["model", *hierarchies.RUNGS, "smallest z of a step"], rows)
-    print("The same at K=3 against the oracle's own draws (less the exact log q(z)):\n")
+    print("The same at K=3, compared with the oracle's own draws (minus the exact log q(z)):\n")
     rows = []
     for name in hierarchies.CASES:
         upper, oracle_upper, lower, oracle_lower = hierarchies.marginal_means(name, 3, SEED)
@@ -177,9 +177,8 @@ def sandwiches():
     columns = ["model", "lower, K=1", "lower, K=8", "exact", "upper, K=8", "upper, K=1"]
     table(columns, rows)
     print(
-        "With the true tau and rho every one of these is exact for each draw of z, to 1e-5 or\n"
-        "better (asserted in `tests/inference/test_sandwich.py` and\n"
-        "`tests/inference/test_closed_forms.py`).\n"
+        "With the true tau and rho every bound of this section is exact for each draw of z:\n"
+        "`tests/inference/test_sandwich.py` asserts it to 1e-5 or better.\n"
     )
 
 

@@ -33,8 +33,10 @@ def gradient_rows(estimator, method, case, group):
 def gradients():
     print("## 5. Gradient estimators\n")
     print(
-        "z-scores of paired differences from autodiff, 4,000 replicates or those named, with the\n"
-        "same draws: unbiased ones have an rms of about 1 (parameters are correlated).\n"
+        "z-scores of paired differences from autodiff, by the same draws, with 4,000\n"
+        "replicates unless the settings name another number. Unbiased estimators have an rms\n"
+        "of about 1 (parameters are correlated). `equal` means that the two agree draw by\n"
+        "draw.\n"
     )
     rows = []
     for method, case in unbiased.DREG_CASES:
@@ -47,9 +49,9 @@ def gradients():
             rows += gradient_rows("iwae-dreg", "iwae", dict(M=M, L=3, prior=prior), group)
     for method, case in unbiased.STL_CASES:
         rows += gradient_rows("stl", method, case, "phi")
-    columns = ["estimator", "of", "row", "settings", "parameters", "largest abs z", "rms z"]
+    columns = ["estimator", "of", "method", "settings", "parameters", "largest abs z", "rms z"]
     table(columns, rows)
-    print("Biased ones, seen to be biased:\n")
+    print("Estimators with a known bias, which the differences show:\n")
     rows = []
     for arguments in unbiased.BIASED_CASES:
         rows += gradient_rows(*arguments)
@@ -59,10 +61,11 @@ def gradients():
 def signal_to_noise():
     print("### Signal-to-noise ratios\n")
     print(
-        "Mean over parameters of |mean| / standard deviation of one gradient, 4,000 replicates.\n"
-        "A larger ratio of a biased estimator (`dreg-biased`; `stl` for M > 1) is that of\n"
-        "another mean. For `iwae` the weights have a variance here but no fourth moment, so\n"
-        "`iwae-dreg`, whose coefficients are w^2, gains on autodiff with M but does not improve.\n"
+        "Mean over parameters of |mean| / standard deviation of one gradient, 4,000\n"
+        "replicates. A biased estimator (`dreg-biased`; `stl` for M > 1) has the ratio of\n"
+        "another mean. The weights of `iwae` have a variance here but no fourth moment. So\n"
+        "`iwae-dreg`, whose coefficients are w^2, gains on autodiff as M grows, but its own\n"
+        "ratio does not improve.\n"
     )
     for method, symbol, group, estimators in (
         ("iwhvi", "K", "eta", ("reparameterized", "dreg", "dreg-biased", "gdreg")),
@@ -107,7 +110,7 @@ def jackknife():
         for J in range(3)
     ]
     table(["J", *(f"K={K}" for K in (*counts, 12)), "slopes in K + 1"], rows)
-    print("On draws: a 2-dimensional Laplace with a Gamma tau that is off, 40,000 draws:\n")
+    print("A 2-dimensional Laplace with a Gamma tau that is not the true inverse, 40,000 draws:\n")
     errors = {K: hierarchies.jackknife_errors(K, SEED) for K in counts}
     rows = [[J, *(plus_minus(errors[K][J]) for K in counts)] for J in range(3)]
     table(["J", *(f"K={K}" for K in counts)], rows)
@@ -130,9 +133,10 @@ def annealing_gaps(num_steps):
 def annealed():
     print("## 7. Annealed importance sampling\n")
     print(
-        "A linear-Gaussian decoder. Forward: 3 observations, 4,000 chains, a bound from every 4;\n"
-        "reverse: 4 chains for each of 2,000 simulated observations. Gaps to the exact log p(x);\n"
-        "acceptance averaged over chains and temperatures.\n"
+        "A linear-Gaussian decoder. Forward: 3 observations and 4,000 chains, a bound from\n"
+        "every 4. Reverse: 4 chains for each of 2,000 simulated observations. The table has\n"
+        "gaps to the exact log p(x), and acceptance rates averaged over chains and\n"
+        "temperatures.\n"
     )
     rows = []
     for num_steps in (5, 15, 50):
@@ -154,9 +158,10 @@ GAPS = ("log_likelihood", "elbo", "elbo_start")
 def buffered():
     print("## 8. Buffered stochastic variational inference\n")
     print(
-        "A linear-Gaussian model, 3 observations, 2,000 draws of each, rate 0.1; around a\n"
-        "hierarchical q with K=2 and a tau that is off. Gaps to the exact log p(x), nats; z of\n"
-        "E exp(bound) / p(x) - 1, the largest of the 3.\n"
+        "A linear-Gaussian model, 3 observations, 2,000 draws of each, rate 0.1. The\n"
+        "hierarchical q has K=2 and a tau that is not the true inverse. The table has gaps to\n"
+        "the exact log p(x), nats, and the largest of the 3 z-scores of E exp(bound) / p(x) -\n"
+        "1.\n"
     )
     rows = []
     for hierarchical, k in itertools.product((False, True), (1, 3, 9, 27)):
