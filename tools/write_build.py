@@ -32,6 +32,7 @@ TESTS = "//tests:__subpackages__"
 TEST_DATA = {
     "benchmark": ["//:docs"],
     "cli": ["//:docs", "//:flags", "//:launch"],
+    "docs": ["//:docs"],
     "experiments": ["//:docs", "//:flags", "//:pyproject.toml"],
     "faults": ["//:docs"],
     "oracles": ["//:docs"],
