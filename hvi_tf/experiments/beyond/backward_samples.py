@@ -278,11 +278,12 @@ def _of_minibatches(sample: np.ndarray) -> Ends:
 
 EXPERIMENT = Experiment(
     about=(
-        "With --backward_samples=S the gradient goes back through psi_0's term and S of the K "
-        "others, drawn in proportion to their weights, which leaves its mean as it is. What a "
-        "step then takes (batch 256, all in turn), what the draw adds to the variance of the "
-        "gradients on a slightly trained IWHVI autoencoder of MNIST (total over parameters; M=1; "
-        "the same draws for all S), and which trains faster at equal time."
+        "With --backward_samples=S the gradient goes back through the term of psi_0 and S of "
+        "the K others. These are drawn in proportion to their weights, so the mean of the "
+        "gradient stays the same. The experiment measures the time of a step (batch 256, all "
+        "in turn), the variance that the draw adds to the gradients of a slightly trained "
+        "IWHVI autoencoder of MNIST (total over parameters; M=1; the same draws for all S), "
+        "and which S trains faster at equal time."
     ),
     presets=PRESETS,
     cells=cells,

@@ -212,12 +212,13 @@ def claims(rows: list[Row]) -> list[Claim]:
 
 EXPERIMENT = Experiment(
     about=(
-        "Training by an M-sample bound with psi for each z (DIWHVI) or with psi that all z share, "
-        "from the mixture of their tau's: as many as DIWHVI has for one z, or for all. What a "
-        "step takes (all in turn); the variance of the gradients on a slightly trained IWHVI "
-        "autoencoder of MNIST (total over parameters); and learning curves with as many psi in "
-        "all. A curve shows the run's own validation bound; the scores after training are all by "
-        "DIWHVI. DReG throughout."
+        "Training by an M-sample bound with psi for each z (DIWHVI), or with psi that all z "
+        "share, from the mixture of their tau's. The shared psi are as many as DIWHVI has for "
+        "one z, or for all z. The experiment measures the time of a step (all in turn), the "
+        "variance of the gradients of a slightly trained IWHVI autoencoder of MNIST (total "
+        "over parameters), and learning curves with the same total number of psi. A curve "
+        "shows the run's own validation bound. All scores after training are by DIWHVI, all "
+        "gradients by DReG."
     ),
     presets=PRESETS,
     cells=cells,

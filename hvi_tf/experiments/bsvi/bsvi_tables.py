@@ -204,12 +204,12 @@ EXPERIMENT = Experiment(
     claims=claims,
     caveats=dict(
         quick=(
-            "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
-            "12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where the "
-            "original cannot be had; the first 200 images of each split are scored, of the test "
-            "split those of the first alphabets. So the level is another one, and a decoder "
-            "without autoregression cannot ignore z: KL* is far larger. What can compare is the "
-            "order of the rows."
+            "Multilayer perceptrons of two times 200 units stand for the residual encoder and "
+            "the 12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where "
+            "the original cannot be had; the first 200 images of each split are scored, of "
+            "the test split those of the first alphabets. So the level differs, and a decoder "
+            "without autoregression cannot ignore z: KL* is far larger. Only the order of the "
+            "rows compares."
         ),
         long=(
             "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
