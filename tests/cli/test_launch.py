@@ -122,7 +122,7 @@ def test_a_grid_is_every_combination_each_in_its_own_folder(tmp_path):
 
 
 @pytest.mark.parametrize("grid", ["", "K", "K=", "=1", "K=1;K=2", "a b=1", "workdir=x", "--K=1"])
-def test_a_grid_that_is_none_is_quoted(grid, tmp_path, capsys):
+def test_the_error_names_the_flag_of_an_invalid_grid(grid, tmp_path, capsys):
     assert sweep.main([f"--grid={grid}", f"--out={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith("error: --grid")
 
@@ -144,7 +144,7 @@ def test_a_sweep_uses_the_package_of_its_own_clone(tmp_path):
 @pytest.mark.parametrize(
     "out", ["file/sweep", "a\0b", "x" * 300, "gs://bucket/x", "~nobody-here/x"]
 )
-def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch):
+def test_an_impossible_folder_prints_one_line(out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert sweep.main(["--grid=K=1", f"--out={out}"]) == 2
@@ -180,7 +180,7 @@ def test_no_value_reaches_a_shell_or_another_folder(tmp_path, monkeypatch):
     assert cell.workdir.resolve().parent == tmp_path.resolve()
 
 
-def test_finished_cells_are_skipped_and_failures_are_told(tmp_path, capsys, monkeypatch):
+def test_finished_cells_are_skipped_and_failures_are_printed(tmp_path, capsys, monkeypatch):
     fake = tmp_path / "fake"  # in the place of a training: K=1 ends well, K=2 does not
     (fake / "hvi_tf").mkdir(parents=True)
     (fake / "hvi_tf" / "__init__.py").touch()

@@ -92,7 +92,7 @@ def workdirs(clone):
 
 
 @pytest.mark.parametrize("script", ["local.sh", "multiworker_local.sh"])
-def test_the_arguments_arrive_as_they_were(script, clone):
+def test_the_scripts_pass_their_arguments_unchanged(script, clone):
     for arguments in ([f"--workdir={clone.path}/run", *FLAGS], [*FLAGS, "--workdir=run"]):
         count, added = ([], []) if script == "local.sh" else (["2"], ["--strategy=multiworker"])
         told = clone.run(clone.path / "launch" / script, *count, *arguments)
@@ -102,7 +102,7 @@ def test_the_arguments_arrive_as_they_were(script, clone):
             assert worker["cwd"] == str(clone.path)
 
 
-def test_long_runs_hand_on_their_arguments_and_name_their_experiments(clone):
+def test_long_runs_pass_their_arguments_and_name_their_experiments(clone):
     arguments = [f"--out={clone.path}/long", *(f"--data_dir={value}" for value in HOSTILE)]
     told = clone.run(clone.path / "launch" / "long_runs.sh", *arguments)
     given = [worker["argv"] for worker in told]
@@ -129,7 +129,7 @@ def test_a_folder_may_have_any_name(script, clone):
         path.unlink()
 
 
-def test_a_home_folder_is_meant_and_a_url_is_refused(clone):
+def test_a_tilde_is_the_home_folder_and_a_url_is_refused(clone):
     home = clone.path.parent / "home"
     (home / "runs").mkdir(parents=True)
     sweep = (sys.executable, clone.path / "launch" / "sweep.py", "--grid=K=1")
@@ -156,7 +156,7 @@ def test_the_scripts_find_their_clone(start, clone):
     assert told["cwd"] == str(dashed)
 
 
-def test_slurm_is_given_the_arguments_as_they_were(clone):
+def test_slurm_gets_the_arguments_unchanged(clone):
     common = dict(SLURM_SUBMIT_DIR=str(clone.path), SLURM_JOB_ID="7")
     for python in ("python", "/a b/$(touch canary)/python"):
         arguments = [f"--workdir={clone.path}/run", *FLAGS]
@@ -179,7 +179,7 @@ def test_slurm_does_not_run_in_another_folder(clone):
     assert not clone.run(*job, SLURM_SUBMIT_DIR=f"{clone.path}/none", status=1)
 
 
-def test_cells_of_a_sweep_are_given_their_values_as_they_were(clone):
+def test_cells_of_a_sweep_get_their_values_unchanged(clone):
     values = [v for v in HOSTILE if "," not in v and ";" not in v]  # which part values
     sweep = [sys.executable, clone.path / "launch" / "sweep.py", "--jobs=2"]
     for out in ("-out", f"{clone.path}/o u't$(touch canary)"):
@@ -199,7 +199,7 @@ def test_cells_of_a_sweep_are_given_their_values_as_they_were(clone):
             assert (clone.path / f"{workdir}.log").read_text() == "said\n"
 
 
-def test_an_array_is_given_its_values_as_they_were(clone):
+def test_an_array_gets_its_values_unchanged(clone):
     values = [v for v in HOSTILE if "," not in v and ";" not in v]
     sweep = [sys.executable, clone.path / "launch" / "sweep.py"]
     grid = f"--grid=data_dir={','.join(values)}"

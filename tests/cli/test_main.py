@@ -94,7 +94,7 @@ def copy_of_finished(finished, tmp_path):
     return shutil.copytree(finished[0], tmp_path / "copy")
 
 
-def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
+def test_output_in_a_pipe_is_plain_lines_that_name_every_score(finished):
     workdir, out = finished
     assert "\r" not in out
     assert re.search(r"epoch 3/3 53/53 [\d.]+ steps/s  0:00 left  train -\d.* validation -\d", out)
@@ -116,7 +116,7 @@ def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
     assert f"--workdir={workdir} --mode=evaluate" in out
 
 
-def test_the_first_step_is_told_with_what_took_how_long(finished):
+def test_the_first_step_is_printed_with_the_seconds_of_each_part(finished):
     parts = ("imports", "data", "model", "compilation and step")
     told = ", ".join(rf"{part} [\d.]+" for part in parts)
     (line,) = re.findall(rf"First step after [\d.]+ s \({told}\)\.\n", finished[1])
@@ -156,7 +156,7 @@ def test_tensorboard_has_scalars_images_and_the_config(finished):
     assert steps == [53, 106, 159]
 
 
-def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_dir, call):
+def test_the_same_command_again_prints_that_the_run_is_complete(finished, mnist_dir, call):
     workdir, out = finished
     before = final_weights(workdir)
     again = call(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
@@ -169,7 +169,7 @@ def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_di
         np.testing.assert_array_equal(after[name], value)
 
 
-def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir, call):
+def test_evaluate_mode_accepts_other_counts_but_no_other_model(finished, mnist_dir, call):
     workdir = finished[0]
     common = ("--mode=evaluate", f"--workdir={workdir}", f"--data_dir={mnist_dir}")
     here = ("--devices=cpu", "--device_report")
@@ -185,7 +185,7 @@ def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir
 
 
 @pytest.mark.long
-def test_annealed_importance_sampling_of_a_run(finished, mnist_dir, call):
+def test_annealed_importance_sampling_prints_its_bounds(finished, mnist_dir, call):
     """The lower bound on test images, and both on images that the model drew."""
     common = (f"--workdir={finished[0]}", f"--data_dir={mnist_dir}", "--eval_images=8")
     annealing = ("--estimator=ais", "--ais_chains=4", "--ais_steps=20", "--ais_leapfrog_steps=4")
@@ -233,7 +233,7 @@ def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir, call):
     assert np.ptp(scores) < 5  # the same p and q, and another tau
 
 
-def test_export_mode(copy_of_finished, mnist_dir, call):
+def test_export_mode_writes_a_saved_model(copy_of_finished, mnist_dir, call):
     exported = copy_of_finished / "saved_model" / "saved_model.pb"
     exported.unlink()
     # With the flags of the training, as a flagfile would give them.
@@ -284,7 +284,7 @@ def wait_for(condition, process, seconds=120):
 
 
 @pytest.mark.long
-def test_stopped_by_ctrl_c_then_by_sigkill_a_run_ends_bit_identical(
+def test_a_run_stopped_by_ctrl_c_and_then_sigkill_ends_bit_identical(
     finished, tmp_path, mnist_dir, call
 ):
     """Ctrl-C saves a checkpoint and says how to resume; SIGKILL leaves the last one."""
@@ -376,7 +376,7 @@ def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
         ("stray", "stray: not a flag"),
     ],
 )
-def test_bad_flags_are_one_line_and_write_nothing(flag, message, tmp_path, mnist_dir):
+def test_bad_flags_print_one_line_and_write_nothing(flag, message, tmp_path, mnist_dir):
     result = run(*flag.split(), f"--data_dir={mnist_dir}", cwd=tmp_path, env=environment())
     assert_one_line_error(result, message)
     assert not list(tmp_path.iterdir())
@@ -386,19 +386,19 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
 
 
-def test_another_configuration_in_the_workdir_is_listed(finished, mnist_dir):
+def test_the_error_lists_the_settings_that_differ_from_the_workdir(finished, mnist_dir):
     result = run(*TINY, "--K=3", "--seed=1", f"--data_dir={mnist_dir}", f"--workdir={finished[0]}")
     assert_one_line_error(result, "--K: 2 -> 3", "--seed: 0 -> 1")
 
 
-def test_divergence_stops_with_the_step_and_the_term(tmp_path, mnist_dir, call):
+def test_the_error_of_a_divergence_names_the_step_and_the_term(tmp_path, mnist_dir, call):
     common = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={tmp_path / 'w'}")
     result = call(*common, "--learning_rate=1e12")
     assert_one_line_error(result, "dumped as", "training stopped, no checkpoint yet")
     assert re.search(r"step \d+: \w+ is (nan|-?inf)", result.stderr)
 
 
-def test_more_epochs_go_on_even_after_a_full_disk(copy_of_finished, mnist_dir, call):
+def test_more_epochs_resume_the_run_even_after_a_full_disk(copy_of_finished, mnist_dir, call):
     """A limit on file size stands in for a full disk: writes fail the same way."""
     common = (*TINY, "--epochs=4", f"--data_dir={mnist_dir}", f"--workdir={copy_of_finished}")
     with files_up_to(64 * 1024):
@@ -460,7 +460,7 @@ def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, m
         ("--bound=vae --pi=learned", "--pi=learned: for --bound=bsvi; give that"),
     ],
 )
-def test_what_cannot_be_refined_is_one_line_before_training(
+def test_unusable_settings_print_one_line_before_training(
     flags, message, tmp_path, mnist_dir, call
 ):
     workdir = tmp_path / "none"
@@ -469,7 +469,7 @@ def test_what_cannot_be_refined_is_one_line_before_training(
     assert not workdir.exists()
 
 
-def test_help_does_not_wait_for_tensorflow():
+def test_help_does_not_import_tensorflow():
     code = (
         "import sys, hvi_tf.main; "
         "assert not {'tensorflow', 'keras'} & set(sys.modules), 'heavy import'"

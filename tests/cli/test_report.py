@@ -52,7 +52,7 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert "url(" not in text
 
 
-def test_the_committed_page_is_made_of_the_committed_results(page):
+def test_the_committed_page_equals_that_of_the_committed_results(page):
     assert (RESULTS / "report.html").read_text() == page.read_text()
 
 
@@ -81,7 +81,7 @@ def test_text_is_escaped():
     assert "&lt;b&gt;&amp;x" in report.render([section])
 
 
-def test_a_folder_without_results_is_named(tmp_path):
+def test_the_error_names_a_folder_without_results(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path}: no results there; .*hvi_tf.reproduce NAME"):
         report.read(tmp_path)
     (tmp_path / "laplace" / "cells").mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_a_folder_without_results_is_named(tmp_path):
         report.read(tmp_path)
 
 
-def test_a_copy_has_the_results_and_not_what_they_were_made_of(tmp_path):
+def test_a_copy_has_the_results_without_cells_and_events(tmp_path):
     folder, target = tmp_path / "out", tmp_path / "copy"
     shutil.copytree(RESULTS / "laplace", folder / "laplace")
     for made_of in ("cells/repetition0/rows.json", "tensorboard/events", ".lock"):

@@ -62,7 +62,7 @@ def unbroken(tmp_path_factory):
 
 
 @pytest.mark.long
-def test_a_killed_experiment_goes_on_to_the_same_csv(unbroken, tmp_path):
+def test_a_killed_experiment_resumes_to_the_same_csv(unbroken, tmp_path):
     broken = tmp_path / "broken"
     arguments = ["laplace", *TINY["laplace"]]
     cells = broken / "laplace" / "cells"
@@ -84,7 +84,7 @@ def test_two_processes_share_the_work(unbroken, tmp_path):
 
 
 @pytest.mark.long
-def test_a_killed_training_goes_on_to_the_same_csv(tmp_path, mnist_dir):
+def test_a_killed_training_resumes_to_the_same_csv(tmp_path, mnist_dir):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     arguments = ["training-k", *TINY["training-k"], f"--data_dir={mnist_dir}"]
     assert run(*arguments, f"--out={unbroken}").returncode == 0
@@ -128,7 +128,7 @@ def test_the_list_has_every_experiment_and_its_cost():
         (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: unknown"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):
+def test_a_mistake_prints_one_line_and_writes_nothing(arguments, message, tmp_path):
     found = run(*arguments, f"--out={tmp_path / 'out'}")
     lines = [line for line in found.stderr.splitlines() if line.startswith("error:")]
     assert found.returncode == 2
@@ -137,7 +137,7 @@ def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_only_what_is_there_is_named(tmp_path):
+def test_hints_name_only_existing_results(tmp_path):
     """A page where an experiment is finished, TensorBoard where there are events."""
     out = tmp_path / "my results"
     (out / "runs" / "a").mkdir(parents=True)
@@ -150,12 +150,12 @@ def test_only_what_is_there_is_named(tmp_path):
     assert f"tensorboard '--logdir={out}'" in reproduce._hints(out)
 
 
-def test_many_names_are_told_by_the_first_and_the_last():
+def test_many_names_are_shortened_to_the_first_three_and_the_last():
     assert reproduce._shown(["a"]) == "a"
     assert reproduce._shown(list("abcdef")) == "a, b, c, ..., f"
 
 
-def test_all_leaves_out_what_has_no_such_preset():
+def test_all_leaves_out_experiments_without_the_preset():
     assert reproduce._with_preset(["all"], "quick") == list(catalogue.ENTRIES)
     assert reproduce._with_preset(["all"], "long") == [
         *("training-k", "likelihood-table", "evaluation-metric", "posterior-collapse"),

@@ -216,7 +216,7 @@ def test_every_setting_has_a_value_here():
         ("train", dict(minutes=60.0, epochs=5), "--epochs=5: --minutes plans the epochs; leave on"),
     ],
 )
-def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):
+def test_a_setting_without_effect_in_a_mode_is_refused(mode, given, refused):
     try:
         relevance.check_mode(mode, given, config_lib.defaults())
         message = None
@@ -225,7 +225,7 @@ def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):
     assert message == refused if refused is None else refused in message
 
 
-def test_other_evaluations_leave_a_stored_setting_without_a_use_behind():
+def test_another_evaluation_drops_stored_settings_without_effect():
     stored = config_lib.flatten(config_lib.make(estimator="ais", ais_steps=9))
     config = config_lib.derive(stored, estimator="diwhvi", eval_M=7)
     assert config.evaluation == config_lib.make(estimator="diwhvi", eval_M=7).evaluation

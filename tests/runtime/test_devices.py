@@ -64,14 +64,14 @@ def test_the_chosen_gpus_are_visible_and_no_others(flag, expected, growth, machi
 
 
 @pytest.mark.parametrize("flag", ["gpu:2", "tpu", "gpu:0,,gpu:1", "gpu:0,gpu:-1", "0"])
-def test_a_device_that_is_not_there_is_named_with_those_that_are(flag, machine):
+def test_the_error_names_a_missing_device_and_the_available_ones(flag, machine):
     with pytest.raises(UserError, match=f"--devices={flag}: this machine has no ") as error:
         devices.configure(DeviceConfig(devices=flag))
     assert "choose from cpu:0, gpu:0, gpu:1, gpu:11" in str(error.value)
     assert machine["growth"] == {}
 
 
-def test_a_choice_that_comes_too_late_is_named(machine, monkeypatch):
+def test_the_error_names_a_choice_that_comes_too_late(machine, monkeypatch):
     def initialised(gpus, kind):
         raise RuntimeError("Visible devices cannot be modified after being initialized")
 
@@ -93,7 +93,7 @@ def test_the_report_names_every_gpu_in_use(machine, monkeypatch):
     assert re.search("precision +bfloat16", text)
 
 
-def test_the_report_of_a_cpu_that_counts_as_two():
+def test_the_report_lists_both_devices_of_one_cpu():
     """In a process of its own, for devices are configured once; with a strategy over both."""
     code = (
         "import tensorflow as tf\n"
@@ -121,6 +121,6 @@ def test_the_report_of_a_cpu_that_counts_as_two():
         assert re.search(line, result.stdout), line
 
 
-def test_devices_are_no_part_of_a_run():
+def test_devices_are_not_part_of_a_run():
     ours = {field.name for field in dataclasses.fields(DeviceConfig)}
     assert ours.isdisjoint(field.name for field in config_lib.fields())

@@ -127,7 +127,7 @@ def state(path):
 
 @pytest.mark.long
 @pytest.mark.parametrize(("strategy", "name"), CASES)
-def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
+def test_weights_and_optimizer_equal_those_of_one_device(folder, strategy, name):
     expected, found = (state(folder / s / name) for s in ("one", strategy))
     assert expected.keys() == found.keys()
     for key, value in expected.items():
@@ -146,7 +146,7 @@ def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 @pytest.mark.parametrize("name", SCORED)
-def test_scores_are_those_of_one_process(folder, strategy, name):
+def test_scores_equal_those_of_one_process(folder, strategy, name):
     """Of the same weights, bit for bit, however the images are spread."""
     expected = np.load(folder / "one" / f"{name}.npz", allow_pickle=False)
     found = np.load(folder / strategy / f"scored-{name}.npz", allow_pickle=False)
@@ -212,7 +212,7 @@ def test_without_a_strategy_nothing_is_exchanged():
         ),
     ],
 )
-def test_what_names_no_workers_is_one_line(variables, arguments, message, monkeypatch):
+def test_an_invalid_cluster_is_refused(variables, arguments, message, monkeypatch):
     for name in ("TF_CONFIG", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -42,7 +42,7 @@ def slurm(tmp_path):
 
 
 @pytest.mark.long
-def test_two_tasks_train_one_model_stop_in_time_and_go_on(slurm, tmp_path, mnist_dir):
+def test_two_tasks_train_one_model_stop_in_time_and_resume(slurm, tmp_path, mnist_dir):
     workdir, log = tmp_path / "run", tmp_path / "job.log"
     result = slurm(
         *("tests/runtime/slurm/signalled_job.sh", log, workdir, *TINY),
