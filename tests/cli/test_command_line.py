@@ -1,4 +1,4 @@
-"""How the commands end: their help, and standard streams that are closed, full or unread."""
+"""The help and the exit status of commands with closed, full or unread standard streams."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ PRINTS = (
 
 
 def run(*arguments, stdout="", stderr="", **environment):
-    """A Python process whose streams a shell has redirected."""
+    """Runs a Python process whose streams a shell redirects."""
     command = 'exec "$@"' + (f" >{stdout}" if stdout else "") + (f" 2>{stderr}" if stderr else "")
     return subprocess.run(
         ["bash", "-c", command, "bash", sys.executable, *arguments],
@@ -71,18 +71,18 @@ def test_the_console_command_equals_the_module():
     project = tomllib.loads((SWEEP.parents[1] / "pyproject.toml").read_text())["project"]
     module, function = project["scripts"]["hvi"].split(":")
     code = f"import sys; sys.argv[0] = 'hvi'; from {module} import {function} as f; f()"
-    named, by_module = (
+    by_console, by_module = (
         run(*command, "--help", "--mode=none").stdout
         for command in (["-c", code], COMMANDS["main"])
     )
-    assert named == by_module
+    assert by_console == by_module
     mistake = run("-c", code, "--mode=none")
     assert_one_line(mistake, "--mode=none: choose one of train")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_exits_with_0_if_its_reader_closes_the_pipe(name):
-    """As of `--help | head -1`."""
+    """Closes the pipe early, as `--help | head -1` does."""
     command = [sys.executable, *COMMANDS[name], "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
@@ -102,7 +102,7 @@ def test_a_mistake_exits_with_2_even_if_it_cannot_be_printed(stderr, mistake):
 
 
 def test_closed_streams_go_to_the_null_device(tmp_path):
-    """The file gets no number of theirs, so nothing that is printed lands in it."""
+    """Checks that a file does not get the number of a closed stream, and with it the output."""
     command = (
         "def command():\n"
         "    with open('file', 'w') as file:\n"
@@ -136,7 +136,7 @@ def test_a_warning_that_python_raises_prints_one_line():
 
 
 def test_python_without_docstrings_is_refused():
-    """tf_keras cannot be imported there."""
+    """Checks the error because tf_keras cannot be imported without docstrings."""
     result = run("-OO", *REPORT, "--help")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1

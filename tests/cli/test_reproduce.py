@@ -1,4 +1,4 @@
-"""The command that reproduces: its mistakes, and that a kill changes nothing."""
+"""The command `hvi_tf.reproduce`: its errors, and the same results after a kill."""
 
 import csv
 import os
@@ -36,13 +36,13 @@ def run(*arguments):
 
 
 def measurements(folder):
-    """The CSV but for the seconds, which are a measurement of time."""
+    """Returns the rows of the CSV without the measured seconds."""
     with open(folder / "results.csv", newline="") as file:
         return [{n: v for n, v in r.items() if n != "seconds"} for r in csv.DictReader(file)]
 
 
 def kill_when(process, happened, timeout=200):
-    """Waits for something on disk, then kills without a warning."""
+    """Kills a process by SIGKILL as soon as `happened` returns true."""
     deadline = time.monotonic() + timeout
     while not happened() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -54,10 +54,10 @@ def kill_when(process, happened, timeout=200):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The CSV of a run that nothing happened to."""
+    """Returns the CSV of an uninterrupted run."""
     out = tmp_path_factory.mktemp("unbroken")
-    found = run("laplace", *TINY["laplace"], f"--out={out}")
-    assert found.returncode == 0, found.stderr[-2000:]
+    result = run("laplace", *TINY["laplace"], f"--out={out}")
+    assert result.returncode == 0, result.stderr[-2000:]
     return measurements(out / "laplace")
 
 
@@ -100,12 +100,12 @@ def test_a_killed_training_resumes_to_the_same_csv(tmp_path, mnist_dir):
 
 
 def test_the_list_has_every_experiment_and_its_cost():
-    found = run("--list")
-    assert found.returncode == 0
+    result = run("--list")
+    assert result.returncode == 0
     for name, entry in catalogue.ENTRIES.items():
-        assert f"{name}: {entry.title} ({entry.source})" in found.stdout
-        assert all(getattr(entry, preset) in found.stdout for preset in entry.presets)
-    assert "tensorflow" not in found.stderr.lower()
+        assert f"{name}: {entry.title} ({entry.source})" in result.stdout
+        assert all(getattr(entry, preset) in result.stdout for preset in entry.presets)
+    assert "tensorflow" not in result.stderr.lower()
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,16 @@ def test_the_list_has_every_experiment_and_its_cost():
     ],
 )
 def test_a_mistake_prints_one_line_and_writes_nothing(arguments, message, tmp_path):
-    found = run(*arguments, f"--out={tmp_path / 'out'}")
-    lines = [line for line in found.stderr.splitlines() if line.startswith("error:")]
-    assert found.returncode == 2
+    result = run(*arguments, f"--out={tmp_path / 'out'}")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 2
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
 
 
 def test_hints_name_only_existing_results(tmp_path):
-    """A page where an experiment is finished, TensorBoard where there are events."""
+    """Checks the hint of the page after an experiment, and of TensorBoard if events exist."""
     out = tmp_path / "my results"
     (out / "runs" / "a").mkdir(parents=True)
     assert reproduce._hints(out) == ""
