@@ -1,4 +1,4 @@
-"""Validation with specific messages, the JSON round trip, and what makes another run."""
+"""Validation with specific messages, the JSON round trip, and the identity of a run."""
 
 import dataclasses
 
@@ -22,14 +22,14 @@ def test_a_configuration_survives_json():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_defaults(name):
     config = config_lib.make(bound=name)
-    row, m = METHODS[name], config.method
-    assert (m.K, m.M) == (row.K.default, row.M.default)
-    assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
-    assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
-    of_tau = {"iwhvi": "gdreg", "diwhvi": "gdreg", "diwhvi-mixture": "dreg"}
-    assert m.gradient == of_tau.get(name, "reparameterized")
+    method, m = METHODS[name], config.method
+    assert (m.K, m.M) == (method.K.default, method.M.default)
+    assert m.L == (method.L.default if method.needs_hierarchical_prior else 1)
+    assert m.prior == ("hierarchical" if method.needs_hierarchical_prior else "normal")
+    gradients = {"iwhvi": "gdreg", "diwhvi": "gdreg", "diwhvi-mixture": "dreg"}
+    assert m.gradient == gradients.get(name, "reparameterized")
     assert m.svi_steps == {"svi": 10, "bsvi": 9}.get(name)  # the same number of draws
-    assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
+    assert config_lib.make(bound=name, prior="hierarchical").method.L == method.L.default
 
 
 BAD = [

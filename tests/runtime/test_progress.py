@@ -1,4 +1,4 @@
-"""Progress is a bar on a terminal and whole lines in a pipe."""
+"""Progress as a bar on a terminal and as whole lines in a pipe."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The parts of a start add up; no test asserts how long one takes."""
+"""The start of a command; no test asserts its duration, because machines differ."""
 
 import os
 import pathlib
@@ -24,7 +24,7 @@ def test_the_parts_add_up_to_the_whole(monkeypatch):
 
 
 def test_the_clock_starts_before_the_interpreter():
-    """Its clock starts with it, so that the wait for the interpreter is not left out."""
+    """Checks that the time until the interpreter runs is counted."""
     code = "import time; time.sleep(0.5); from hvi_tf.runtime import startup; "
     code += "print(time.monotonic() - startup.process_began(), time.monotonic())"
     before = time.monotonic()

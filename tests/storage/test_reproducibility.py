@@ -1,4 +1,4 @@
-"""The same bits twice; and where the numbers of a run come from."""
+"""The check of determinism, and the provenance of the numbers of a run."""
 
 import json
 import re
@@ -28,7 +28,7 @@ def test_ten_steps_give_the_same_bits_twice():
 
 
 def test_the_error_names_a_weight_that_differs(monkeypatch):
-    """One bit of one gradient, once: as of an unordered sum on a GPU."""
+    """Changes a gradient slightly in the second run, as an unordered sum on a GPU does."""
     update, models = VAE.update, []
 
     def noisy(model, gradients):
@@ -56,7 +56,7 @@ def test_a_run_stores_the_provenance_of_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "_data", {})
     provenance.record_data(CONFIG.data, DATA.digests())
     provenance.record_data(DataConfig(dataset="omniglot"), {"train": "of another run"})
-    for _ in range(2):  # which is told once
+    for _ in range(2):  # the second command adds no record
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]
     assert origin["flags"] == ["--bound=iwhvi"]
@@ -65,13 +65,13 @@ def test_a_run_stores_the_provenance_of_its_numbers(tmp_path, monkeypatch):
     assert origin["data"] == {"mnist, split sobolev": DATA.digests()}
     assert {"date", "machine"} < origin.keys()
     assert workdirs.open_existing(tmp_path, writes=False).config == CONFIG
-    # Another command that goes on with it, elsewhere.
+    # A command with other flags that resumes the run.
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi", "--epochs=3"])
     workdirs.create_or_open(tmp_path, CONFIG).close()
     origins = json.loads((tmp_path / "config.json").read_text())["provenance"]
     assert [len(o["flags"]) for o in origins] == [1, 2]
-    told = f"mnist, split sobolev: train SHA-256 {DATA.digests()['train']}"
-    assert told in report._source(origins[0])
+    source = f"mnist, split sobolev: train SHA-256 {DATA.digests()['train']}"
+    assert source in report._source(origins[0])
 
 
 def git(folder, *arguments):
@@ -81,7 +81,7 @@ def git(folder, *arguments):
 
 
 def test_only_a_repository_that_tracks_the_sources_names_the_commit(tmp_path, monkeypatch):
-    """Not one around the environment that the package is installed into, nor one of a hook."""
+    """Ignores a repository around the installed package, and the repository of a git hook."""
     source = tmp_path / "venv" / "hvi_tf" / "provenance.py"
     source.parent.mkdir(parents=True)
     source.write_text("")
@@ -135,7 +135,7 @@ def test_digests_depend_on_pixels_shapes_and_types():
 
 
 def test_the_identity_digest_depends_only_on_settings_that_make_a_run():
-    """What a run is known by depends on no setting of how it is stored, or gone on with."""
+    """Checks that the digest does not depend on settings of storage or of resuming."""
     digest = identity.identity_digest(CONFIG)
     flat = config_lib.flatten(CONFIG)
     for same in (dict(keep_checkpoints=1), dict(on_nonfinite="skip"), dict(epochs=9)):

@@ -1,4 +1,4 @@
-"""A workdir belongs to one run, and to one process at a time."""
+"""Workdirs, each of one run and open in one process at a time."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.storage import files, origins
 from hvi_tf.storage import workdir as workdirs
 
-ENDLESS = dict(lr_schedule="exponential")  # so that more epochs may follow
+ENDLESS = dict(lr_schedule="exponential")  # allows more epochs later
 CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off", **ENDLESS)
 
 
@@ -26,7 +26,7 @@ def test_more_epochs_are_the_same_run(tmp_path):
     workdirs.create_or_open(tmp_path / "w", config_lib.make(K=5, epochs=7, **ENDLESS)).close()
     stored = workdirs.open_existing(tmp_path / "w")
     assert stored.config.training.epochs == 7
-    assert stored.config.training.jit_compile == "off"  # kept, though the flag said auto
+    assert stored.config.training.jit_compile == "off"  # kept, although the flag is auto
 
 
 def test_one_process_at_a_time_opens_a_workdir(tmp_path):
@@ -103,7 +103,7 @@ def test_a_lock_that_is_not_a_file_of_its_own_is_refused_and_kept(tmp_path, kind
 
 
 def leave(folder):
-    """Files of a user that no run has made."""
+    """Writes files as a user would, and returns their paths."""
     for name in (".notes.tmp", ".config.json.1.tmp", ".cache.tmp/x", "saved_model.tmp/x"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def test_only_temporary_files_of_this_program_are_removed(tmp_path):
 
 @pytest.mark.parametrize("name", ["tensorboard", "saved_model", "metrics.jsonl"])
 def test_a_folder_of_another_program_is_refused(tmp_path, name):
-    """A run drops the events and lines of later steps, and replaces a SavedModel."""
+    """Protects files of others: a run drops later events and lines, and replaces a SavedModel."""
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=rf"--workdir=.*no run has made {name} there"):
         workdirs.create_or_open(tmp_path, CONFIG)
