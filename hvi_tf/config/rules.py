@@ -30,7 +30,7 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
     Args:
         config: with the defaults of its method filled in.
         fields: of all its sections, with their metadata.
-        values: of these fields.
+        values: values of these fields.
     """
     for field in fields:
         value = values[field.name]

@@ -116,7 +116,7 @@ def test_a_browser_shows_the_page(page, width, tmp_path):
     path = browser.screenshot(f"file://{page}", tmp_path / "page.png", width=width, height=2500)
     pixels = tf.io.decode_png(path.read_bytes(), channels=3).numpy()
     assert pixels.shape == (2500, width, 3)
-    for band in np.split(pixels, 5):  # no part of it is blank
+    for band in np.split(pixels, 5):  # no band is blank
         assert band.std() > 5.0
     # Figures have color, text does not.
     assert (np.ptp(pixels.astype(int), axis=-1) > 60).mean() > 0.002

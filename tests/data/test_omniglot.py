@@ -209,16 +209,16 @@ def test_the_error_about_an_unprepared_digest_asks_for_its_file(tmp_path, small)
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "expected"),
     [
         (["chardata.mat", "chardata_rebuilt.mat"], "chardata.mat"),
         (["chardata_rebuilt.mat", "other.mat"], "chardata_rebuilt.mat"),
     ],
 )
-def test_the_file_of_a_folder_is_found(files, found, tmp_path):
+def test_the_file_of_a_folder_is_found(files, expected, tmp_path):
     for file in files:
         (tmp_path / file).touch()
-    assert chardata.find(str(tmp_path)) == tmp_path / found
+    assert chardata.find(str(tmp_path)) == tmp_path / expected
 
 
 @pytest.mark.parametrize(
