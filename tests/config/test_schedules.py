@@ -54,9 +54,8 @@ def test_the_configuration_returns_all_schedules_of_an_epoch():
     values = config.schedule(3)
     assert (values.K, values.inner, values.outer) == (5, 1.0, 0.75)
     assert values.learning_rate == pytest.approx(1e-3 * 0.95**0.03)
-    assert (
-        config_lib.make(learning_rate=1e-3).schedule(3).learning_rate == 1e-3
-    )  # decays by step instead
+    # The default schedule decays by step, not by epoch.
+    assert config_lib.make(learning_rate=1e-3).schedule(3).learning_rate == 1e-3
     assert config_lib.make(K=50, K_schedule="").schedule(0).K == 50
 
 
