@@ -172,7 +172,7 @@ def timed(function):
         (dict(dataset="svhn"), "--split=sobolev: --dataset=svhn has shu"),
         (dict(split_seed=1), "--split_seed=1: --split=sobolev of --dataset=mnist is not drawn"),
         (dict(dataset="omniglot", split="x"), "--dataset=omniglot has sobolev, burda, shu"),
-        (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an md5"),
+        (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an MD5"),
     ],
 )
 def test_an_unknown_name_or_split_is_refused(values, message):
