@@ -113,7 +113,13 @@ def test_matplotlib_is_not_imported_with_keras_but_can_be_later():
         ({"KERAS_BACKEND": "tensorflow"}, "[1]", "see keras.json"),
     ],
 )
-@pytest.mark.parametrize("arguments", [("main", "--workdir="), ("reproduce", "laplace", "--out=")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("main", "--workdir="),
+        pytest.param(("reproduce", "laplace", "--out="), marks=[pytest.mark.long]),
+    ],
+)
 def test_another_keras_prints_one_line_before_anything_is_written(
     arguments, variables, content, message, tmp_path
 ):
