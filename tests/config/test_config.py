@@ -10,6 +10,8 @@ from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
 from hvi_tf.inference.methods import METHODS
 
+pytestmark = pytest.mark.quick
+
 
 def test_a_configuration_survives_json():
     config = config_lib.make(

@@ -5,6 +5,8 @@ import pytest
 from hvi_tf.config import config as config_lib
 from hvi_tf.config import schedules
 
+pytestmark = pytest.mark.quick
+
 
 def test_the_published_k_schedule_is_a_step_function():
     steps = schedules.parse_steps("0:0,250:5,500:25,1000:50", 2_000)
