@@ -110,6 +110,11 @@ class Method(NamedTuple):
         return self.shared != "no"
 
     @property
+    def shares_psi_of_all(self) -> bool:
+        """Whether the psi that all z share are M K, those of all z, and not K."""
+        return self.shared == "MK"
+
+    @property
     def shares_zeta(self) -> bool:
         """Whether all z are scored at the same zeta_1:L, under a hierarchical prior."""
         return self.zeta == "rho mixture"
@@ -171,7 +176,7 @@ class Method(NamedTuple):
         Args:
             counts: numbers of draws.
         """
-        return counts.M * counts.K if self.shared == "MK" else counts.K
+        return counts.M * counts.K if self.shares_psi_of_all else counts.K
 
     def counts(
         self,
