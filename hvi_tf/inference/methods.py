@@ -163,6 +163,12 @@ class Method(NamedTuple):
         return not self.mixes and not self.refines and (self.K.free or self.M.free)
 
     @property
+    def takes_multiples(self) -> bool:
+        """Whether an evaluation offers the bounds of M, 2 M, ..., 5 M draws."""
+        own = self.has_own_tau or not self.hierarchical
+        return self.M.free and not self.shares_psi and own
+
+    @property
     def trains_tau(self) -> bool:
         """Whether training has the settings of tau.
 
