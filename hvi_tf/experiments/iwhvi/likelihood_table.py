@@ -20,7 +20,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import likelihood_runs
-from hvi_tf.experiments.iwhvi.likelihood_runs import GAIN, METHODS, SCORES
+from hvi_tf.experiments.iwhvi.likelihood_runs import GAIN, RECIPES, SCORES
 from hvi_tf.runtime.progress import counted
 
 
@@ -46,7 +46,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 def _methods(rows: list[Row], dataset: str) -> list[str]:
     """Returns the scored methods, in the order of the paper's figure."""
     scored = distinct(select(rows, dataset=dataset, quantity="log_likelihood"), "method")
-    return [method for method in METHODS if method in scored]
+    return [method for method in RECIPES if method in scored]
 
 
 def tables(rows: list[Row]) -> list[Table]:
@@ -79,7 +79,7 @@ def _table(rows: list[Row], dataset: str) -> Table:
             line[3] = from_paper(mean, error, level, spread)
         body.append(line)
     for method in theirs:
-        if method in METHODS:
+        if method in RECIPES:
             continue
         # AVB+AC, which has other networks.
         level, spread = theirs[method]
