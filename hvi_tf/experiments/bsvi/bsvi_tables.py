@@ -206,18 +206,18 @@ EXPERIMENT = Experiment(
         quick=(
             "Multilayer perceptrons of two times 200 units stand for the residual encoder and "
             "the 12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where "
-            "the original cannot be had; the first 200 images of each split are scored, of "
+            "the original is not available; the first 200 images of each split are scored, of "
             "the test split those of the first alphabets. So the level differs, and a decoder "
             "without autoregression cannot ignore z: KL* is far larger. Only the order of the "
             "rows compares."
         ),
         long=(
             "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
-            "12-layer PixelCNN, on another OMNIGLOT file where the original cannot be had. The "
+            "12-layer PixelCNN, on another OMNIGLOT file where the original is not available. The "
             "recipe is that of likelihood-table's preset long, over 500 epochs. The first 1,000 "
             "images of each split are scored, of the test split those of the first alphabets. A "
             "decoder without autoregression cannot ignore z: KL* is far larger than the paper's. "
-            "What can compare is the order of the rows."
+            "Only the order of the rows compares."
         ),
     ),
 )

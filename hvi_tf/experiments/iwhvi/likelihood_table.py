@@ -138,7 +138,7 @@ EXPERIMENT = Experiment(
             "scored, so that all methods are tuned alike. The methods are still learning, and the "
             "paper's distances of about 1 nat between converged models are smaller than those "
             "between stages of training. The paper's figure has no SIVI. Where the original "
-            "OMNIGLOT file cannot be had, another one with the same drawings stands for it; its "
+            "OMNIGLOT file is not available, another one with the same drawings stands for it; its "
             "name says so. The first test images are scored: of OMNIGLOT those of the first "
             "alphabets."
         ),
@@ -147,7 +147,7 @@ EXPERIMENT = Experiment(
             "another recipe than the paper's, the same for every method: K rises, and the "
             "rate decays to 0 at the end. Only the learning rates of the grid are searched, "
             "the same ones for every method and data set. The paper's figure has no SIVI and "
-            "no IWAE. Where the original OMNIGLOT file cannot be had, another one with the "
+            "no IWAE. Where the original OMNIGLOT file is not available, another one with the "
             "same drawings stands for it; its name says so. The first test images are scored: "
             "of OMNIGLOT those of the first alphabets."
         ),

@@ -131,12 +131,12 @@ EXPERIMENT = Experiment(
         quick=(
             "The KLs grow over the whole training: after a few epochs they are far below the 6.2 "
             "(MNIST) and 9.97 nats (OMNIGLOT) that the paper has after 10,000. Where the original "
-            "OMNIGLOT file cannot be had, another one with the same drawings stands for it."
+            "OMNIGLOT file is not available, another one with the same drawings stands for it."
         ),
         long=(
             "The KLs grow over the whole training, which is 500 epochs on MNIST and 1,500 on "
-            "OMNIGLOT in place of 10,000. Where the original OMNIGLOT file cannot be had, another "
-            "one with the same drawings stands for it."
+            "OMNIGLOT in place of 10,000. Where the original OMNIGLOT file is not available, "
+            "another one with the same drawings stands for it."
         ),
     ),
 )
