@@ -93,7 +93,7 @@ def test_draws_of_zero_density_give_a_finite_bound():
     [
         (dict(bound="elbo"), "bound='elbo': unknown; choose one of vae"),
         (dict(bound="bsvi"), "bound='bsvi': refines local parameters, .* see hvi.refined_evidence"),
-        (dict(bound="vae", K=3), "K=3: bound='vae' with this prior fixes K=0"),
+        (dict(bound="vae", K=3), "K=3: bound='vae' fixes K=0"),
         (dict(bound="iwhvi", L=3), "L=3: bound='iwhvi' with this prior fixes L=1"),
         (dict(bound="diwhvi", M=0), "M=0: must be a whole number, at least 1"),
         (dict(bound="diwhvi", K=2.5), "K=2.5: must be a whole number, at least 0"),
