@@ -211,6 +211,7 @@ def test_the_score_approaches_the_exact_evidence_from_below(method, seed):
     assert gaps[2] < 0.05
 
 
+@pytest.mark.long
 def test_scores_of_a_mixture_agree_with_and_without_xla(seed):
     """XLA draws other float64 numbers, so the scores differ by their sampling errors."""
     lg = LinearGaussian(tau_shift=0.5)
