@@ -115,6 +115,7 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     assert len(table.score_rows(multiples)) == 5
 
 
+@pytest.mark.long
 def test_an_interrupted_refinement_resumes(run, interrupted):
     few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
     unbroken = run(**few)
@@ -142,6 +143,7 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert np.ptp(means) < 0.5
 
 
+@pytest.mark.long
 def test_a_mixture_of_any_size_agrees_with_diwhvi(run):
     """Each mixture size and each defensive share has its own file."""
     counts = dict(eval_M=40, eval_K=10, eval_images=100)

@@ -30,11 +30,13 @@ def test_ratios_equal_those_of_the_single_gradients(toy):
         for i in range(DRAWS):
             _, own = tf.unstack(tf.random.split(tf.random.fold_in(seed, i), 2))
             _, ascent = gradients.value_and_gradients(
-<<<<<<< HEAD
-                model, METHODS["iwhvi"], x, variables, Counts(**settings), own, estimator=name
-=======
-                model, methods.look_up("iwhvi"), x, variables, seed=own, estimator=name, **settings
->>>>>>> e50883e2b85be83f144ffaba1d3bd32d9c5223eb
+                model,
+                methods.look_up("iwhvi"),
+                x,
+                variables,
+                Counts(**settings),
+                own,
+                estimator=name,
             )
             sample.append(np.concatenate([g.numpy().ravel() for g in ascent.eta]))
         sample = np.array(sample, np.float64)

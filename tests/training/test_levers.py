@@ -222,6 +222,7 @@ def test_a_plan_is_the_longest_run_that_fits(monkeypatch):
     assert planning._seconds(rare, started, 20, 4) == pytest.approx(5 + 4 * 2 + 2)
 
 
+@pytest.mark.long
 def test_a_plan_leaves_the_model_as_it_was(monkeypatch, capsys):
     monkeypatch.setattr(planning, "SECONDS", 0.0)
     config = config_of(

@@ -97,6 +97,7 @@ def test_no_python_number_is_passed_to_tensorflow(tmp_path):
     assert (sys.getrefcount(step), sys.getrefcount(number)) == before
 
 
+@pytest.mark.long
 def test_the_number_of_printed_epochs_is_limited(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "MAX_EPOCHS_PRINTED", 3)
     Run(tmp_path).train(epochs=8)
@@ -105,6 +106,7 @@ def test_the_number_of_printed_epochs_is_limited(tmp_path, monkeypatch, capsys):
     assert len(re.findall(r"^epoch ", capsys.readouterr().out, re.M)) == 3
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("eager")
 def test_keep_every_saves_the_checkpoints_that_it_keeps(tmp_path):
     Run(tmp_path).train(epochs=7, checkpoint_every=2, keep_every=3, keep_checkpoints=1)
