@@ -1,7 +1,7 @@
 """A number of draws for each image, chosen by a pilot run to reach a tolerance.
 
 Let CV be the coefficient of variation of the importance weights. The log of a mean of M weights has
-a standard error of about CV / sqrt(M), and is below log p(x) by about CV^2 / (2 M). The pilot's
+a standard error of about CV / sqrt(M). It is below log p(x) by about CV^2 / (2 M). The pilot's
 draws choose M and are never scored. Given M, a score is therefore an ordinary M-sample bound.
 A rule that stops when the scored draws look good would choose M by the weights that it averages.
 Such an average need not bound anything.
