@@ -130,7 +130,7 @@ class Summaries:
         """Sets the step of the summaries in its block, and syncs them to the disk at its end."""
         self._workdir.check()
         with self._writing():
-            # TensorFlow never frees the tensor of a Python number, but frees those of NumPy's.
+            # TensorFlow never frees the tensor of a Python number, but frees that of a NumPy one.
             with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()
