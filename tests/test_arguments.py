@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from hvi_tf import arguments
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     "three",

@@ -12,8 +12,8 @@ class Task(NamedTuple):
 
     Attributes:
         mode: train, fit_tau, evaluate, export or sample.
-        config: of the run; for fit_tau, of the run whose p and q are kept.
-        path: of the workdir.
+        config: configuration of the run; for fit_tau, of the run with the frozen p and q.
+        path: path of the workdir.
         run: the open workdir, for a mode that needs a trained run.
         given: the settings on the command line, by name.
         saved_model: path of the SavedModel that is scored instead of the checkpoint.

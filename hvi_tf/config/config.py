@@ -142,7 +142,7 @@ def derive(base: Mapping[str, Any], **given: Any) -> Config:
 
 
 def for_saved_model(base: Mapping[str, Any], **given: Any) -> Config:
-    """Builds the configuration of a run on whose data a SavedModel is scored.
+    """Builds the configuration of a run for scoring a SavedModel on its data.
 
     The SavedModel may come from another run, so settings that change nothing in this run may
     change its score, and are allowed.

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hvi_tf.inference import methods
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import Method
+from hvi_tf.inference.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from hvi_tf.config.config import Config
@@ -37,12 +37,13 @@ def anneals(config: "Config") -> bool:
 
 def refines(config: "Config") -> bool:
     """Returns whether the estimator refines the proposal by SVI."""
-    return estimator(config) in ("bsvi", "svi")
+    return not anneals(config) and methods.look_up(estimator(config)).refines
 
 
 def takes_steps(config: "Config") -> bool:
     """Returns whether `--eval_steps` counts steps of SVI, or the draws of a table of bounds."""
-    return refines(config) or config.evaluation.estimator in ("iwae", "diwhvi")
+    named = METHODS.get(config.evaluation.estimator)
+    return refines(config) or (named is not None and named.takes_multiples)
 
 
 def takes_draws(config: "Config") -> bool:
@@ -54,7 +55,7 @@ def draws_psi(config: "Config") -> bool:
     """Returns whether each z is scored with `--eval_K` psi."""
     method = _scored_method(config)
     # A run of hvm is scored with eval_K as in the paper; --estimator=hvm asks for K=0.
-    named = config.evaluation.estimator not in ("auto", "bsvi", "svi")
+    named = config.evaluation.estimator != "auto" and not refines(config)
     drawn = method.draws_psi and (method.K.free or not named)
     return drawn and not anneals(config)
 

@@ -30,7 +30,7 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
     Args:
         config: with the defaults of its method filled in.
         fields: of all its sections, with their metadata.
-        values: of these fields.
+        values: values of these fields.
     """
     for field in fields:
         value = values[field.name]
@@ -96,13 +96,15 @@ def _check_training(config: "Config") -> None:
 
 def _check_estimator(config: "Config") -> None:
     name, method = config.evaluation.estimator, config.chosen_method
-    if name in ("auto", "ais", "bsvi", "svi"):
+    if name in ("auto", "ais"):
         return
     if name not in METHODS:
         raise UserError(
             f"--estimator={name}: unknown; choose auto, ais or one of {', '.join(METHODS)}"
         )
     wanted = methods.look_up(name)
+    if wanted.refines:  # SVI refines the proposal of any run.
+        return
     fits = (
         wanted.hierarchical == method.hierarchical
         and (method.has_tau or not wanted.has_tau)
@@ -112,7 +114,7 @@ def _check_estimator(config: "Config") -> None:
     )
     if not fits:
         hint = "; first --mode=fit_tau" if wanted.has_tau and method.hierarchical else ""
-        if name == "iwae" and method.hierarchical:
+        if method.hierarchical and not wanted.hierarchical:
             hint = ", whose q(z|x) is hierarchical; choose diwhvi"
         raise UserError(f"--estimator={name}: not for a run of --bound={method.name}{hint}")
 

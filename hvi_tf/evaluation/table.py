@@ -5,6 +5,7 @@ import shlex
 from typing import Any
 
 from hvi_tf.bounds import diagnostics
+from hvi_tf.config import estimators
 from hvi_tf.config.config import Config
 from hvi_tf.evaluation import scorers
 from hvi_tf.inference import methods
@@ -95,7 +96,7 @@ def _next_commands(config: Config, workdir: Workdir) -> list[str]:
 
 def _larger_score(config: Config) -> str:
     """Returns the flags of a score that takes longer than the default one."""
-    refined = config.evaluation.estimator in ("bsvi", "svi") or config.chosen_method.refines
+    refined = estimators.refines(config) or config.chosen_method.refines
     if refined and (not config.chosen_method.hierarchical or config.chosen_method.has_tau):
         estimator = "diwhvi" if config.chosen_method.hierarchical else "iwae"
         return f"--estimator={estimator} --eval_steps=500"

@@ -66,5 +66,6 @@ class FixedCountError(ValueError):
     """
 
     def __init__(self, method: str, name: str, value: int, fixed: int) -> None:
-        super().__init__(f"{name}={value}: bound={method!r} with this prior fixes {name}={fixed}")
+        reason = " with this prior" if name == "L" else ""
+        super().__init__(f"{name}={value}: bound={method!r}{reason} fixes {name}={fixed}")
         self.name, self.value, self.fixed = name, value, fixed

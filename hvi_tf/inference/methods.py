@@ -110,6 +110,11 @@ class Method(NamedTuple):
         return self.shared != "no"
 
     @property
+    def shares_psi_of_all(self) -> bool:
+        """Whether the psi that all z share are M K, those of all z, and not K."""
+        return self.shared == "MK"
+
+    @property
     def shares_zeta(self) -> bool:
         """Whether all z are scored at the same zeta_1:L, under a hierarchical prior."""
         return self.zeta == "rho mixture"
@@ -158,6 +163,12 @@ class Method(NamedTuple):
         return not self.mixes and not self.refines and (self.K.free or self.M.free)
 
     @property
+    def takes_multiples(self) -> bool:
+        """Whether an evaluation offers the bounds of M, 2 M, ..., 5 M draws."""
+        own = self.has_own_tau or not self.hierarchical
+        return self.M.free and not self.shares_psi and own
+
+    @property
     def trains_tau(self) -> bool:
         """Whether training has the settings of tau.
 
@@ -171,7 +182,7 @@ class Method(NamedTuple):
         Args:
             counts: numbers of draws.
         """
-        return counts.M * counts.K if self.shared == "MK" else counts.K
+        return counts.M * counts.K if self.shares_psi_of_all else counts.K
 
     def counts(
         self,

@@ -31,7 +31,9 @@ _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event
 
 _TERMINAL_CODE = re.compile(r"\x1b\[\d+m")
 # Matches TensorFlow's messages about different dtypes, but not `dtype=float32` in a repr.
-_DTYPE_MESSAGE = re.compile(r"(type|be an?|is an?) '?(float|double|half|bfloat|int)")
+_DTYPE_MESSAGE = re.compile(
+    r"incompatible dtypes|(type|be an?|is an?) '?(float|double|half|bfloat|int)"
+)
 
 
 def call(name: str, function: Callable[..., Result], *arguments: tf.Tensor | None) -> Result:
@@ -56,7 +58,7 @@ def call(name: str, function: Callable[..., Result], *arguments: tf.Tensor | Non
         )
         reason = " ".join(_TERMINAL_CODE.sub("", str(error)).split())
         hint = (
-            "use one dtype throughout"
+            "use one dtype throughout; NumPy arrays are float64 by default"
             if _DTYPE_MESSAGE.search(reason)
             else "it must take any number of leading axes; put tf.reshape before and after a Keras "
             "layer of fixed rank"

@@ -109,7 +109,7 @@ def most_at_once(method: Method, K: int) -> int:
         K: draws of psi besides psi_0.
     """
     psi = max(1, K)
-    most = math.isqrt(PAIRS // psi) if method.shared == "MK" else PAIRS // psi
+    most = math.isqrt(PAIRS // psi) if method.shares_psi_of_all else PAIRS // psi
     return max(1, min(most, method.mixture_size or most))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import tensorflow as tf
 
 from hvi_tf import randomness
+from hvi_tf.inference.counts import Warmup
 
 
 def mean(compute: Callable, x: tf.Tensor, *arguments: Any) -> Any:
@@ -30,13 +31,12 @@ def sharing(compute: Callable) -> Callable:
     def shared(
         x: tf.Tensor,
         seed: tf.Tensor,
-        inner: tf.Tensor,
-        outer: tf.Tensor,
+        warmup: Warmup,
         K: int,
         index: int | tf.Tensor = 0,
         count: int = 1,
     ) -> Any:
         with randomness.share(index, count):
-            return compute(x, seed, inner, outer, K)
+            return compute(x, seed, warmup, K)
 
     return shared

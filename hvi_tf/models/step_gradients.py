@@ -57,8 +57,7 @@ def differentiate(
     free_bits: FreeBits,
     x: tf.Tensor,
     seed: tf.Tensor,
-    inner: tf.Tensor,
-    outer: tf.Tensor,
+    warmup: Warmup,
     K: int,
 ) -> tuple[Metrics, ParameterGroups]:
     """Returns the terms of the warmed-up bound of a batch and its gradients.
@@ -69,12 +68,11 @@ def differentiate(
         free_bits: nats of the batch's KL divergences that cost nothing.
         x: `[B, Dx]`.
         seed: int32 `[2]`, of the draw.
-        inner: warm-up of the inner log-ratios, a scalar.
-        outer: weight of log p(z) - log q(z|x), a scalar.
+        warmup: the weights of the terms, scalars.
         K: draws of psi besides psi_0.
     """
     objective, grads = _value_and_gradients(
-        model, estimator, x, model.parameter_groups, K, seed, Warmup(inner, outer), free_bits
+        model, estimator, x, model.parameter_groups, seed, warmup, K, free_bits
     )
     return {**metrics.of_objective(objective, K), **metrics.gradient_norms(grads)}, grads
 
@@ -84,13 +82,12 @@ def differentiate_tau(
     estimator: str,
     x: tf.Tensor,
     seed: tf.Tensor,
-    inner: tf.Tensor,
-    outer: tf.Tensor,
+    warmup: Warmup,
     K: int,
 ) -> list[tf.Tensor]:
     """Returns the gradient of a bound with respect to eta alone; arguments of `differentiate`."""
     eta = ParameterGroups(eta=model.parameter_groups.eta)
-    _, grads = _value_and_gradients(model, estimator, x, eta, K, seed, Warmup(inner, outer))
+    _, grads = _value_and_gradients(model, estimator, x, eta, seed, warmup, K)
     return list(grads.eta)
 
 
@@ -99,9 +96,9 @@ def _value_and_gradients(
     estimator: str,
     x: tf.Tensor,
     variables: ParameterGroups,
-    K: int,
     seed: tf.Tensor,
     warmup: Warmup,
+    K: int,
     free_bits: FreeBits = NO_FREE_BITS,
 ) -> tuple[Objective, ParameterGroups]:
     return gradients.value_and_gradients(
@@ -123,12 +120,13 @@ def refine_and_differentiate(
     estimator: str,
     x: tf.Tensor,
     seed: tf.Tensor,
-    inner: tf.Tensor,
-    outer: tf.Tensor,
+    warmup: Warmup,
     K: int,
 ) -> tuple[Metrics, ParameterGroups]:
-    """Does what `differentiate` does, for a method with an inner SVI loop."""
-    del inner  # the configuration refuses an inner warm-up here
+    """Does what `differentiate` does, for a method with an inner SVI loop.
+
+    Only the outer weight applies: the configuration refuses an inner warm-up here.
+    """
     log_pi = model.log_pi
     refined, grads = svi_gradients.value_and_gradients(
         model.localize,
@@ -142,9 +140,9 @@ def refine_and_differentiate(
         sir=model.method_config.sir or model.method.scores_last_proposal,
         encoder_objective=model.method_config.encoder_objective,
         estimator=estimator,
-        kl_weight=outer,
+        kl_weight=warmup.outer,
     )
-    reported = metrics.of_refined(refined, log_pi, outer)
+    reported = metrics.of_refined(refined, log_pi, warmup.outer)
     return {**reported, **metrics.gradient_norms(grads)}, grads
 
 

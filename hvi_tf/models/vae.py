@@ -14,6 +14,7 @@ from hvi_tf.bounds import LogDensities
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MethodConfig, ModelConfig
 from hvi_tf.inference.ascent import as_optimizer
+from hvi_tf.inference.counts import NO_WARMUP, Warmup
 from hvi_tf.inference.image_scores import ImageScores
 from hvi_tf.inference.model import ParameterGroups
 from hvi_tf.inference.objective import NO_FREE_BITS, FreeBits
@@ -198,10 +199,8 @@ class VAE(Autoencoder):
         step = self.optimizer.iterations
         seed = randomness.fold(self.seed, randomness.Purpose.TRAIN, step)
         kl_weight = self.kl_annealing.weight(step)
-        weights = self.inner, self.outer * kl_weight
-        reported, gradients = replicas.mean(
-            self.differentiate, data, seed, *weights, self.training_K
-        )
+        warmup = Warmup(tf.convert_to_tensor(self.inner), self.outer * kl_weight)
+        reported, gradients = replicas.mean(self.differentiate, data, seed, warmup, self.training_K)
         if tf.distribute.get_replica_context().num_replicas_in_sync > 1:
             reported |= metrics.gradient_norms(gradients)  # of the mean, not the mean of norms
         if self.kl_annealing.steps:
@@ -209,19 +208,18 @@ class VAE(Autoencoder):
         return reported, gradients
 
     def differentiate(
-        self, x: tf.Tensor, seed: tf.Tensor, inner: tf.Tensor, outer: tf.Tensor, K: int, *share: Any
+        self, x: tf.Tensor, seed: tf.Tensor, warmup: Warmup, K: int, *share: Any
     ) -> tuple[Metrics, ParameterGroups]:
         """Returns the terms and the gradients of a batch: the heavy, compiled part of a step.
 
         Args:
             x: `[B, Dx]`, or a replica's share of it.
             seed: int32 `[2]`, of the draw.
-            inner: warm-up of the inner log-ratios, a scalar.
-            outer: weight of log p(z) - log q(z|x), a scalar.
+            warmup: the weights of the terms, scalars.
             K: draws of psi besides psi_0.
             *share: in a replica, the index of its share and the number of replicas.
         """
-        return self._differentiate(x, seed, inner, outer, K, *share)
+        return self._differentiate(x, seed, warmup, K, *share)
 
     def update(self, gradients: ParameterGroups) -> None:
         """Applies what `batch_gradients` returned, the same in every replica: the second half."""
@@ -240,7 +238,7 @@ class VAE(Autoencoder):
         seed = randomness.fold(
             self.seed, randomness.Purpose.TRAIN_TAU, self.optimizer.iterations, i
         )
-        gradients = replicas.mean(self._differentiate_tau, data, seed, 1.0, 1.0, self.training_K)
+        gradients = replicas.mean(self._differentiate_tau, data, seed, NO_WARMUP, self.training_K)
         return {"gradient_norm_tau_step": tf.linalg.global_norm(gradients)}, gradients
 
     def update_tau(self, gradients: list[tf.Tensor]) -> None:

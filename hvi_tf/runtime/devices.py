@@ -66,7 +66,7 @@ def report(config: Config, strategy: tf.distribute.Strategy | None = None) -> st
     """Returns one line for each of devices, threads, XLA and precision.
 
     Args:
-        config: of the run, for this machine.
+        config: configuration of the run, for this machine.
         strategy: of the run; None for one device.
     """
     build = tf.sysconfig.get_build_info()

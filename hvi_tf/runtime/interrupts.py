@@ -11,7 +11,7 @@ class Interrupted(Exception):
     """An interruption by the user or a cluster, after everything is saved.
 
     Args:
-        number: of the signal; None if another worker received it.
+        number: number of the signal; None if another worker received it.
     """
 
     def __init__(self, number: int | None = None) -> None:

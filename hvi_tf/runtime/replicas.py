@@ -27,7 +27,8 @@ def scope(name: str, replicas: int = 0) -> Iterator[None]:
 
     Args:
         name: one of `cluster.STRATEGIES`.
-        replicas: of mirrored; 0 takes every GPU, or one CPU device on a machine without GPUs.
+        replicas: number of replicas of mirrored; 0 takes every GPU, or one CPU device on a
+            machine without GPUs.
 
     Raises:
         UserError: if there are fewer GPUs, the environment names no workers, or a worker ends

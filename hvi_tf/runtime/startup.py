@@ -14,7 +14,7 @@ from hvi_tf.errors import KerasError, first_line
 
 
 class StartUp:
-    """A stopwatch whose laps are the parts of a start; they add up to the whole.
+    """A stopwatch with a lap for each part of a start; the laps add up to the whole.
 
     Args:
         began: start of the command, on the clock of `time.monotonic`.
@@ -135,14 +135,14 @@ class _WithoutMatplotlib(importlib.abc.MetaPathFinder):
     """A finder that makes matplotlib look as if it were not installed."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: object = None) -> None:
-        """Raises `ModuleNotFoundError` for matplotlib, and leaves other modules to others."""
+        """Raises `ModuleNotFoundError` for matplotlib, and finds no other module."""
         if fullname.partition(".")[0] == "matplotlib":
             raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
 
 
 @contextlib.contextmanager
 def without_matplotlib() -> Iterator[None]:
-    """Lets Keras be imported without matplotlib, the import of which takes half a second.
+    """Hides matplotlib while Keras is imported, because importing it takes half a second.
 
     Only the plotting functions of Keras need it, and this package does not call them.
     """

@@ -26,7 +26,7 @@ def open_regular(path: pathlib.Path, most: int | None = None) -> BinaryIO:
     A FIFO would block until another process writes, and a device such as /dev/zero is endless.
 
     Args:
-        path: of the file; links are followed.
+        path: path of the file; links are followed.
         most: largest number of bytes; None for any number.
 
     Raises:
@@ -238,9 +238,9 @@ def digest(path: pathlib.Path, most: int | None = None, algorithm: str = "sha256
     """Returns the digest of a regular file, in hexadecimal.
 
     Args:
-        path: of the file.
+        path: path of the file.
         most: largest number of bytes; None for any number.
-        algorithm: of `hashlib`. MD5 distinguishes files and protects nothing.
+        algorithm: name of an algorithm of `hashlib`. MD5 only distinguishes files.
 
     Raises:
         OSError: if it cannot be read or is no regular file.

@@ -35,7 +35,7 @@ class Lock:
     """The lock of a folder, held until `close` or until this process ends.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
         flag: name of the flag of the folder, for messages.
 
     Raises:

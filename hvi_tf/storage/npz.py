@@ -31,8 +31,8 @@ def read_arrays(
     Runs no code from the file, and allocates no more memory than the size of the file.
 
     Args:
-        path: of the file.
-        names: of the arrays; empty for all.
+        path: path of the file.
+        names: names of the arrays; empty for all.
         most: largest number of bytes of the file.
 
     Raises:

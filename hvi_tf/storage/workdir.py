@@ -130,8 +130,8 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
     another machine, or with other versions or flags.
 
     Args:
-        path: of the workdir.
-        config: of the run.
+        path: path of the workdir.
+        config: configuration of the run.
         writes: whether this process writes into the workdir. That process must call first.
 
     Raises:
@@ -210,7 +210,7 @@ def open_existing(path: pathlib.Path, writes: bool = True) -> Workdir:
     """Opens the workdir of a run with the configuration stored in it.
 
     Args:
-        path: of the workdir.
+        path: path of the workdir.
         writes: whether this process writes into the workdir. It then takes the lock, and
             removes unfinished files of a killed process.
 

@@ -166,7 +166,15 @@ def test_tiled_pixels_increase_the_count(monkeypatch):
     assert many.flops - few.flops > untiled[1].flops - untiled[0].flops
 
 
-@pytest.mark.parametrize("setting", ["M", "L", "batch_size", "svi_steps"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        pytest.param("M", marks=[pytest.mark.long]),
+        pytest.param("L", marks=[pytest.mark.long]),
+        "batch_size",
+        "svi_steps",
+    ],
+)
 def test_operations_are_linear_in_every_count(setting):
     rows = {
         "M": dict(bound="diwhvi", K=2),

@@ -1,4 +1,4 @@
-"""How the commands end: their help, and standard streams that are closed, full or unread."""
+"""The help and the exit status of commands with closed, full or unread standard streams."""
 
 import os
 import pathlib
@@ -25,7 +25,7 @@ PRINTS = (
 
 
 def run(*arguments, stdout="", stderr="", **environment):
-    """A Python process whose streams a shell has redirected."""
+    """Runs a Python process whose streams a shell redirects."""
     command = 'exec "$@"' + (f" >{stdout}" if stdout else "") + (f" 2>{stderr}" if stderr else "")
     return subprocess.run(
         ["bash", "-c", command, "bash", sys.executable, *arguments],
@@ -47,7 +47,7 @@ def assert_one_line(result, *words):
 @pytest.mark.parametrize(
     "flag", ["--help", "-h", "-?", "--help=true", "--helpshort", "--helpfull", "--helpxml"]
 )
-def test_every_help_flag_ends_with_0(flag):
+def test_every_help_flag_exits_with_0(flag):
     result = run(*REPORT, flag)
     assert (result.returncode, result.stderr) == (0, "")
     assert "copy_to" in result.stdout
@@ -66,23 +66,23 @@ def test_help_begins_with_the_main_flags_and_fits_the_terminal(columns):
     assert len(longest) <= columns
 
 
-def test_the_console_command_is_the_module():
+def test_the_console_command_equals_the_module():
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads((SWEEP.parents[1] / "pyproject.toml").read_text())["project"]
     module, function = project["scripts"]["hvi"].split(":")
     code = f"import sys; sys.argv[0] = 'hvi'; from {module} import {function} as f; f()"
-    named, by_module = (
+    by_console, by_module = (
         run(*command, "--help", "--mode=none").stdout
         for command in (["-c", code], COMMANDS["main"])
     )
-    assert named == by_module
+    assert by_console == by_module
     mistake = run("-c", code, "--mode=none")
     assert_one_line(mistake, "--mode=none: choose one of train")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_help_that_nobody_reads_to_its_end(name):
-    """As of `--help | head -1`."""
+def test_help_exits_with_0_if_its_reader_closes_the_pipe(name):
+    """Closes the pipe early, as `--help | head -1` does."""
     command = [sys.executable, *COMMANDS[name], "--help"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
@@ -90,19 +90,19 @@ def test_a_help_that_nobody_reads_to_its_end(name):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_help_on_a_full_disk(name):
+def test_help_reports_a_full_disk(name):
     assert_one_line(run(*COMMANDS[name], "--help", stdout="/dev/full"), "No space left on device")
 
 
 @pytest.mark.parametrize("stderr", ["&-", "/dev/full"])
 @pytest.mark.parametrize("mistake", ["nowhere", "--no_such_flag"])
-def test_a_mistake_that_cannot_be_printed(stderr, mistake):
+def test_a_mistake_exits_with_2_even_if_it_cannot_be_printed(stderr, mistake):
     result = run(*REPORT, mistake, stderr=stderr)
     assert (result.returncode, result.stdout) == (2, "")
 
 
 def test_closed_streams_go_to_the_null_device(tmp_path):
-    """The file gets no number of theirs, so nothing that is printed lands in it."""
+    """Checks that a file does not get the number of a closed stream, and with it the output."""
     command = (
         "def command():\n"
         "    with open('file', 'w') as file:\n"
@@ -118,25 +118,25 @@ def test_closed_streams_go_to_the_null_device(tmp_path):
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_output_on_a_full_disk(unbuffered):
+def test_a_command_reports_a_full_disk(unbuffered):
     code = PRINTS.format(command="def command(): print('x')")
     result = run("-c", code, stdout="/dev/full", PYTHONUNBUFFERED=unbuffered)
     assert_one_line(result, "No space left on device", "standard output")
 
 
-def test_a_character_that_the_terminal_lacks():
+def test_a_character_that_the_terminal_lacks_becomes_a_question_mark():
     code = PRINTS.format(command="def command(): print('1 \\u00b1 2')")
     result = run("-c", code, PYTHONIOENCODING="ascii")
     assert (result.returncode, result.stdout) == (0, "1 ? 2\n")
 
 
-def test_a_warning_turned_into_an_error():
+def test_a_warning_that_python_raises_prints_one_line():
     code = PRINTS.format(command="def command(): warnings.warn('old', DeprecationWarning)")
     assert_one_line(run("-W", "error", "-c", code), "python -W", "DeprecationWarning: old")
 
 
 def test_python_without_docstrings_is_refused():
-    """tf_keras cannot be imported there."""
+    """Checks the error because tf_keras cannot be imported without docstrings."""
     result = run("-OO", *REPORT, "--help")
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Workers on this machine that are stopped, killed and started again; and sweeps."""
+"""Workers on this machine that are stopped, killed and restarted; and sweeps."""
 
 import importlib.util
 import json
@@ -47,8 +47,8 @@ def start_workers(*arguments):
 
 
 def children(process):
-    """The workers by their number."""
-    found = {}
+    """Returns the process ids of the workers by their index."""
+    workers = {}
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
@@ -58,8 +58,8 @@ def children(process):
         if int(parent) == process.pid:
             config = next((v for v in variables if v.startswith("TF_CONFIG=")), None)
             if config:
-                found[json.loads(config.partition("=")[2])["task"]["index"]] = int(folder.name)
-    return found
+                workers[json.loads(config.partition("=")[2])["task"]["index"]] = int(folder.name)
+    return workers
 
 
 def wait_for(condition, process):
@@ -80,7 +80,7 @@ def test_workers_stopped_and_killed_end_bit_identical(tmp_path, mnist_dir):
     assert re.search(r"test log-likelihood \(DIWHVI, M=4, K=3\) +-\d+", out)
     assert out.count("epoch 3/3 53/53") == 1
 
-    # Ctrl-C to one worker alone: both stop at the same step, with a checkpoint.
+    # One worker gets Ctrl-C, and both stop at the same step with a checkpoint.
     process = start_workers(*TINY, data, f"--workdir={broken}")
     wait_for((broken / "checkpoints" / "ckpt-53.index").exists, process)
     os.kill(children(process)[1], signal.SIGINT)
@@ -88,7 +88,7 @@ def test_workers_stopped_and_killed_end_bit_identical(tmp_path, mnist_dir):
     assert process.returncode == 130, out[-3000:]
     assert "nothing is lost" in out
 
-    # A worker that is killed takes the job with it; what is left is the last checkpoint.
+    # Killing one worker ends the job; the last checkpoint remains.
     process = start_workers(*TINY, data, f"--workdir={broken}")
     wait_for((broken / "checkpoints" / "ckpt-106.index").exists, process)
     os.kill(children(process)[1], signal.SIGKILL)
@@ -122,7 +122,7 @@ def test_a_grid_is_every_combination_each_in_its_own_folder(tmp_path):
 
 
 @pytest.mark.parametrize("grid", ["", "K", "K=", "=1", "K=1;K=2", "a b=1", "workdir=x", "--K=1"])
-def test_a_grid_that_is_none_is_quoted(grid, tmp_path, capsys):
+def test_the_error_names_the_flag_of_an_invalid_grid(grid, tmp_path, capsys):
     assert sweep.main([f"--grid={grid}", f"--out={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith("error: --grid")
 
@@ -133,7 +133,7 @@ def test_the_help_has_the_command_in_two_lines(capsys):
 
 
 def test_a_sweep_uses_the_package_of_its_own_clone(tmp_path):
-    """Which need not be installed."""
+    """Checks that a sweep runs although no package is installed."""
     for folder in ("launch", "hvi_tf"):
         (tmp_path / folder).mkdir()
     shutil.copy(ROOT / "launch" / "sweep.py", tmp_path / "launch")
@@ -144,7 +144,7 @@ def test_a_sweep_uses_the_package_of_its_own_clone(tmp_path):
 @pytest.mark.parametrize(
     "out", ["file/sweep", "a\0b", "x" * 300, "gs://bucket/x", "~nobody-here/x"]
 )
-def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch):
+def test_an_impossible_folder_prints_one_line(out, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     assert sweep.main(["--grid=K=1", f"--out={out}"]) == 2
@@ -154,7 +154,7 @@ def test_a_folder_that_cannot_be_is_one_line(out, tmp_path, capsys, monkeypatch)
 
 
 def test_no_value_reaches_a_shell_or_another_folder(tmp_path, monkeypatch):
-    """In the array's script, and in the names of folders."""
+    """Checks the script of the array and the names of folders."""
     nasty = "$(touch x)/../'; rm -rf *"
     argv = [
         f"--grid=dataset={nasty[:-9]}",
@@ -180,8 +180,8 @@ def test_no_value_reaches_a_shell_or_another_folder(tmp_path, monkeypatch):
     assert cell.workdir.resolve().parent == tmp_path.resolve()
 
 
-def test_finished_cells_are_skipped_and_failures_are_told(tmp_path, capsys, monkeypatch):
-    fake = tmp_path / "fake"  # in the place of a training: K=1 ends well, K=2 does not
+def test_finished_cells_are_skipped_and_failures_are_printed(tmp_path, capsys, monkeypatch):
+    fake = tmp_path / "fake"  # replaces the training: K=1 succeeds, K=2 fails
     (fake / "hvi_tf").mkdir(parents=True)
     (fake / "hvi_tf" / "__init__.py").touch()
     (fake / "hvi_tf" / "main.py").write_text(FAKE)
@@ -197,7 +197,7 @@ def test_finished_cells_are_skipped_and_failures_are_told(tmp_path, capsys, monk
     assert sweep.main(argv) == 1
     assert "Finished cells: 1 of 2." in capsys.readouterr().out
     assert (tmp_path / "out" / "K=1.log").read_text().count("ran") == 1
-    # Another flag for all cells makes the finished one go on.
+    # Another flag for all cells makes the finished cell run again.
     sweep.main([*argv[:-1], "--epochs=2"])
     assert "Finished cells: 0 of 2." in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
-"""Whatever an argument holds, the scripts hand it on as it is, and no shell acts on it.
+"""Scripts that pass every argument unchanged, without a shell that interprets it.
 
-In the place of Python, srun and sbatch are programs that write down their arguments. The scripts
-run in a folder whose own name is hostile, too.
+Programs that record their arguments replace Python, srun and sbatch. The scripts run in a folder
+that also has a hostile name.
 """
 
 import json
@@ -26,11 +26,11 @@ HOSTILE = [
 
 RECORD = """#!{python}
 import json, os, pathlib, sys
-if sys.argv[1:2] == ["-"]:  # asks Python for free ports
+if sys.argv[1:2] == ["-"]:  # the script gets free ports from Python
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 name = pathlib.Path(sys.argv[0]).name
-told = dict(name=name, argv=sys.argv[1:], cwd=os.getcwd(), tf_config=os.getenv("TF_CONFIG", ""))
-(pathlib.Path({records!r}) / f"{{os.getpid()}}.json").write_text(json.dumps(told))
+call = dict(name=name, argv=sys.argv[1:], cwd=os.getcwd(), tf_config=os.getenv("TF_CONFIG", ""))
+(pathlib.Path({records!r}) / f"{{os.getpid()}}.json").write_text(json.dumps(call))
 for argument in sys.argv[1:]:
     if name == "main.py" and argument.startswith("--workdir="):
         os.makedirs(argument[10:], exist_ok=True)
@@ -40,7 +40,7 @@ sys.exit(int(os.getenv("RECORD_STATUS", "0")))
 
 
 class Clone:
-    """A folder with `launch/` in it, and the programs that its scripts call."""
+    """A folder with `launch/`, and the programs that its scripts call."""
 
     def __init__(self, tmp_path):
         self.path = tmp_path / "a clone; $(touch canary) 'x' *"
@@ -52,7 +52,7 @@ class Clone:
         for name in ("python", "srun", "sbatch", "scontrol"):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
-        # What `python -m hvi_tf.main` finds where a script names its Python by itself.
+        # `python -m hvi_tf.main` runs this file if a script names its Python itself.
         (self.path / "hvi_tf" / "main.py").write_text(text)
         variables = {"PYTHONPATH": str(self.path), "CDPATH": str(tmp_path / "elsewhere")}
         (tmp_path / "elsewhere" / "launch").mkdir(parents=True)
@@ -60,7 +60,7 @@ class Clone:
         self.environment["PATH"] = os.pathsep.join([str(programs), os.environ["PATH"]])
 
     def run(self, *command, cwd=None, status=0, **variables):
-        """What the programs were given, in the order of the workers."""
+        """Runs a command; returns the recorded calls of the programs in the order of workers."""
         for record in self.records.iterdir():
             record.unlink()
         result = subprocess.run(
@@ -73,8 +73,8 @@ class Clone:
         )
         assert result.returncode == status, result
         assert not list(self.path.parent.rglob("canary"))
-        told = [json.loads(record.read_text()) for record in self.records.iterdir()]
-        return sorted(told, key=lambda t: (t["name"], t["tf_config"]))
+        calls = [json.loads(record.read_text()) for record in self.records.iterdir()]
+        return sorted(calls, key=lambda call: (call["name"], call["tf_config"]))
 
 
 @pytest.fixture
@@ -92,20 +92,20 @@ def workdirs(clone):
 
 
 @pytest.mark.parametrize("script", ["local.sh", "multiworker_local.sh"])
-def test_the_arguments_arrive_as_they_were(script, clone):
+def test_the_scripts_pass_their_arguments_unchanged(script, clone):
     for arguments in ([f"--workdir={clone.path}/run", *FLAGS], [*FLAGS, "--workdir=run"]):
         count, added = ([], []) if script == "local.sh" else (["2"], ["--strategy=multiworker"])
-        told = clone.run(clone.path / "launch" / script, *count, *arguments)
-        assert len(told) == (1 if script == "local.sh" else 2)
-        for worker in told:
+        calls = clone.run(clone.path / "launch" / script, *count, *arguments)
+        assert len(calls) == (1 if script == "local.sh" else 2)
+        for worker in calls:
             assert worker["argv"] == ["-u", "-m", "hvi_tf.main", *arguments, *added]
             assert worker["cwd"] == str(clone.path)
 
 
-def test_long_runs_hand_on_their_arguments_and_name_their_experiments(clone):
+def test_long_runs_pass_their_arguments_and_name_their_experiments(clone):
     arguments = [f"--out={clone.path}/long", *(f"--data_dir={value}" for value in HOSTILE)]
-    told = clone.run(clone.path / "launch" / "long_runs.sh", *arguments)
-    given = [worker["argv"] for worker in told]
+    calls = clone.run(clone.path / "launch" / "long_runs.sh", *arguments)
+    given = [worker["argv"] for worker in calls]
     assert len(given) == 3
     first = ["-u", "-m", "hvi_tf.reproduce", *arguments]
     assert all(argv[: len(first)] == first and argv[-1] == "--preset=long" for argv in given)
@@ -121,15 +121,15 @@ def test_a_folder_may_have_any_name(script, clone):
     count, log = ([], "log") if script == "local.sh" else (["2"], "worker1.log")
     for number, workdir in enumerate(workdirs(clone)):
         if script == "multiworker_local.sh" and number % 4 not in (0, 1):
-            continue  # as the other script's, and slower
-        told = clone.run(clone.path / "launch" / script, *count, f"--workdir={workdir}")
-        assert f"--workdir={workdir}" in told[0]["argv"]
+            continue  # this script is slower, and the other one covers every name
+        calls = clone.run(clone.path / "launch" / script, *count, f"--workdir={workdir}")
+        assert f"--workdir={workdir}" in calls[0]["argv"]
         path = clone.path / f"{workdir.removesuffix('/')}.{log}"
         assert path.read_text() == "said\n", workdir
         path.unlink()
 
 
-def test_a_home_folder_is_meant_and_a_url_is_refused(clone):
+def test_a_tilde_is_the_home_folder_and_a_url_is_refused(clone):
     home = clone.path.parent / "home"
     (home / "runs").mkdir(parents=True)
     sweep = (sys.executable, clone.path / "launch" / "sweep.py", "--grid=K=1")
@@ -147,26 +147,26 @@ def test_a_home_folder_is_meant_and_a_url_is_refused(clone):
 
 @pytest.mark.parametrize("start", ["launch/local.sh", "./launch/local.sh"])
 def test_the_scripts_find_their_clone(start, clone):
-    """Whatever CDPATH says, and where the clone's own path begins with a dash."""
+    """Checks a CDPATH with another `launch`, and a clone with a path that begins with a dash."""
     dashed = clone.path / "-clone"
     shutil.copytree(clone.path / "launch", dashed / "launch")
-    (told,) = clone.run(start, "--workdir=run")
-    assert told["cwd"] == str(clone.path)
-    (told,) = clone.run("bash", "--", "-clone/launch/local.sh", "--workdir=run")
-    assert told["cwd"] == str(dashed)
+    (call,) = clone.run(start, "--workdir=run")
+    assert call["cwd"] == str(clone.path)
+    (call,) = clone.run("bash", "--", "-clone/launch/local.sh", "--workdir=run")
+    assert call["cwd"] == str(dashed)
 
 
-def test_slurm_is_given_the_arguments_as_they_were(clone):
+def test_slurm_gets_the_arguments_unchanged(clone):
     common = dict(SLURM_SUBMIT_DIR=str(clone.path), SLURM_JOB_ID="7")
     for python in ("python", "/a b/$(touch canary)/python"):
         arguments = [f"--workdir={clone.path}/run", *FLAGS]
         job = ("bash", clone.path / "launch" / "slurm.sbatch", *arguments)
-        (told,) = clone.run(*job, cwd="/", PYTHON=python, **common)
-        at = told["argv"].index(python)
+        (call,) = clone.run(*job, cwd="/", PYTHON=python, **common)
+        at = call["argv"].index(python)
         first = ["-u", "-m", "hvi_tf.main", "--strategy=multiworker"]
-        assert told["argv"][at + 1 :] == [*first, *arguments]
-        assert all(argument.startswith("--") for argument in told["argv"][:at])
-        assert told["cwd"] == str(clone.path)
+        assert call["argv"][at + 1 :] == [*first, *arguments]
+        assert all(argument.startswith("--") for argument in call["argv"][:at])
+        assert call["cwd"] == str(clone.path)
 
 
 def test_slurm_gives_the_job_two_minutes_to_save(clone):
@@ -179,43 +179,43 @@ def test_slurm_does_not_run_in_another_folder(clone):
     assert not clone.run(*job, SLURM_SUBMIT_DIR=f"{clone.path}/none", status=1)
 
 
-def test_cells_of_a_sweep_are_given_their_values_as_they_were(clone):
-    values = [v for v in HOSTILE if "," not in v and ";" not in v]  # which part values
+def test_cells_of_a_sweep_get_their_values_unchanged(clone):
+    values = [v for v in HOSTILE if "," not in v and ";" not in v]  # these separate values
     sweep = [sys.executable, clone.path / "launch" / "sweep.py", "--jobs=2"]
     for out in ("-out", f"{clone.path}/o u't$(touch canary)"):
-        told = clone.run(
+        calls = clone.run(
             *sweep, f"--grid=data_dir={','.join(values)}", f"--out={out}", "--", *FLAGS
         )
-        found = {}
-        for cell in told:
+        folders = {}
+        for cell in calls:
             flags = cell["argv"]
             assert flags[: len(FLAGS)] == FLAGS
             value, workdir = flags[len(FLAGS) :]
-            found[value.removeprefix("--data_dir=")] = workdir.removeprefix("--workdir=")
-        assert set(found) == set(values)
-        assert len(set(found.values())) == len(values)
-        for workdir in found.values():
+            folders[value.removeprefix("--data_dir=")] = workdir.removeprefix("--workdir=")
+        assert set(folders) == set(values)
+        assert len(set(folders.values())) == len(values)
+        for workdir in folders.values():
             assert pathlib.Path(workdir).parent == pathlib.Path(out)
             assert (clone.path / f"{workdir}.log").read_text() == "said\n"
 
 
-def test_an_array_is_given_its_values_as_they_were(clone):
+def test_an_array_gets_its_values_unchanged(clone):
     values = [v for v in HOSTILE if "," not in v and ";" not in v]
     sweep = [sys.executable, clone.path / "launch" / "sweep.py"]
     grid = f"--grid=data_dir={','.join(values)}"
     options = ["--sbatch=--time=1:00 --comment='two words' --exclude=$(touch canary)"]
     for number, out in enumerate(("-out", f"{clone.path}/o %a u't\n$(touch canary)")):
         arguments = [grid, f"--out={out}", "--slurm", *options, "--", *FLAGS]
-        (told,) = clone.run(*sweep, *arguments)
+        (call,) = clone.run(*sweep, *arguments)
         folder = (clone.path / out).resolve()
-        log = f"{folder}/array-".replace("%", "%%") + "%a.log"  # as sbatch writes a %
+        log = f"{folder}/array-".replace("%", "%%") + "%a.log"  # sbatch escapes a % in this way
         indices = ",".join(map(str, range(len(values))))
-        assert told["argv"][:1] == [f"--array={indices}"]
-        assert told["argv"][-7:] == [
+        assert call["argv"][:1] == [f"--array={indices}"]
+        assert call["argv"][-7:] == [
             *("--signal=B:TERM@120", f"--output={log}", "--time=1:00", "--comment=two words"),
             *("--exclude=$(touch", "canary)", f"{folder}/array.sbatch"),
         ]
-        for index in (number, -1 % len(values)):  # the tasks, as Slurm runs a copy of the script
+        for index in (number, -1 % len(values)):  # Slurm runs a copy of the script for each task
             script = clone.path.parent / "slurm_script"
             shutil.copy(folder / "array.sbatch", script)
             (task,) = clone.run("bash", script, SLURM_ARRAY_TASK_ID=str(index))

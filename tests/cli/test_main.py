@@ -1,8 +1,8 @@
 """The command itself, on real MNIST with networks small enough for a test.
 
-A process of its own takes seconds to import TensorFlow and to read MNIST. `run` starts one
-where the process is what is tested: its output in a pipe, its signals, and its exit status
-where it does not get as far as TensorFlow. `call` does the same in this one.
+A separate process takes seconds to import TensorFlow and to read MNIST. `run` starts one only
+if a test checks the process itself: its output in a pipe, its signals, or an exit status
+before TensorFlow is imported. `call` runs the command in this process.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ FLAGFILES = pathlib.Path(__file__).resolve().parents[2] / "flags"
 TINY = [
     *("--hidden=16,16", "--latent_dim=4", "--aux_dim=3", "--K=2"),
     *("--batch_size=1024", "--epochs=3", "--steps_per_call=7"),  # 53 steps an epoch
-    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # so that more epochs may follow
+    *("--lr_schedule=exponential", "--lr_warmup_steps=0"),  # allows more epochs later
     *("--eval_M=4", "--eval_K=3", "--eval_images=60"),
 ]
 
@@ -71,7 +71,7 @@ def call():
                 main.main(main._parse_flags(argv))
             except SystemExit as stop:
                 status = stop.code
-        gc.collect()  # what holds the workdir's lock; the end of a process frees it, too
+        gc.collect()  # frees the lock of the workdir, as the end of a process does
         return subprocess.CompletedProcess(argv, status, out.getvalue(), err.getvalue())
 
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def call():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, mnist_dir):
-    """A run of the whole command: its workdir and what it printed."""
+    """Runs the whole command; returns its workdir and its output."""
     workdir = tmp_path_factory.mktemp("runs") / "tiny"
     result = run(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
     assert result.returncode == 0, result.stderr[-3000:]
@@ -90,11 +90,11 @@ def finished(tmp_path_factory, mnist_dir):
 
 @pytest.fixture
 def copy_of_finished(finished, tmp_path):
-    """For tests that go on with the run: a workdir may be copied."""
+    """Copies the finished run for tests that continue it."""
     return shutil.copytree(finished[0], tmp_path / "copy")
 
 
-def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
+def test_output_in_a_pipe_is_plain_lines_that_name_every_score(finished):
     workdir, out = finished
     assert "\r" not in out
     assert re.search(r"epoch 3/3 53/53 [\d.]+ steps/s  0:00 left  train -\d.* validation -\d", out)
@@ -116,13 +116,13 @@ def test_output_in_a_pipe_is_plain_lines_with_everything_named(finished):
     assert f"--workdir={workdir} --mode=evaluate" in out
 
 
-def test_the_first_step_is_told_with_what_took_how_long(finished):
+def test_the_first_step_is_printed_with_the_seconds_of_each_part(finished):
     parts = ("imports", "data", "model", "compilation and step")
-    told = ", ".join(rf"{part} [\d.]+" for part in parts)
-    (line,) = re.findall(rf"First step after [\d.]+ s \({told}\)\.\n", finished[1])
+    pattern = ", ".join(rf"{part} [\d.]+" for part in parts)
+    (line,) = re.findall(rf"First step after [\d.]+ s \({pattern}\)\.\n", finished[1])
     whole, *parts = map(float, re.findall(r"\d+\.\d", line))
     assert abs(whole - sum(parts)) <= 0.051 * (len(parts) + 1)  # each is rounded
-    assert parts[0] > 0.1  # a process of its own: since it began
+    assert parts[0] > 0.1  # the time since the process began
 
 
 def test_tensorboard_has_scalars_images_and_the_config(finished):
@@ -151,12 +151,12 @@ def test_tensorboard_has_scalars_images_and_the_config(finished):
         "schedule/K",
         "speed/steps_per_second",
     } <= tags
-    assert "train/warmup_objective" not in tags  # nothing is warmed up in this run
+    assert "train/warmup_objective" not in tags  # this run has no warmup
     steps = [e.step for e in events.Tensors("train/bound")]
     assert steps == [53, 106, 159]
 
 
-def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_dir, call):
+def test_the_same_command_again_prints_that_the_run_is_complete(finished, mnist_dir, call):
     workdir, out = finished
     before = final_weights(workdir)
     again = call(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
@@ -169,7 +169,7 @@ def test_the_same_command_again_says_that_the_run_is_complete(finished, mnist_di
         np.testing.assert_array_equal(after[name], value)
 
 
-def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir, call):
+def test_evaluate_mode_accepts_other_counts_but_no_other_model(finished, mnist_dir, call):
     workdir = finished[0]
     common = ("--mode=evaluate", f"--workdir={workdir}", f"--data_dir={mnist_dir}")
     here = ("--devices=cpu", "--device_report")
@@ -185,8 +185,8 @@ def test_evaluate_mode_takes_other_counts_and_no_other_model(finished, mnist_dir
 
 
 @pytest.mark.long
-def test_annealed_importance_sampling_of_a_run(finished, mnist_dir, call):
-    """The lower bound on test images, and both on images that the model drew."""
+def test_annealed_importance_sampling_prints_its_bounds(finished, mnist_dir, call):
+    """Checks the lower bound on test images, and both bounds on images drawn from the model."""
     common = (f"--workdir={finished[0]}", f"--data_dir={mnist_dir}", "--eval_images=8")
     annealing = ("--estimator=ais", "--ais_chains=4", "--ais_steps=20", "--ais_leapfrog_steps=4")
     result = call("--mode=evaluate", *common, *annealing)
@@ -202,7 +202,7 @@ def test_annealed_importance_sampling_of_a_run(finished, mnist_dir, call):
 
 @pytest.mark.long
 def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir, call):
-    """A fresh tau on frozen p and q; in a folder of its own, resumable and a run like any."""
+    """Fits a new tau to frozen p and q, resumes the fit, and evaluates it like any other run."""
     workdir, data = tmp_path / "sivi", f"--data_dir={mnist_dir}"
     tiny = [*TINY, "--bound=sivi", "--epochs=1", "--eval_K=30"]
     assert call(*tiny, data, f"--workdir={workdir}").returncode == 0
@@ -213,13 +213,13 @@ def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir, call):
     (fitted,) = workdir.glob("fit_tau_step53_*")
     validation = [float(v) for v in re.findall(r"validation (-[\d.]+)", result.stdout)]
     assert len(validation) == 2
-    assert validation[1] > validation[0]  # U_K came down: nothing else is trained
+    assert validation[1] > validation[0]  # U_K fell, because only tau is trained
     before, after = (final_weights(w) for w in (workdir, fitted))
     for name, value in before.items():
         if name.startswith(("decoder", "encoder")):
             np.testing.assert_array_equal(value, after[name], err_msg=name)
     assert any(name.startswith("inverse") for name in after)
-    # The same command goes on with it; the fit is a run that other commands can evaluate.
+    # The same command resumes the fit, and other commands can evaluate it.
     again = call(*fit, "--tau_epochs=3")
     assert "Resuming from step 106 of 159." in again.stdout
     by_sivi, by_mixture = (
@@ -230,13 +230,13 @@ def test_fit_tau_gives_a_sivi_run_its_diwhvi_score(tmp_path, mnist_dir, call):
         float(re.search(r"log-likelihood .*\) +(-[\d.]+)", text)[1])
         for text in (again.stdout, by_sivi.stdout, by_mixture.stdout)
     ]
-    assert np.ptp(scores) < 5  # the same p and q, and another tau
+    assert np.ptp(scores) < 5  # same p and q, different tau
 
 
-def test_export_mode(copy_of_finished, mnist_dir, call):
+def test_export_mode_writes_a_saved_model(copy_of_finished, mnist_dir, call):
     exported = copy_of_finished / "saved_model" / "saved_model.pb"
     exported.unlink()
-    # With the flags of the training, as a flagfile would give them.
+    # A flagfile gives the flags of the training again.
     common = ("--jit_compile=auto", f"--workdir={copy_of_finished}", f"--data_dir={mnist_dir}")
     result = call(*TINY, "--mode=export", *common)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -245,7 +245,7 @@ def test_export_mode(copy_of_finished, mnist_dir, call):
 
 
 def test_the_export_is_scored_on_the_runs_data(copy_of_finished, mnist_dir, call):
-    """Without its checkpoint; what lies elsewhere is a program, and refused before it is read."""
+    """Scores the export without a checkpoint, and refuses to read one outside the workdir."""
     shutil.rmtree(copy_of_finished / "checkpoints")
     shutil.rmtree(copy_of_finished / "best")
     common = ("--mode=evaluate", f"--workdir={copy_of_finished}", f"--data_dir={mnist_dir}")
@@ -284,14 +284,14 @@ def wait_for(condition, process, seconds=120):
 
 
 @pytest.mark.long
-def test_stopped_by_ctrl_c_then_by_sigkill_a_run_ends_bit_identical(
+def test_a_run_stopped_by_ctrl_c_and_then_sigkill_ends_bit_identical(
     finished, tmp_path, mnist_dir, call
 ):
-    """Ctrl-C saves a checkpoint and says how to resume; SIGKILL leaves the last one."""
+    """Checks that Ctrl-C saves a checkpoint and prints how to resume; SIGKILL keeps the last."""
     workdir = tmp_path / "interrupted"
     process = start(*TINY, f"--data_dir={mnist_dir}", f"--workdir={workdir}")
     wait_for(lambda: (workdir / "checkpoints" / "ckpt-53.index").exists(), process)
-    time.sleep(0.3)  # the file is there before the epoch has ended
+    time.sleep(0.3)  # the file exists before the epoch ends
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err[-2000:]
@@ -305,7 +305,7 @@ def test_stopped_by_ctrl_c_then_by_sigkill_a_run_ends_bit_identical(
     process.send_signal(signal.SIGKILL)
     out, _ = process.communicate()
     stopped_at = int(re.search(r"Resuming from step (\d+) of 159", out)[1])
-    assert 53 < stopped_at < 106  # in the midst of an epoch
+    assert 53 < stopped_at < 106  # in the middle of an epoch
     assert not (workdir / "checkpoints" / "ckpt-159.index").exists()
 
     resumed = call(*arguments[3:])
@@ -335,7 +335,7 @@ def assert_one_line_error(result, *parts):
     ],
 )
 def test_no_command_writes_to_a_url(command, tmp_path):
-    """As into a folder named `gs:`."""
+    """Checks that no command makes a folder named `gs:`."""
     environment = {**os.environ, "PYTHONPATH": str(FLAGFILES.parent)}
     result = subprocess.run(
         [sys.executable, "-m", *command],
@@ -376,7 +376,7 @@ def test_a_workdir_may_be_in_the_home_folder(tmp_path, monkeypatch):
         ("stray", "stray: not a flag"),
     ],
 )
-def test_bad_flags_are_one_line_and_write_nothing(flag, message, tmp_path, mnist_dir):
+def test_bad_flags_print_one_line_and_write_nothing(flag, message, tmp_path, mnist_dir):
     result = run(*flag.split(), f"--data_dir={mnist_dir}", cwd=tmp_path, env=environment())
     assert_one_line_error(result, message)
     assert not list(tmp_path.iterdir())
@@ -386,20 +386,20 @@ def environment():
     return os.environ | {"PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
 
 
-def test_another_configuration_in_the_workdir_is_listed(finished, mnist_dir):
+def test_the_error_lists_the_settings_that_differ_from_the_workdir(finished, mnist_dir):
     result = run(*TINY, "--K=3", "--seed=1", f"--data_dir={mnist_dir}", f"--workdir={finished[0]}")
     assert_one_line_error(result, "--K: 2 -> 3", "--seed: 0 -> 1")
 
 
-def test_divergence_stops_with_the_step_and_the_term(tmp_path, mnist_dir, call):
+def test_the_error_of_a_divergence_names_the_step_and_the_term(tmp_path, mnist_dir, call):
     common = (*TINY, f"--data_dir={mnist_dir}", f"--workdir={tmp_path / 'w'}")
     result = call(*common, "--learning_rate=1e12")
     assert_one_line_error(result, "dumped as", "training stopped, no checkpoint yet")
     assert re.search(r"step \d+: \w+ is (nan|-?inf)", result.stderr)
 
 
-def test_more_epochs_go_on_even_after_a_full_disk(copy_of_finished, mnist_dir, call):
-    """A limit on file size stands in for a full disk: writes fail the same way."""
+def test_more_epochs_resume_the_run_even_after_a_full_disk(copy_of_finished, mnist_dir, call):
+    """Replaces a full disk by a limit on file sizes, under which writes fail in the same way."""
     common = (*TINY, "--epochs=4", f"--data_dir={mnist_dir}", f"--workdir={copy_of_finished}")
     with files_up_to(64 * 1024):
         result = call(*common)
@@ -421,7 +421,7 @@ def files_up_to(size):
 
 @pytest.mark.long
 def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, mnist_dir, call):
-    """As a flagfile of tables 4 to 6 does, the run stores an estimator and its steps."""
+    """Stores an estimator and its steps in the run, as the flagfiles of tables 4 to 6 do."""
     workdir = tmp_path / "bsvi"
     data = f"--data_dir={mnist_dir}"
     sizes = ("--hidden=16,16", "--latent_dim=4", "--batch_size=512", "--eval_images=20")
@@ -460,7 +460,7 @@ def test_a_refined_run_is_scored_by_every_estimator_and_draws_images(tmp_path, m
         ("--bound=vae --pi=learned", "--pi=learned: for --bound=bsvi; give that"),
     ],
 )
-def test_what_cannot_be_refined_is_one_line_before_training(
+def test_unusable_settings_print_one_line_before_training(
     flags, message, tmp_path, mnist_dir, call
 ):
     workdir = tmp_path / "none"
@@ -469,7 +469,7 @@ def test_what_cannot_be_refined_is_one_line_before_training(
     assert not workdir.exists()
 
 
-def test_help_does_not_wait_for_tensorflow():
+def test_help_does_not_import_tensorflow():
     code = (
         "import sys, hvi_tf.main; "
         "assert not {'tensorflow', 'keras'} & set(sys.modules), 'heavy import'"
@@ -501,11 +501,11 @@ def test_every_flagfile_is_valid():
 
 
 def config_of(*arguments):
-    """What a training with these flags would check before it begins."""
+    """Returns the configuration after the checks that a training makes before it begins."""
     with flagsaver.flagsaver():
         assert setting_flags.FLAGS(["hvi_tf.main", *arguments]) == [
             "hvi_tf.main"
-        ]  # nothing is left over
+        ]  # every argument is a flag
         config = config_lib.make(**setting_flags.values())
     datasets.check(config.data)
     return config

@@ -33,7 +33,7 @@ def test_the_page_has_every_experiment_with_its_figures_and_numbers(page):
     text = page.read_text()
     for name in catalogue.ENTRIES:
         if not (RESULTS / name).exists():
-            continue  # test_experiments says which
+            continue  # test_experiments lists these
         stored = json.loads((RESULTS / name / "results.json").read_text())
         section = text.split(f'<section id="{name}">')[1].split("</section>")[0]
         assert section.count("data:image/svg+xml") == len(stored["figures"])
@@ -52,7 +52,7 @@ def test_the_page_needs_no_network_and_no_script(page):
     assert "url(" not in text
 
 
-def test_the_committed_page_is_made_of_the_committed_results(page):
+def test_the_committed_page_equals_that_of_the_committed_results(page):
     assert (RESULTS / "report.html").read_text() == page.read_text()
 
 
@@ -81,7 +81,7 @@ def test_text_is_escaped():
     assert "&lt;b&gt;&amp;x" in report.render([section])
 
 
-def test_a_folder_without_results_is_named(tmp_path):
+def test_the_error_names_a_folder_without_results(tmp_path):
     with pytest.raises(UserError, match=rf"{tmp_path}: no results there; .*hvi_tf.reproduce NAME"):
         report.read(tmp_path)
     (tmp_path / "laplace" / "cells").mkdir(parents=True)
@@ -92,14 +92,14 @@ def test_a_folder_without_results_is_named(tmp_path):
         report.read(tmp_path)
 
 
-def test_a_copy_has_the_results_and_not_what_they_were_made_of(tmp_path):
+def test_a_copy_has_the_results_without_cells_and_events(tmp_path):
     folder, target = tmp_path / "out", tmp_path / "copy"
     shutil.copytree(RESULTS / "laplace", folder / "laplace")
-    for made_of in ("cells/repetition0/rows.json", "tensorboard/events", ".lock"):
-        (folder / "laplace" / made_of).parent.mkdir(parents=True, exist_ok=True)
-        (folder / "laplace" / made_of).write_text("")
+    for name in ("cells/repetition0/rows.json", "tensorboard/events", ".lock"):
+        (folder / "laplace" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "laplace" / name).write_text("")
     (folder / "report.html").write_text("page")
-    for _ in range(2):  # a second copy takes the place of the first
+    for _ in range(2):  # a second copy replaces the first
         report.copy(folder, ["laplace"], target)
     copied = {str(p.relative_to(target)) for p in target.rglob("*") if p.is_file()}
     expected = {f"laplace/{name}" for name in ("laplace.png", "laplace.svg")}
@@ -116,15 +116,15 @@ def test_a_browser_shows_the_page(page, width, tmp_path):
     path = browser.screenshot(f"file://{page}", tmp_path / "page.png", width=width, height=2500)
     pixels = tf.io.decode_png(path.read_bytes(), channels=3).numpy()
     assert pixels.shape == (2500, width, 3)
-    for band in np.split(pixels, 5):  # no part of it is blank
+    for band in np.split(pixels, 5):  # no band is blank
         assert band.std() > 5.0
-    # Figures are drawn in colour, text is not.
+    # Figures have color, text does not.
     assert (np.ptp(pixels.astype(int), axis=-1) > 60).mean() > 0.002
 
 
 @pytest.fixture
 def tensorboard(tmp_path):
-    """A TensorBoard of a folder; the address of its page."""
+    """Returns a function that starts TensorBoard on a folder and returns its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -162,14 +162,14 @@ def _get(url):
 def test_tensorboard_shows_scalars_and_images_of_a_run(tensorboard, tmp_path, mnist_dir):
     command = [
         *(sys.executable, "-m", "hvi_tf.main", "--hidden=16,16", "--K=1", "--epochs=1"),
-        "--lr_warmup_steps=0",  # or 53 steps leave the images gray
+        "--lr_warmup_steps=0",  # with a warmup, images are still gray after 53 steps
         *("--latent_dim=4", "--aux_dim=3", "--batch_size=1024", "--eval_images=10"),
         *(f"--data_dir={mnist_dir}", f"--workdir={tmp_path / 'run'}"),
     ]
     subprocess.run(command, check=True, capture_output=True)
     address = tensorboard(tmp_path / "run")
     words = ("validation", "train", "diagnostics", "bound", "ess_inner")
-    for _ in range(5):  # on a busy machine the page may not have all of them at once
+    for _ in range(5):  # a busy machine may not show all words at once
         scalars = browser.dom(f"{address}/#timeseries", height=4000)
         if all(word in scalars for word in words):
             break
@@ -177,5 +177,5 @@ def test_tensorboard_shows_scalars_and_images_of_a_run(tensorboard, tmp_path, mn
         assert word in scalars
     images = browser.screenshot(f"{address}/#images", tmp_path / "images.png")
     pixels = tf.io.decode_png(images.read_bytes(), channels=3).numpy()
-    # The digits: black squares with gray in them, well below the page's header.
+    # The digits are black squares with gray pixels, far below the header of the page.
     assert (pixels[150:].max(axis=-1) < 40).mean() > 0.02

@@ -1,4 +1,4 @@
-"""The command that reproduces: its mistakes, and that a kill changes nothing."""
+"""The command `hvi_tf.reproduce`: its errors, and the same results after a kill."""
 
 import csv
 import os
@@ -36,13 +36,13 @@ def run(*arguments):
 
 
 def measurements(folder):
-    """The CSV but for the seconds, which are a measurement of time."""
+    """Returns the rows of the CSV without the measured seconds."""
     with open(folder / "results.csv", newline="") as file:
         return [{n: v for n, v in r.items() if n != "seconds"} for r in csv.DictReader(file)]
 
 
 def kill_when(process, happened, timeout=200):
-    """Waits for something on disk, then kills without a warning."""
+    """Kills a process by SIGKILL as soon as `happened` returns true."""
     deadline = time.monotonic() + timeout
     while not happened() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -54,15 +54,15 @@ def kill_when(process, happened, timeout=200):
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
-    """The CSV of a run that nothing happened to."""
+    """Returns the CSV of an uninterrupted run."""
     out = tmp_path_factory.mktemp("unbroken")
-    found = run("laplace", *TINY["laplace"], f"--out={out}")
-    assert found.returncode == 0, found.stderr[-2000:]
+    result = run("laplace", *TINY["laplace"], f"--out={out}")
+    assert result.returncode == 0, result.stderr[-2000:]
     return measurements(out / "laplace")
 
 
 @pytest.mark.long
-def test_a_killed_experiment_goes_on_to_the_same_csv(unbroken, tmp_path):
+def test_a_killed_experiment_resumes_to_the_same_csv(unbroken, tmp_path):
     broken = tmp_path / "broken"
     arguments = ["laplace", *TINY["laplace"]]
     cells = broken / "laplace" / "cells"
@@ -84,7 +84,7 @@ def test_two_processes_share_the_work(unbroken, tmp_path):
 
 
 @pytest.mark.long
-def test_a_killed_training_goes_on_to_the_same_csv(tmp_path, mnist_dir):
+def test_a_killed_training_resumes_to_the_same_csv(tmp_path, mnist_dir):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     arguments = ["training-k", *TINY["training-k"], f"--data_dir={mnist_dir}"]
     assert run(*arguments, f"--out={unbroken}").returncode == 0
@@ -100,12 +100,12 @@ def test_a_killed_training_goes_on_to_the_same_csv(tmp_path, mnist_dir):
 
 
 def test_the_list_has_every_experiment_and_its_cost():
-    found = run("--list")
-    assert found.returncode == 0
+    result = run("--list")
+    assert result.returncode == 0
     for name, entry in catalogue.ENTRIES.items():
-        assert f"{name}: {entry.title} ({entry.source})" in found.stdout
-        assert all(getattr(entry, preset) in found.stdout for preset in entry.presets)
-    assert "tensorflow" not in found.stderr.lower()
+        assert f"{name}: {entry.title} ({entry.source})" in result.stdout
+        assert all(getattr(entry, preset) in result.stdout for preset in entry.presets)
+    assert "tensorflow" not in result.stderr.lower()
 
 
 @pytest.mark.parametrize(
@@ -128,17 +128,17 @@ def test_the_list_has_every_experiment_and_its_cost():
         (("laplace", "evaluation-metric", "--set=model=x"), "laplace: --set=model=x: unknown"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_nothing(arguments, message, tmp_path):
-    found = run(*arguments, f"--out={tmp_path / 'out'}")
-    lines = [line for line in found.stderr.splitlines() if line.startswith("error:")]
-    assert found.returncode == 2
+def test_a_mistake_prints_one_line_and_writes_nothing(arguments, message, tmp_path):
+    result = run(*arguments, f"--out={tmp_path / 'out'}")
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert result.returncode == 2
     assert len(lines) == 1
     assert message in lines[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_only_what_is_there_is_named(tmp_path):
-    """A page where an experiment is finished, TensorBoard where there are events."""
+def test_hints_name_only_existing_results(tmp_path):
+    """Checks the hint of the page after an experiment, and of TensorBoard if events exist."""
     out = tmp_path / "my results"
     (out / "runs" / "a").mkdir(parents=True)
     assert reproduce._hints(out) == ""
@@ -150,12 +150,12 @@ def test_only_what_is_there_is_named(tmp_path):
     assert f"tensorboard '--logdir={out}'" in reproduce._hints(out)
 
 
-def test_many_names_are_told_by_the_first_and_the_last():
+def test_many_names_are_shortened_to_the_first_three_and_the_last():
     assert reproduce._shown(["a"]) == "a"
     assert reproduce._shown(list("abcdef")) == "a, b, c, ..., f"
 
 
-def test_all_leaves_out_what_has_no_such_preset():
+def test_all_leaves_out_experiments_without_the_preset():
     assert reproduce._with_preset(["all"], "quick") == list(catalogue.ENTRIES)
     assert reproduce._with_preset(["all"], "long") == [
         *("training-k", "likelihood-table", "evaluation-metric", "posterior-collapse"),

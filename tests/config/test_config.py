@@ -1,4 +1,4 @@
-"""Validation with specific messages, the JSON round trip, and what makes another run."""
+"""Validation with specific messages, the JSON round trip, and the identity of a run."""
 
 import dataclasses
 
@@ -10,8 +10,10 @@ from hvi_tf.config import rules as validation
 from hvi_tf.errors import UserError
 from hvi_tf.inference.methods import METHODS
 
+pytestmark = pytest.mark.quick
 
-def test_json_round_trip():
+
+def test_a_configuration_survives_json():
     config = config_lib.make(
         bound="diwhvi", K=7, M=3, gradient="dreg", hidden=(20, 10), tau_gate_bias=-4.0, seed=5
     )
@@ -22,14 +24,14 @@ def test_json_round_trip():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_has_defaults(name):
     config = config_lib.make(bound=name)
-    row, m = METHODS[name], config.method
-    assert (m.K, m.M) == (row.K.default, row.M.default)
-    assert m.L == (row.L.default if row.needs_hierarchical_prior else 1)
-    assert m.prior == ("hierarchical" if row.needs_hierarchical_prior else "normal")
-    of_tau = {"iwhvi": "gdreg", "diwhvi": "gdreg", "diwhvi-mixture": "dreg"}
-    assert m.gradient == of_tau.get(name, "reparameterized")
+    method, m = METHODS[name], config.method
+    assert (m.K, m.M) == (method.K.default, method.M.default)
+    assert m.L == (method.L.default if method.needs_hierarchical_prior else 1)
+    assert m.prior == ("hierarchical" if method.needs_hierarchical_prior else "normal")
+    gradients = {"iwhvi": "gdreg", "diwhvi": "gdreg", "diwhvi-mixture": "dreg"}
+    assert m.gradient == gradients.get(name, "reparameterized")
     assert m.svi_steps == {"svi": 10, "bsvi": 9}.get(name)  # the same number of draws
-    assert config_lib.make(bound=name, prior="hierarchical").method.L == row.L.default
+    assert config_lib.make(bound=name, prior="hierarchical").method.L == method.L.default
 
 
 BAD = [
@@ -124,14 +126,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("values", "message"), BAD)
-def test_bad_settings_are_named_with_their_value(values, message):
+def test_the_error_names_a_bad_setting_and_its_value(values, message):
     with pytest.raises(UserError) as error:
         config_lib.make(**values)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_differences_name_what_makes_another_run():
+def test_differences_list_the_settings_that_make_another_run():
     config = config_lib.make(K=5, epochs=10)
 
     def differences(**values):
@@ -175,14 +177,14 @@ def test_configurations_are_frozen():
         (dict(epochs=1, jit_compile="on"), "on"),
     ],
 )
-def test_xla_is_used_where_it_repays_its_compilation(values, on_a_cpu):
+def test_xla_is_used_if_it_saves_more_time_than_it_compiles(values, on_a_cpu):
     config = config_lib.make(**values)
     assert config_lib.resolve_jit(config, has_gpu=False).training.jit_compile == on_a_cpu
     if config.training.jit_compile == "auto":
         assert config_lib.resolve_jit(config, has_gpu=True).training.jit_compile == "on"
 
 
-def test_a_path_begins_at_home_or_on_this_machine(monkeypatch):
+def test_a_path_is_local_or_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
     assert str(validation.local_path("--workdir", "~/x")) == "/home/somebody/x"
     for text in ("runs/a:b", "a:/b", "runs/ab:/c", "A:b"):

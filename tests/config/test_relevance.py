@@ -1,6 +1,6 @@
-"""Every setting of every row changes something, or is refused by its name.
+"""Settings of every method, each of which changes a result or is refused by its name.
 
-The cases come from the table of settings: a new field needs a value here.
+The cases come from the table of settings, so a new field needs a value here.
 """
 
 import functools
@@ -26,7 +26,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 16)).astype(np.uint8)
 DATA = Dataset(IMAGES, IMAGES, IMAGES, (4, 4, 1))
 X = tf.constant((IMAGES[:2] > 127).astype(np.float32))
 
-# A value of each setting; those that a configuration below has anyway change nothing.
+# A value of each setting; a value that a configuration below already has is skipped.
 VALUES = {
     **{"bound": "iwvi", "K": 3, "M": 3, "L": 3, "backward_samples": 1, "prior": "hierarchical"},
     **{"gradient": "stl", "posterior": "realnvp", "svi_steps": 3, "svi_learning_rate": 0.3},
@@ -46,7 +46,7 @@ VALUES = {
     **{"ais_chains": 3, "ais_steps": 3, "ais_leapfrog_steps": 3},
     **{"defensive": 0.3, "eval_defensive": 0.3, "eval_mixture_size": 1},
 }
-# How long a training is, what it keeps, where its data lie: no row has a say in these.
+# Settings of the length of a training, of its files and of its data, for every method.
 OF_EVERY_RUN = {
     *("dataset", "split", "split_seed", "data_dir", "manual_dir", "data_digest", "epochs"),
     *("max_steps", "patience", "batch_size", "checkpoint_every", "keep_checkpoints", "keep_every"),
@@ -79,16 +79,16 @@ RUNS = {
 
 
 def small(run):
-    """The settings of a tiny run, whose counts are as small as its row allows."""
-    row = METHODS[run["bound"]]
-    counts = {n: 2 for n in ("K", "M") if getattr(row, n).free}
-    if run.get("prior") == "hierarchical" or row.needs_hierarchical_prior:
-        counts |= {"L": 2} if row.L.free else {}
-    return SMALL | counts | ({"svi_steps": 2} if row.refines else {}) | run
+    """Returns the settings of a tiny run, with counts of 2 where its method leaves them free."""
+    method = METHODS[run["bound"]]
+    counts = {n: 2 for n in ("K", "M") if getattr(method, n).free}
+    if run.get("prior") == "hierarchical" or method.needs_hierarchical_prior:
+        counts |= {"L": 2} if method.L.free else {}
+    return SMALL | counts | ({"svi_steps": 2} if method.refines else {}) | run
 
 
 def with_setting(base, name, value):
-    """The configuration with another value of a setting; None if that is refused by name."""
+    """Returns the configuration with this value of a setting; None if it is refused by name."""
     try:
         return config_lib.derive(base, **{name: value})
     except UserError as error:
@@ -105,14 +105,14 @@ def shapes(config):
 
 
 def step(config):
-    """The numbers of a step in the second epoch, as bytes."""
+    """Returns the numbers of a step in the second epoch, as bytes."""
     model = make_vae(config, 16)
     model.set_schedule(*config.schedule(1))
     model.optimizer.iterations.assign(1)
     model.set_run_length(4)
     reported, ascent = model.batch_gradients(X)
     arrays = [model.learning_rate, *reported.values(), *(g for group in ascent for g in group)]
-    if config.training.tau_steps or config.training.optimizer == "adamw":  # no part of that
+    if config.training.tau_steps or config.training.optimizer == "adamw":  # the ascent has neither
         arrays += [*model.train_step(X).values(), *model.trainable_variables]
     return [np.asarray(a).tobytes() for a in arrays]
 
@@ -129,7 +129,7 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
     config = config_lib.derive(base)
     rate, sizes, before = config.schedule(1).learning_rate, shapes(config), step(config)
     values = [(setting, VALUES[setting]) for setting in OF_A_STEP]
-    # Equation 9 is about psi_1:K: at K=0 dreg is the reparameterized estimator, by name.
+    # Equation 9 concerns psi_1:K, so at K=0 dreg equals the reparameterized estimator.
     same = (
         {"dreg"} if config.chosen_method.has_own_tau and not config.chosen_method.K.free else set()
     )
@@ -148,7 +148,7 @@ def test_a_setting_of_training_changes_the_step_or_is_refused(name):
 
 @pytest.fixture
 def scored(monkeypatch):
-    """Records the identity and the path of the scores of an evaluation."""
+    """Returns a function that returns the identity and the path of the scores of an evaluation."""
 
     class Recorded(Exception):
         pass
@@ -184,7 +184,7 @@ def test_a_setting_of_an_evaluation_changes_the_scores_or_is_refused(name, score
         base = small(RUNS[name]) | evaluation
         try:
             before = scored(config_lib.derive(small(RUNS[name]), **evaluation), model)
-        except UserError:  # of this row's no such score
+        except UserError:  # this method has no such score
             continue
         for setting in OF_AN_EVALUATION:
             other = with_setting(base, setting, VALUES[setting])
@@ -209,14 +209,14 @@ def test_every_setting_has_a_value_here():
         ("evaluate", dict(checkpoint_every=3), "--checkpoint_every=3: for --mode=train|fit_tau"),
         ("sample", dict(eval_M=7), "--eval_M=7: for --mode=train|fit_tau|evaluate, not"),
         ("export", dict(eval_M=7), "--eval_M=7: for --mode=train|fit_tau|evaluate, not"),
-        ("export", dict(eval_M=100, data_dir="x"), None),  # the run has that eval_M
+        ("export", dict(eval_M=100, data_dir="x"), None),  # the run already has this eval_M
         ("fit_tau", dict(tau_epochs=3, eval_M=7), None),
         ("sample", dict(num_samples=3), None),
         ("train", dict(minutes=60.0), None),
         ("train", dict(minutes=60.0, epochs=5), "--epochs=5: --minutes plans the epochs; leave on"),
     ],
 )
-def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):
+def test_a_setting_without_effect_in_a_mode_is_refused(mode, given, refused):
     try:
         relevance.check_mode(mode, given, config_lib.defaults())
         message = None
@@ -225,7 +225,7 @@ def test_a_setting_that_a_mode_has_no_use_for_is_refused(mode, given, refused):
     assert message == refused if refused is None else refused in message
 
 
-def test_other_evaluations_leave_a_stored_setting_without_a_use_behind():
+def test_another_evaluation_drops_stored_settings_without_effect():
     stored = config_lib.flatten(config_lib.make(estimator="ais", ais_steps=9))
     config = config_lib.derive(stored, estimator="diwhvi", eval_M=7)
     assert config.evaluation == config_lib.make(estimator="diwhvi", eval_M=7).evaluation

@@ -102,12 +102,12 @@ def load_error(tmp_path, **values):
 
 @pytest.mark.parametrize("dataset", ["mnist", "omniglot"])
 @pytest.mark.parametrize("folder", ["~nobody-of-this-name/x", "x" * 300])
-def test_a_folder_that_cannot_be_read_is_named(dataset, folder, tmp_path):
+def test_the_error_names_an_unreadable_folder(dataset, folder, tmp_path):
     message = load_error(tmp_path, dataset=dataset, manual_dir=folder)
     assert f"--manual_dir={folder}" in message
 
 
-def test_a_truncated_file_is_named_with_both_digests(tmp_path):
+def test_the_error_names_a_truncated_file_and_the_expected_digest(tmp_path):
     file = downloads.copy_packaged_mnist(tmp_path / "files")
     file.write_bytes(file.read_bytes()[:1000])
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
@@ -119,7 +119,7 @@ def test_a_truncated_file_is_named_with_both_digests(tmp_path):
     assert "(1000 bytes)" in message
 
 
-def test_a_changed_byte_is_noticed(tmp_path):
+def test_a_file_with_a_changed_byte_is_refused(tmp_path):
     file = downloads.copy_packaged_mnist(tmp_path / "files")
     content = bytearray(file.read_bytes())
     content[5000] ^= 1
@@ -127,7 +127,7 @@ def test_a_changed_byte_is_noticed(tmp_path):
     assert "damaged or another file" in load_error(tmp_path, manual_dir=str(tmp_path / "files"))
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_the_error_names_a_missing_file(tmp_path):
     downloads.copy_packaged_mnist(tmp_path / "files").unlink()
     message = load_error(tmp_path, manual_dir=str(tmp_path / "files"))
     assert "train-images-idx3-ubyte.gz is missing" in message
@@ -141,7 +141,7 @@ def test_fashion_mnist_is_not_prepared_from_mnist_files(tmp_path):
     assert "damaged or another file" in message
 
 
-def test_without_network_the_files_are_named_within_a_second(tmp_path, monkeypatch):
+def test_without_network_the_error_names_the_files_within_a_second(tmp_path, monkeypatch):
     def no_network(*arguments, **keywords):
         time.sleep(10)  # the worst case: a look-up that hangs
         raise OSError
@@ -172,7 +172,7 @@ def timed(function):
         (dict(dataset="svhn"), "--split=sobolev: --dataset=svhn has shu"),
         (dict(split_seed=1), "--split_seed=1: --split=sobolev of --dataset=mnist is not drawn"),
         (dict(dataset="omniglot", split="x"), "--dataset=omniglot has sobolev, burda, shu"),
-        (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an md5"),
+        (dict(dataset="omniglot", data_digest="../x"), "data_digest='../x': must be an MD5"),
     ],
 )
 def test_an_unknown_name_or_split_is_refused(values, message):
@@ -199,7 +199,7 @@ def held_out(split, num_images=5_000, seed=SEED):
     return np.flatnonzero(mask).tolist()
 
 
-def test_held_out_first_and_last():
+def test_the_first_or_the_last_images_are_held_out():
     assert held_out(splits.hold_out_first(2)) == [0, 1]
     assert held_out(splits.hold_out_last(2)) == [4_998, 4_999]
 
@@ -249,7 +249,7 @@ def test_the_images_of_a_split_are_those_of_its_mask(mnist_data, mnist_dir):
 
 
 @pytest.mark.parametrize("file", ["mnist-test.tfrecord*", "dataset_info.json"])
-def test_a_damaged_prepared_set_is_named(file, mnist_dir, tmp_path):
+def test_the_error_names_a_damaged_prepared_set(file, mnist_dir, tmp_path):
     shutil.copytree(mnist_dir, tmp_path / "tfds")
     (path,) = (tmp_path / "tfds").glob(f"mnist/*/{file}")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -257,7 +257,7 @@ def test_a_damaged_prepared_set_is_named(file, mnist_dir, tmp_path):
         datasets.load(DataConfig(data_dir=str(tmp_path / "tfds")))
 
 
-def test_a_prepared_set_that_lacks_an_image_is_damaged(mnist_dir, tmp_path):
+def test_a_prepared_set_that_lacks_an_image_is_refused(mnist_dir, tmp_path):
     """Every record is intact, so only their number is wrong."""
     import tensorflow as tf
 

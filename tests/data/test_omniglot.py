@@ -135,7 +135,7 @@ def test_a_link_named_as_the_temporary_folder_is_not_followed(tmp_path, small):
     assert (tmp_path / "mine" / "file").exists()
 
 
-def test_an_incomplete_data_set_is_named_and_kept(tmp_path, small):
+def test_an_incomplete_data_set_is_kept_and_the_error_names_it(tmp_path, small):
     _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     final = tmp_path / "tfds" / "omniglot28" / f"md5_{digest}" / "1.0.0"
     final.mkdir(parents=True)
@@ -202,23 +202,23 @@ def test_a_prepared_file_may_be_deleted_if_its_digest_is_given(tmp_path, small):
     assert "no chardata.mat there" in load_error(tmp_path, manual_dir=manual_dir)
 
 
-def test_the_message_about_an_unprepared_digest_asks_for_its_file(tmp_path, small):
+def test_the_error_about_an_unprepared_digest_asks_for_its_file(tmp_path, small):
     message = load_error(tmp_path, data_digest="0" * 32)
     assert f"the file with MD5 {'0' * 32}" in message
     assert "pass that file as --manual_dir" in message
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("files", "expected"),
     [
         (["chardata.mat", "chardata_rebuilt.mat"], "chardata.mat"),
         (["chardata_rebuilt.mat", "other.mat"], "chardata_rebuilt.mat"),
     ],
 )
-def test_the_file_of_a_folder_is_found(files, found, tmp_path):
+def test_the_file_of_a_folder_is_found(files, expected, tmp_path):
     for file in files:
         (tmp_path / file).touch()
-    assert chardata.find(str(tmp_path)) == tmp_path / found
+    assert chardata.find(str(tmp_path)) == tmp_path / expected
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_a_file_of_another_layout_is_refused(replaced, message, tmp_path, small)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100, 128, 140, 3_000, -1])
-def test_a_truncated_file_is_named(kept, tmp_path, small):
+def test_the_error_names_a_truncated_file(kept, tmp_path, small):
     path = tmp_path / "chardata.mat"
     write_omniglot(path)
     path.write_bytes(path.read_bytes()[:kept])
@@ -311,13 +311,13 @@ def test_a_damaged_download_is_refused(tmp_path, small, server):
     assert digest not in load_error(tmp_path)
 
 
-def test_a_failed_download_is_named(tmp_path, small, server):
+def test_the_error_names_a_failed_download(tmp_path, small, server):
     message = load_error(tmp_path)  # no file there: status 404
     assert message.startswith("--dataset=omniglot: the download failed")
     assert "404" in message
 
 
-def test_without_network_the_file_is_named(tmp_path, monkeypatch):
+def test_without_network_the_error_names_the_file(tmp_path, monkeypatch):
     def no_network(*arguments, **keywords):
         raise OSError("unreachable")
 
@@ -327,7 +327,7 @@ def test_without_network_the_file_is_named(tmp_path, monkeypatch):
     assert "--manual_dir" in message
 
 
-def test_a_damaged_prepared_set_is_named(tmp_path, small):
+def test_the_error_names_a_damaged_prepared_set(tmp_path, small):
     _, _, digest = write_omniglot(tmp_path / "chardata.mat")
     load(tmp_path, manual_dir=str(tmp_path))
     (path,) = (tmp_path / "tfds").glob(f"omniglot28/md5_{digest}/*/omniglot28-train.tfrecord*")

@@ -115,7 +115,7 @@ def test_the_likelihood_does_not_change_the_order_of_images():
         np.testing.assert_array_equal(np.rint(255 * level[:, 0]), visited)
 
 
-def test_images_without_levels_are_refused_by_the_name_of_the_flag():
+def test_the_error_names_a_likelihood_that_needs_levels():
     message = "--likelihood=discretized_logistic: omniglot has no 8-bit levels; choose bernoulli"
     with pytest.raises(UserError, match=message):
         pipeline.check_likelihood(np.dtype("float32"), "omniglot", "discretized_logistic")

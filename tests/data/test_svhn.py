@@ -60,7 +60,7 @@ def test_images_are_gray_and_flat(small):
     assert [images.shape for images in data[:3]] == [(16 - HELD_OUT, 1024), (5, 1024), (4, 1024)]
 
 
-def test_train_and_extra_are_merged_and_every_image_is_there_once(small):
+def test_train_and_extra_are_merged_and_every_image_appears_once(small):
     data, images, _ = small
     pairs = matches(
         np.concatenate([data.train, data.validation]),
@@ -110,7 +110,7 @@ def load_error(tmp_path, **values):
     return str(error.value)
 
 
-def test_a_missing_file_is_named_with_the_registered_digest(tmp_path):
+def test_the_error_names_a_missing_file_and_its_registered_digest(tmp_path):
     message = load_error(tmp_path, manual_dir=str(tmp_path))
     assert f"--manual_dir={tmp_path}: {tmp_path}/" in message
     assert "_32x32.mat is missing (expected SHA-256 " in message
@@ -122,14 +122,14 @@ def test_files_of_another_data_set_are_refused(tmp_path):
     assert "_32x32.mat is damaged or another file: expected SHA-256" in message
 
 
-def test_without_network_all_three_files_are_named(tmp_path, monkeypatch):
+def test_without_network_the_error_names_all_three_files(tmp_path, monkeypatch):
     monkeypatch.setattr(originals, "_reachable", lambda url: False)
     message = load_error(tmp_path)
     for part, digest in (("train", "435e94d6"), ("test", "cdce80df"), ("extra", "a133a4be")):
         assert f"{SVHN_URL}{part}_32x32.mat (SHA-256 {digest}" in message
 
 
-def test_the_message_about_a_full_disk_names_the_space_for_svhn(tmp_path, monkeypatch):
+def test_the_error_of_a_full_disk_names_the_space_for_svhn(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def full(*arguments, **keywords):

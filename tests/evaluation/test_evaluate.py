@@ -77,7 +77,9 @@ def test_every_method_can_be_scored(bound, tmp_path):
 
 
 @pytest.mark.parametrize("bound", ["hvm", "iwhvi", "diwhvi", "diwhvi-mixture"])
-@pytest.mark.parametrize("prior", ["normal", "hierarchical"])
+@pytest.mark.parametrize(
+    "prior", ["normal", pytest.param("hierarchical", marks=[pytest.mark.long])]
+)
 def test_every_method_with_a_tau_can_be_scored_by_the_mixture(bound, prior, tmp_path):
     own = dict(bound=bound, prior=prior, K=None, eval_images=100, eval_M=20, eval_K=400)
     if prior == "hierarchical":
@@ -290,7 +292,7 @@ def test_an_export_after_the_workdir_was_moved_is_an_error(run, when, monkeypatc
     monkeypatch.setattr(tf.saved_model, "save", save_elsewhere)
     if when == "before":
         path.rename(path.with_name("elsewhere"))
-    with pytest.raises(UserError, match=r"has gone|was replaced"):
+    with pytest.raises(UserError, match=r"was removed|was replaced"):
         commands._export(Run(settings(), run.model, DATA, run.workdir, 1, None))
     assert run.workdir.saved_model.exists() == (when == "while")
 

@@ -70,7 +70,7 @@ def test_all_methods_have_the_same_long_recipe(dataset):
     recipe = {n for n in recipes.LONG if n not in OF_METHOD}
     own = recipe | {"epochs", "checkpoint_every", "eval_every"}
     first = config_lib.flatten(config_lib.make(**long_flags(dataset, "IWHVI")))
-    for method in likelihood_runs.METHODS:
+    for method in likelihood_runs.RECIPES:
         config = config_lib.flatten(config_lib.make(**long_flags(dataset, method)))
         assert {n: config[n] for n in own} == {n: first[n] for n in own}, method
         assert list(config["hidden"]) == published["hidden"]
@@ -78,7 +78,7 @@ def test_all_methods_have_the_same_long_recipe(dataset):
 
 
 def test_dreg_is_used_by_every_method_that_supports_it():
-    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_runs.METHODS}
+    gradients = {m: long_flags("mnist", m).get("gradient") for m in likelihood_runs.RECIPES}
     assert gradients == {
         "VAE": "iwae-dreg",
         "IWAE+DReG": "iwae-dreg",
@@ -180,11 +180,11 @@ def test_every_long_cell_of_a_data_set_is_measured(monkeypatch, tmp_path, mnist_
         context = Context(folder, tmp_path / "runs", tmp_path / "pictures", str(mnist_dir), "")
         rows += likelihood_runs.measure(cell, context)
     scored = {r["method"] for r in rows if r["quantity"] == "log_likelihood"}
-    assert scored == set(likelihood_runs.METHODS)
+    assert scored == set(likelihood_runs.RECIPES)
     paired = {r["method"] for r in rows if r["quantity"] == likelihood_runs.GAIN}
     assert paired == scored - {"IWHVI"}
     assert len([r for r in rows if r["quantity"] == "grid_validation_bound"]) == 7
     assert len(likelihood_table.claims(rows)) == 6
     (table, _) = likelihood_table.tables(rows)
-    assert [line[0] for line in table.rows][:7] == list(likelihood_runs.METHODS)
+    assert [line[0] for line in table.rows][:7] == list(likelihood_runs.RECIPES)
     assert set(likelihood_table.figures(rows)) == {"likelihood_table", "learning_curves"}

@@ -6,9 +6,8 @@ import tensorflow as tf
 
 from hvi_tf.errors import UserError
 from hvi_tf.experiments.iwhvi import gradient_snr_toy, signal_to_noise
-from hvi_tf.inference import gradients
+from hvi_tf.inference import gradients, methods
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.objective import record
 
 DRAWS = 40
@@ -24,14 +23,20 @@ def test_ratios_equal_those_of_the_single_gradients(toy):
     names, x, seed = ("reparameterized", "dreg"), tf.zeros([7, 1]), tf.constant([1, 2])
     settings = dict(K=2, M=1)
     ratios = signal_to_noise.make_ratios(
-        model, METHODS["iwhvi"], variables, "eta", names, draws=DRAWS, **settings
+        model, methods.look_up("iwhvi"), variables, "eta", names, draws=DRAWS, **settings
     )(x, seed)
     for name, found in zip(names, ratios, strict=True):
         sample = []
         for i in range(DRAWS):
             _, own = tf.unstack(tf.random.split(tf.random.fold_in(seed, i), 2))
             _, ascent = gradients.value_and_gradients(
-                model, METHODS["iwhvi"], x, variables, seed=own, estimator=name, **settings
+                model,
+                methods.look_up("iwhvi"),
+                x,
+                variables,
+                Counts(**settings),
+                own,
+                estimator=name,
             )
             sample.append(np.concatenate([g.numpy().ravel() for g in ascent.eta]))
         sample = np.array(sample, np.float64)
@@ -43,7 +48,7 @@ def test_a_parameter_without_noise_has_no_ratio(toy):
     """x is 0 for all draws. A multiplies z = 0, so its gradient is exactly 0."""
     model, variables = toy.lower()
     ratios = signal_to_noise.make_ratios(
-        model, METHODS["iwae"], variables, "phi", ["reparameterized"], K=0, M=2, draws=5
+        model, methods.look_up("iwae"), variables, "phi", ["reparameterized"], K=0, M=2, draws=5
     )(tf.zeros([4, 3]), tf.constant([0, 0]))
     of_A, of_b = ratios[0, :9], ratios[0, 9:]
     assert np.isnan(of_A).all()
@@ -54,7 +59,7 @@ def test_a_single_draw_is_an_error(toy):
     model, variables = toy.upper()
     with pytest.raises(UserError, match="draws=1"):
         signal_to_noise.make_ratios(
-            model, METHODS["iwhvi"], variables, "eta", ["dreg"], K=1, draws=1
+            model, methods.look_up("iwhvi"), variables, "eta", ["dreg"], K=1, draws=1
         )
 
 
@@ -78,5 +83,6 @@ def test_the_toys_bounds_meet_at_the_true_inverse(toy):
 
 
 def _bound(model, variables, name, x, K, M):
-    _, objective = record(model, METHODS[name], x, variables, Counts(K=K, M=M), tf.constant([5, 6]))
+    method, counts = methods.look_up(name), Counts(K=K, M=M)
+    _, objective = record(model, method, x, variables, counts, tf.constant([5, 6]))
     return float(objective.value)

@@ -1,7 +1,8 @@
-"""All tests that docs/reliability.md names: `python -m tests.faults`, or for hours with `--long`.
+"""All tests that docs/reliability.md names, run by `python -m tests.faults`.
 
-The long form kills 200 runs, tries 100,000 inputs and 10,000 configurations, and trains 100,000
-steps. It stores its figures in docs/reliability.json and writes them into docs/reliability.md.
+With `--long` they take hours: they kill 200 runs, try 100,000 inputs and 10,000 configurations,
+and train 100,000 steps. The figures are stored in docs/reliability.json and written into
+docs/reliability.md.
 """
 
 import argparse
@@ -19,11 +20,12 @@ from tests.faults import FIGURES, LOG, LONG
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STORED, PAGE = ROOT / "docs" / "reliability.json", ROOT / "docs" / "reliability.md"
-INPUTS = 100_000  # of all property tests; a part of them, as of `--only`, is not stored
+INPUTS = 100_000  # number of inputs of all property tests; figures of fewer inputs are not stored
 _BEGIN, _END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
 def main():
+    """Runs the tests, prints their figures, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--long", action="store_true", help="run for hours, not minutes")
     parser.add_argument("--only", default="", help="run the tests that match, as pytest's -k")
@@ -35,8 +37,8 @@ def main():
     began = time.monotonic()
     provenance.commit()  # before the source may change
     with tempfile.TemporaryDirectory() as folder:
-        found = pathlib.Path(folder) / "figures"
-        environment = {**os.environ, FIGURES: str(found), LONG: "1" * arguments.long}
+        file = pathlib.Path(folder) / "figures"
+        environment = {**os.environ, FIGURES: str(file), LONG: "1" * arguments.long}
         if arguments.log:
             environment[LOG] = str(arguments.log.absolute())
         command = [sys.executable, "-m", "pytest", *named_tests(), "-m", "long or not long"]
@@ -46,8 +48,8 @@ def main():
             *(["-k", arguments.only] * bool(arguments.only)),
         ]
         status = subprocess.run(command, cwd=ROOT, env=environment).returncode
-        lines = found.read_text().splitlines() if found.exists() else []
-    figures = _together(map(json.loads, lines))
+        lines = file.read_text().splitlines() if file.exists() else []
+    figures = _merge(map(json.loads, lines))
     for figure in figures:
         print(_as_text(figure))
     whole = [figure for figure in figures if figure.get("cases", INPUTS) >= INPUTS]
@@ -64,18 +66,18 @@ def named_tests():
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
-def _together(figures):
-    """Merges figures of one name, whose cases several processes have shared."""
-    found = {}
+def _merge(figures):
+    """Merges figures of one name, because several processes share its cases."""
+    merged = {}
     for figure in figures:
-        known = found.setdefault(figure["name"], figure)
-        if known is not figure:
-            known["cases"] += figure["cases"]
-    return list(found.values())
+        first = merged.setdefault(figure["name"], figure)
+        if first is not figure:
+            first["cases"] += figure["cases"]
+    return list(merged.values())
 
 
 def _store(figures, seconds):
-    """Stores the figures, each from its last run, and writes them into the page's table."""
+    """Stores each figure in place of an earlier one, and writes all into the page's table."""
     about = {"seconds": seconds, **provenance.record()}
     stored = json.loads(STORED.read_text()) if STORED.exists() else {}
     stored |= {figure.pop("name"): {**figure, "about": about} for figure in figures}

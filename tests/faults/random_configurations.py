@@ -116,7 +116,7 @@ DRAWN = {
     "seed": [0, 1, 2**31 - 1, 2**31],
     "checkpoint_every": [1, 3],
     "eval_every": [1, 3],
-    "jit_compile": ["auto", "off"],  # of graphs also on
+    "jit_compile": ["auto", "off"],  # graphs also draw on
     "steps_per_call": [1, 2, 10],
     "tau_epochs": [1, 7],
     "estimator": ["auto", "ais", "bsvi", "svi", *METHODS],
@@ -152,7 +152,7 @@ SELDOM = {
     *("eval_defensive", "eval_mixture_size"),
     *("eval_svi_learning_rate", "num_samples", "ais_chains", "ais_steps", "ais_leapfrog_steps"),
 }
-# How many of the last values are rarely drawn: thousands of rows, or out of range.
+# Number of last values that are rarely drawn: thousands of rows, or out of range.
 RARE = {
     **{"K": 3, "M": 2, "L": 2, "hidden": 1, "resnet_channels": 1, "pixelcnn_kernels": 2},
     **{
@@ -203,13 +203,13 @@ def settle(values, rng):
         try:
             config_lib.make(**values)
         except UserError as refusal:
-            named = re.match(r"--(\w+)", str(refusal))
-            if not named or named[1] not in values or rng.random() < KEPT_AS_REFUSED:
+            flag = re.match(r"--(\w+)", str(refusal))
+            if not flag or flag[1] not in values or rng.random() < KEPT_AS_REFUSED:
                 return values, str(refusal)
-            if named[1] in REDRAWN and "leave it out" not in str(refusal):
-                values[named[1]] = pick(rng, named[1])
+            if flag[1] in REDRAWN and "leave it out" not in str(refusal):
+                values[flag[1]] = pick(rng, flag[1])
             else:
-                del values[named[1]]
+                del values[flag[1]]
         else:
             return values, None
 
@@ -230,9 +230,9 @@ def run(seed, number, in_graph=None):
     """Trains and scores one configuration.
 
     Args:
-        seed: of all configurations.
-        number: of this one.
-        in_graph: whether to run in a graph; None as drawn.
+        seed: seed of all configurations.
+        number: number of this configuration.
+        in_graph: whether to run in a graph; None takes the drawn value.
 
     Returns:
         "trained" or "refused", and a message.
@@ -319,12 +319,12 @@ def work(seed, numbers):
 
 
 def supervise(seed, numbers, record):
-    """Runs configurations in a process, and in another one after it has died or hung.
+    """Runs configurations in a process, and in a new one after a process died or hung.
 
     Args:
-        seed: of the configurations.
-        numbers: of the configurations to run.
-        record: called with the outcome of each.
+        seed: seed of the configurations.
+        numbers: numbers of the configurations to run.
+        record: function called with the outcome of each.
     """
     left = list(numbers)
     while left:
@@ -362,9 +362,9 @@ def try_all(count, seed, processes, log=None):
     """Runs configurations 0 to count - 1, prints a summary, and returns the outcomes' counts."""
     outcomes, commit = {}, provenance.commit()
     if log and log.exists():
-        known = map(json.loads, log.read_text().splitlines())
+        lines = map(json.loads, log.read_text().splitlines())
         outcomes = {
-            t["number"]: t for t in known if t.get("commit") == commit and t["number"] < count
+            o["number"]: o for o in lines if o.get("commit") == commit and o["number"] < count
         }
     missing = [number for number in range(count) if number not in outcomes]
     began = time.monotonic()

@@ -185,7 +185,16 @@ def test_streamed_sums_of_extreme_weights_equal_one_reduction():
 
 
 @pytest.mark.usefixtures("eager")
-@pytest.mark.parametrize("method", ["iwae", "diwhvi", "diwhvi-mixture", "sivi", "hvm"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "iwae",
+        "diwhvi",
+        "diwhvi-mixture",
+        pytest.param("sivi", marks=[pytest.mark.long]),
+        pytest.param("hvm", marks=[pytest.mark.long]),
+    ],
+)
 def test_the_score_approaches_the_exact_evidence_from_below(method, seed):
     lg = LinearGaussian(tau_shift=0.3)
     x = tf.constant(lg.observations(30))

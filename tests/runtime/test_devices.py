@@ -1,4 +1,4 @@
-"""Which devices are used is a choice of the command; there is one CPU wherever this runs."""
+"""Devices that a command chooses, on a machine that is assumed to have one CPU."""
 
 import dataclasses
 import re
@@ -26,22 +26,22 @@ GPUS = [Device(f"/physical_device:GPU:{i}", "GPU") for i in (0, 1, 11)]
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Stands in for a machine with three GPUs; holds what TensorFlow was told."""
-    told = {"visible": GPUS, "growth": {}}
+    """Imitates a machine with three GPUs; returns the settings that TensorFlow received."""
+    received = {"visible": GPUS, "growth": {}}
     config = tf.config
     monkeypatch.setattr(config, "list_physical_devices", lambda: [CPU, *GPUS])
-    monkeypatch.setattr(config, "get_visible_devices", lambda kind: told["visible"])
+    monkeypatch.setattr(config, "get_visible_devices", lambda kind: received["visible"])
     monkeypatch.setattr(
-        config, "set_visible_devices", lambda gpus, kind: told.update(visible=gpus, set=kind)
+        config, "set_visible_devices", lambda gpus, kind: received.update(visible=gpus, set=kind)
     )
     experimental = config.experimental
-    monkeypatch.setattr(experimental, "set_memory_growth", told["growth"].__setitem__)
-    monkeypatch.setattr(experimental, "get_memory_growth", told["growth"].__getitem__)
+    monkeypatch.setattr(experimental, "set_memory_growth", received["growth"].__setitem__)
+    monkeypatch.setattr(experimental, "get_memory_growth", received["growth"].__getitem__)
     details = {"device_name": "NVIDIA H200", "compute_capability": (9, 0)}
     monkeypatch.setattr(experimental, "get_device_details", lambda gpu: details)
     memory = {"current": 2**30, "peak": 2**31}
     monkeypatch.setattr(experimental, "get_memory_info", lambda name: memory)
-    return told
+    return received
 
 
 @pytest.mark.parametrize(
@@ -64,18 +64,18 @@ def test_the_chosen_gpus_are_visible_and_no_others(flag, expected, growth, machi
 
 
 @pytest.mark.parametrize("flag", ["gpu:2", "tpu", "gpu:0,,gpu:1", "gpu:0,gpu:-1", "0"])
-def test_a_device_that_is_not_there_is_named_with_those_that_are(flag, machine):
+def test_the_error_names_a_missing_device_and_the_available_ones(flag, machine):
     with pytest.raises(UserError, match=f"--devices={flag}: this machine has no ") as error:
         devices.configure(DeviceConfig(devices=flag))
     assert "choose from cpu:0, gpu:0, gpu:1, gpu:11" in str(error.value)
     assert machine["growth"] == {}
 
 
-def test_a_choice_that_comes_too_late_is_named(machine, monkeypatch):
-    def initialised(gpus, kind):
+def test_the_error_names_a_choice_that_comes_too_late(machine, monkeypatch):
+    def initialized(gpus, kind):
         raise RuntimeError("Visible devices cannot be modified after being initialized")
 
-    monkeypatch.setattr(tf.config, "set_visible_devices", initialised)
+    monkeypatch.setattr(tf.config, "set_visible_devices", initialized)
     with pytest.raises(UserError, match=r"--devices=cpu .* too late in this process \(Visible"):
         devices.configure(DeviceConfig(devices="cpu"))
 
@@ -93,8 +93,8 @@ def test_the_report_names_every_gpu_in_use(machine, monkeypatch):
     assert re.search("precision +bfloat16", text)
 
 
-def test_the_report_of_a_cpu_that_counts_as_two():
-    """In a process of its own, for devices are configured once; with a strategy over both."""
+def test_the_report_lists_both_devices_of_one_cpu():
+    """Uses a separate process, because devices are configured once, and a strategy over both."""
     code = (
         "import tensorflow as tf\n"
         "from hvi_tf.config import config; from hvi_tf.runtime import devices\n"
@@ -121,6 +121,6 @@ def test_the_report_of_a_cpu_that_counts_as_two():
         assert re.search(line, result.stdout), line
 
 
-def test_devices_are_no_part_of_a_run():
-    ours = {field.name for field in dataclasses.fields(DeviceConfig)}
-    assert ours.isdisjoint(field.name for field in config_lib.fields())
+def test_devices_are_not_part_of_a_run():
+    names = {field.name for field in dataclasses.fields(DeviceConfig)}
+    assert names.isdisjoint(field.name for field in config_lib.fields())

@@ -1,4 +1,4 @@
-"""Replicas and workers train what one device trains, and score what one process scores."""
+"""Replicas and workers with the weights of one device and the scores of one process."""
 
 import json
 import os
@@ -21,15 +21,15 @@ from tests.oracles import tiny_run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Small enough a norm for every gradient to be clipped.
+# The norm is so small that every gradient is clipped.
 COMMON = dict(batch_size=12, max_steps=4, epochs=3, clip_norm=0.05, eval_images=30)
 SAMPLED = dict(eval_M=3, eval_K=2)
 LEVERS = dict(optimizer="adamw", ema_decay=0.9, tau_steps=1, lr_warmup_steps=2)
 RUNS = {
     "iwhvi": dict(bound="iwhvi", K=3, gradient="dreg", **LEVERS, **SAMPLED),
     "bsvi": dict(bound="bsvi", svi_steps=2, sir=True, double_sampling=True, eval_steps=2),
-    # zeta comes from p(zeta), which does not know the batch. Clipping hides a wrong scale, and
-    # Adam does so for the weights; its moments show it.
+    # zeta comes from p(zeta), which does not depend on the batch. Clipping would hide a wrong
+    # scale. Adam hides it in the weights, but not in its moments.
     "dsivi": dict(bound="dsivi", K=2, L=2, clip_norm=0.0, eval_L=2, **SAMPLED),
     "mixture": dict(bound="diwhvi-mixture", K=3, M=2, **SAMPLED),
 }
@@ -38,7 +38,7 @@ ROLLED_BACK = COMMON | RUNS["iwhvi"] | dict(on_nonfinite="rollback")
 
 
 def environment(**more):
-    # A GPU, where there is one, would be too few devices and other arithmetic.
+    # One GPU would be too few devices, and its arithmetic differs.
     return {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT), **more}
 
 
@@ -75,21 +75,22 @@ def start_workers(jobs, count=2):
 
 def finish(processes):
     try:
-        told = [process.communicate(timeout=900)[0] for process in processes]
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    # The one that failed first is told by the output of all.
+    # All outputs are printed, because they show which process failed first.
     failed = any(process.returncode for process in processes)
-    assert not failed, "\n\n".join(out[-3000:] for out in told)
+    assert not failed, "\n\n".join(out[-3000:] for out in outputs)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What all strategies made of the same jobs: `one`, `mirrored` and `multiworker` in it.
+    """Runs the same jobs by every strategy; returns the folder of their results.
 
-    Each trains, scores a copy of what one device has trained, is given a batch that it cannot
-    share, and has a replica whose part of a step is not finite, to stop at or to roll back.
+    The folder has the subfolders `one`, `mirrored` and `multiworker`. Each strategy trains, and
+    scores a copy of the weights that one device has trained. It also gets a batch that it cannot
+    share, and a step with one replica that is not finite, to stop at or to roll back.
     """
     folder = tmp_path_factory.mktemp("distribution")
     for name, values in RUNS.items():
@@ -120,48 +121,48 @@ CASES += [("multiworker", name) for name in ("iwhvi", "rolled")]
 
 
 def state(path):
-    found = np.load(path.with_suffix(".npz"), allow_pickle=False)
-    assert str(found["error"]) == ""
-    return {name: found[name] for name in found.files if name.startswith(("state", "metrics"))}
+    stored = np.load(path.with_suffix(".npz"), allow_pickle=False)
+    assert str(stored["error"]) == ""
+    return {name: stored[name] for name in stored.files if name.startswith(("state", "metrics"))}
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("strategy", "name"), CASES)
-def test_weights_and_optimizer_are_those_of_one_device(folder, strategy, name):
-    expected, found = (state(folder / s / name) for s in ("one", strategy))
-    assert expected.keys() == found.keys()
+def test_weights_and_optimizer_equal_those_of_one_device(folder, strategy, name):
+    expected, actual = (state(folder / s / name) for s in ("one", strategy))
+    assert expected.keys() == actual.keys()
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
+        np.testing.assert_allclose(actual[key], value, rtol=1e-5, atol=1e-6, err_msg=key)
 
 
 @pytest.mark.long
 def test_a_strategy_of_one_device_changes_nothing(folder, tmp_path):
     with tf.distribute.OneDeviceStrategy("/cpu:0").scope():
         tiny_run.run(COMMON | RUNS["iwhvi"], tmp_path / "single")
-    expected, found = state(folder / "one" / "iwhvi"), state(tmp_path / "single")
+    expected, actual = state(folder / "one" / "iwhvi"), state(tmp_path / "single")
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
+        np.testing.assert_allclose(actual[key], value, rtol=1e-6, atol=1e-7, err_msg=key)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 @pytest.mark.parametrize("name", SCORED)
-def test_scores_are_those_of_one_process(folder, strategy, name):
-    """Of the same weights, bit for bit, however the images are spread."""
+def test_scores_equal_those_of_one_process(folder, strategy, name):
+    """Compares scores of the same weights bit for bit, with the images split in other ways."""
     expected = np.load(folder / "one" / f"{name}.npz", allow_pickle=False)
-    found = np.load(folder / strategy / f"scored-{name}.npz", allow_pickle=False)
+    actual = np.load(folder / strategy / f"scored-{name}.npz", allow_pickle=False)
     names = [n for n in expected.files if n.startswith("score_")]
     assert len(names) > 3
     for key in names:
-        np.testing.assert_array_equal(found[key], expected[key], err_msg=key)
+        np.testing.assert_array_equal(actual[key], expected[key], err_msg=key)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
-    found = np.load(folder / strategy / "uneven.npz", allow_pickle=False)
+    stored = np.load(folder / strategy / "uneven.npz", allow_pickle=False)
     assert "--batch_size=13: 2 replicas cannot share it evenly; give 12 or 14" in str(
-        found["error"]
+        stored["error"]
     )
     assert not (folder / strategy / "uneven").exists()
 
@@ -169,11 +170,11 @@ def test_a_batch_that_cannot_be_shared_is_refused(folder, strategy):
 @pytest.mark.long
 @pytest.mark.parametrize("strategy", ["mirrored", "multiworker"])
 def test_one_bad_replica_stops_all_before_the_weights_change(folder, strategy):
-    found = np.load(folder / strategy / "spoiled.npz", allow_pickle=False)
-    assert re.match(r"step 2: \w+ is nan", str(found["error"]))
-    assert found["steps"] == 1
-    for name in found.files:
-        assert found[name].dtype.kind == "U" or np.isfinite(found[name]).all(), name
+    stored = np.load(folder / strategy / "spoiled.npz", allow_pickle=False)
+    assert re.match(r"step 2: \w+ is nan", str(stored["error"]))
+    assert stored["steps"] == 1
+    for name in stored.files:
+        assert stored[name].dtype.kind == "U" or np.isfinite(stored[name]).all(), name
 
 
 @pytest.mark.parametrize("make", [randomness.normal, randomness.uniform])
@@ -212,7 +213,7 @@ def test_without_a_strategy_nothing_is_exchanged():
         ),
     ],
 )
-def test_what_names_no_workers_is_one_line(variables, arguments, message, monkeypatch):
+def test_an_invalid_cluster_is_refused(variables, arguments, message, monkeypatch):
     for name in ("TF_CONFIG", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -1,4 +1,4 @@
-"""Progress is a bar on a terminal and whole lines in a pipe."""
+"""Progress as a bar on a terminal and as whole lines in a pipe."""
 
 import sys
 
@@ -13,7 +13,7 @@ def run(total=20):
     stage.close(left_after=2 * total, train=-100.123, validation=-101.5)
 
 
-def test_a_pipe_gets_one_true_line(capsys):
+def test_a_pipe_gets_one_whole_line(capsys):
     run()
     lines = capsys.readouterr().out.split("\n")
     assert len(lines) == 2
@@ -38,6 +38,6 @@ def test_a_count_of_one_is_singular():
     assert progress.counted(1, "image") == "1 image"
 
 
-def test_duration():
+def test_a_duration_shows_hours_only_from_one_hour_on():
     assert progress.duration(59.6) == "1:00"
     assert progress.duration(3725) == "1:02:05"

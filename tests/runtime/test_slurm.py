@@ -1,4 +1,4 @@
-"""The Slurm job and the Slurm array, on a cluster that this machine is all of."""
+"""The Slurm job and the Slurm array, on a cluster of this machine alone."""
 
 import os
 import pathlib
@@ -19,14 +19,14 @@ TINY = [
 
 @pytest.fixture
 def slurm(tmp_path):
-    """Runs a command in a Slurm cluster; skips, saying why, where there can be none."""
+    """Returns a function that runs a command in a Slurm cluster; skips if none can start."""
 
     def run(*command):
         folder = tmp_path / "slurm"
         folder.mkdir()
         variables = {"PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
         result = subprocess.run(
-            [ROOT / "tests" / "slurm" / "one_machine.sh", folder, *map(str, command)],
+            [ROOT / "tests" / "runtime" / "slurm" / "one_machine.sh", folder, *map(str, command)],
             cwd=ROOT,
             env={**os.environ, **variables},
             stdout=subprocess.PIPE,
@@ -42,7 +42,7 @@ def slurm(tmp_path):
 
 
 @pytest.mark.long
-def test_two_tasks_train_one_model_stop_in_time_and_go_on(slurm, tmp_path, mnist_dir):
+def test_two_tasks_train_one_model_stop_in_time_and_resume(slurm, tmp_path, mnist_dir):
     workdir, log = tmp_path / "run", tmp_path / "job.log"
     result = slurm(
         *("tests/runtime/slurm/signalled_job.sh", log, workdir, *TINY),
@@ -54,7 +54,7 @@ def test_two_tasks_train_one_model_stop_in_time_and_go_on(slurm, tmp_path, mnist
     assert "Restarts=1" in result.stdout
     out = log.read_text()
     assert out.count("Strategy: multiworker, 2 workers with 1 CPU device each") == 2
-    assert out.count("nothing is lost") == 1  # told by the chief alone
+    assert out.count("nothing is lost") == 1  # only the chief prints it
     assert 5 <= int(re.search(r"Resuming from step (\d+) of 20", out)[1]) < 20
     assert out.count("epoch 4/4 5/5") == 1
     assert re.search(r"test log-likelihood \(DIWHVI, M=2, K=2\) +-\d+", out)

@@ -1,4 +1,4 @@
-"""The parts of a start add up; no test asserts how long one takes."""
+"""The start of a command; no test asserts its duration, because machines differ."""
 
 import os
 import pathlib
@@ -23,8 +23,8 @@ def test_the_parts_add_up_to_the_whole(monkeypatch):
     assert str(start_up) == "First step after 5.6 s (imports 2.0, data 3.5, model 0.1)."
 
 
-def test_a_process_began_before_its_interpreter():
-    """Its clock starts with it, so that the wait for the interpreter is not left out."""
+def test_the_clock_starts_before_the_interpreter():
+    """Checks that the time until the interpreter runs is counted."""
     code = "import time; time.sleep(0.5); from hvi_tf.runtime import startup; "
     code += "print(time.monotonic() - startup.process_began(), time.monotonic())"
     before = time.monotonic()
@@ -33,7 +33,7 @@ def test_a_process_began_before_its_interpreter():
     assert 0.5 <= age <= now - before + 0.02  # a tick of the clock is 0.01
 
 
-def test_a_system_that_does_not_tell_when_a_process_began(monkeypatch):
+def test_the_clock_starts_now_if_the_start_of_the_process_is_unknown(monkeypatch):
     def no_file(path):
         raise OSError
 
@@ -65,7 +65,7 @@ config = types.SimpleNamespace(list_physical_devices=lambda: ABORT and os.abort(
         (None, True, False, ["WARNING", "oneDNN", "cuInit", "real.cc"]),
     ],
 )
-def test_only_real_errors_of_the_start_of_tensorflow_are_printed(
+def test_only_real_errors_are_printed_while_tensorflow_starts(
     level, debug, aborts, shown, tmp_path
 ):
     fake = FAKE_TENSORFLOW.replace("ABORT", str(aborts))
@@ -90,7 +90,7 @@ def test_only_real_errors_of_the_start_of_tensorflow_are_printed(
     assert (result.returncode == 0) == (not aborts)
 
 
-def test_a_run_imports_no_matplotlib_and_who_wants_it_may_import_it_later():
+def test_matplotlib_is_not_imported_with_keras_but_can_be_later():
     pytest.importorskip("matplotlib")
     code = (
         "import sys; from hvi_tf.runtime import startup\n"
@@ -113,8 +113,14 @@ def test_a_run_imports_no_matplotlib_and_who_wants_it_may_import_it_later():
         ({"KERAS_BACKEND": "tensorflow"}, "[1]", "see keras.json"),
     ],
 )
-@pytest.mark.parametrize("arguments", [("main", "--workdir="), ("reproduce", "laplace", "--out=")])
-def test_another_keras_is_one_line_before_anything_is_written(
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("main", "--workdir="),
+        pytest.param(("reproduce", "laplace", "--out="), marks=[pytest.mark.long]),
+    ],
+)
+def test_another_keras_prints_one_line_before_anything_is_written(
     arguments, variables, content, message, tmp_path
 ):
     (tmp_path / "keras.json").write_text(content)
@@ -127,7 +133,7 @@ def test_another_keras_is_one_line_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_library_names_a_backend_that_it_cannot_use():
+def test_the_library_refuses_another_backend():
     code = "import hvi_tf; from hvi_tf.errors import KerasError\n"
     for use in ("hvi_tf.fit", "import hvi_tf.models.vae"):
         code += f"try:\n    {use}\nexcept KerasError as error:\n    print(error)\n"
@@ -137,7 +143,7 @@ def test_the_library_names_a_backend_that_it_cannot_use():
     assert result.stdout.count("set KERAS_BACKEND=tensorflow") == 2, result.stderr[-2000:]
 
 
-def test_a_backend_that_is_not_tensorflow_is_named(monkeypatch):
+def test_the_error_names_a_backend_other_than_tensorflow(monkeypatch):
     import keras
 
     monkeypatch.setattr(keras.config, "backend", lambda: "jax")

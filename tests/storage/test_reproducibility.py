@@ -1,4 +1,4 @@
-"""The same bits twice; and where the numbers of a run come from."""
+"""The check of determinism, and the provenance of the numbers of a run."""
 
 import json
 import re
@@ -22,13 +22,13 @@ from hvi_tf.training import determinism
 from tests.faults.tiny import CONFIG, DATA
 
 
-def test_ten_steps_twice_are_the_same():
+def test_ten_steps_give_the_same_bits_twice():
     line = determinism.check(CONFIG, DATA)
     assert re.match(r"10 steps twice: .* are the same bit for bit \(\d\d+ arrays\)\.", line)
 
 
-def test_a_machine_that_computes_otherwise_is_noticed(monkeypatch):
-    """One bit of one gradient, once: as of an unordered sum on a GPU."""
+def test_the_error_names_a_weight_that_differs(monkeypatch):
+    """Changes a gradient slightly in the second run, as an unordered sum on a GPU does."""
     update, models = VAE.update, []
 
     def noisy(model, gradients):
@@ -45,18 +45,18 @@ def test_a_machine_that_computes_otherwise_is_noticed(monkeypatch):
         determinism.check(CONFIG, DATA)
 
 
-def test_a_training_that_breaks_off_is_not_called_the_same():
+def test_a_training_that_stops_early_is_not_called_deterministic():
     config = config_lib.make(**config_lib.flatten(CONFIG) | dict(learning_rate=1e37))
     with pytest.raises(UserError, match=r"--check_determinism: step \d was not finite; try a"):
         determinism.check(config, DATA)
 
 
-def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
+def test_a_run_stores_the_provenance_of_its_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi"])
     monkeypatch.setattr(provenance, "_data", {})
     provenance.record_data(CONFIG.data, DATA.digests())
     provenance.record_data(DataConfig(dataset="omniglot"), {"train": "of another run"})
-    for _ in range(2):  # which is told once
+    for _ in range(2):  # the second command adds no record
         workdirs.create_or_open(tmp_path, CONFIG).close()
     (origin,) = json.loads((tmp_path / "config.json").read_text())["provenance"]
     assert origin["flags"] == ["--bound=iwhvi"]
@@ -65,13 +65,13 @@ def test_a_run_tells_where_its_numbers_come_from(tmp_path, monkeypatch):
     assert origin["data"] == {"mnist, split sobolev": DATA.digests()}
     assert {"date", "machine"} < origin.keys()
     assert workdirs.open_existing(tmp_path, writes=False).config == CONFIG
-    # Another command that goes on with it, elsewhere.
+    # A command with other flags that resumes the run.
     monkeypatch.setattr(sys, "argv", ["hvi_tf.main", "--bound=iwhvi", "--epochs=3"])
     workdirs.create_or_open(tmp_path, CONFIG).close()
     origins = json.loads((tmp_path / "config.json").read_text())["provenance"]
     assert [len(o["flags"]) for o in origins] == [1, 2]
-    told = f"mnist, split sobolev: train SHA-256 {DATA.digests()['train']}"
-    assert told in report._source(origins[0])
+    source = f"mnist, split sobolev: train SHA-256 {DATA.digests()['train']}"
+    assert source in report._source(origins[0])
 
 
 def git(folder, *arguments):
@@ -80,8 +80,8 @@ def git(folder, *arguments):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_only_a_repository_that_has_the_sources_names_the_commit(tmp_path, monkeypatch):
-    """Not one around the environment that the package is installed into, nor one of a hook."""
+def test_only_a_repository_that_tracks_the_sources_names_the_commit(tmp_path, monkeypatch):
+    """Ignores a repository around the installed package, and the repository of a git hook."""
     source = tmp_path / "venv" / "hvi_tf" / "provenance.py"
     source.parent.mkdir(parents=True)
     source.write_text("")
@@ -106,7 +106,7 @@ def test_only_a_repository_that_has_the_sources_names_the_commit(tmp_path, monke
     assert own.startswith(commit().removesuffix("-dirty"))
 
 
-def test_their_number_is_bounded(tmp_path, monkeypatch):
+def test_the_number_of_provenance_records_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(origins, "MAX_ORIGINS", 3)
     for i in range(6):
         monkeypatch.setattr(sys, "argv", ["hvi_tf.main", f"--seed={i}"])
@@ -115,13 +115,13 @@ def test_their_number_is_bounded(tmp_path, monkeypatch):
     assert [o["flags"] for o in records] == [[f"--seed={i}"] for i in (0, 4, 5)]
 
 
-def test_a_run_of_the_version_before_goes_on(tmp_path):
+def test_a_run_without_provenance_resumes(tmp_path):
     (tmp_path / "config.json").write_text(CONFIG.to_json())
     workdirs.create_or_open(tmp_path, CONFIG).close()
     assert Config.from_json((tmp_path / "config.json").read_text()) == CONFIG
 
 
-def test_digests_are_of_pixels_shapes_and_types():
+def test_digests_depend_on_pixels_shapes_and_types():
     digests = DATA.digests()
     assert DATA._replace(train=DATA.train.copy()).digests() == digests
     others = (
@@ -134,8 +134,8 @@ def test_digests_are_of_pixels_shapes_and_types():
         assert DATA._replace(train=other).digests()["train"] != digests["train"]
 
 
-def test_a_configuration_is_the_same_whoever_reads_it():
-    """What a run is known by depends on no setting of how it is stored, or gone on with."""
+def test_the_identity_digest_depends_only_on_settings_that_make_a_run():
+    """Checks that the digest does not depend on settings of storage or of resuming."""
     digest = identity.identity_digest(CONFIG)
     flat = config_lib.flatten(CONFIG)
     for same in (dict(keep_checkpoints=1), dict(on_nonfinite="skip"), dict(epochs=9)):

@@ -1,4 +1,4 @@
-"""A workdir belongs to one run, and to one process at a time."""
+"""Workdirs, each of one run and open in one process at a time."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from hvi_tf.errors import UserError
 from hvi_tf.storage import files, origins
 from hvi_tf.storage import workdir as workdirs
 
-ENDLESS = dict(lr_schedule="exponential")  # so that more epochs may follow
+ENDLESS = dict(lr_schedule="exponential")  # allows more epochs later
 CONFIG = config_lib.make(K=5, epochs=3, jit_compile="off", **ENDLESS)
 
 
-def test_another_configuration_is_refused_with_what_differs(tmp_path):
+def test_the_error_lists_the_settings_of_another_configuration(tmp_path):
     workdirs.create_or_open(tmp_path / "w", CONFIG).close()
     with pytest.raises(UserError, match=r"another configuration: --K: 5 -> 6; --seed: 0 -> 9"):
         workdirs.reconcile(tmp_path / "w", config_lib.make(K=6, epochs=3, seed=9, **ENDLESS))
@@ -26,10 +26,10 @@ def test_more_epochs_are_the_same_run(tmp_path):
     workdirs.create_or_open(tmp_path / "w", config_lib.make(K=5, epochs=7, **ENDLESS)).close()
     stored = workdirs.open_existing(tmp_path / "w")
     assert stored.config.training.epochs == 7
-    assert stored.config.training.jit_compile == "off"  # kept, though the flag said auto
+    assert stored.config.training.jit_compile == "off"  # kept, although the flag is auto
 
 
-def test_one_process_at_a_time(tmp_path):
+def test_one_process_at_a_time_opens_a_workdir(tmp_path):
     held = workdirs.create_or_open(tmp_path / "w", CONFIG)
     with pytest.raises(UserError, match="is running there"):
         workdirs.open_existing(tmp_path / "w")
@@ -39,7 +39,7 @@ def test_one_process_at_a_time(tmp_path):
     workdirs.open_existing(tmp_path / "w").close()
 
 
-def test_a_damaged_config_is_named(tmp_path):
+def test_the_error_names_a_damaged_config(tmp_path):
     workdirs.create_or_open(tmp_path / "w", CONFIG).close()
     (tmp_path / "w" / "config.json").write_text('{"data": ')
     with pytest.raises(UserError, match=r"cannot read .*config\.json"):
@@ -55,13 +55,13 @@ def test_no_process_opens_a_damaged_config(tmp_path, content, writes):
         workdirs.create_or_open(tmp_path / "w", CONFIG, writes=writes)
 
 
-def test_an_unwritable_place_is_named(tmp_path):
+def test_the_error_names_an_unwritable_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/w \(Not a directory\)"):
         workdirs.create_or_open(tmp_path / "file" / "w", CONFIG)
 
 
-def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path, monkeypatch):
+def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10 * 2**20)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match="10 MB free on that disk; a run needs 256 MB"):
@@ -92,7 +92,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         ("a FIFO", lambda lock, mine: os.mkfifo(lock)),
     ],
 )
-def test_a_lock_that_is_no_file_of_its_own_is_named_and_not_written(tmp_path, kind, make):
+def test_a_lock_that_is_not_a_file_of_its_own_is_refused_and_kept(tmp_path, kind, make):
     mine, lock = tmp_path / "mine", tmp_path / "w" / ".lock"
     mine.write_text("keep")
     lock.parent.mkdir()
@@ -103,7 +103,7 @@ def test_a_lock_that_is_no_file_of_its_own_is_named_and_not_written(tmp_path, ki
 
 
 def leave(folder):
-    """Files of a user that no run has made."""
+    """Writes files as a user would, and returns their paths."""
     for name in (".notes.tmp", ".config.json.1.tmp", ".cache.tmp/x", "saved_model.tmp/x"):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def test_a_folder_that_is_a_link_is_refused_and_its_target_stays(tmp_path, name)
     assert sorted((tmp_path / "mine").rglob("*")) == mine
 
 
-def test_only_temporary_names_of_this_program_are_removed(tmp_path):
+def test_only_temporary_files_of_this_program_are_removed(tmp_path):
     mine = leave(tmp_path)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "file").write_text("keep")
@@ -144,15 +144,15 @@ def test_only_temporary_names_of_this_program_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "saved_model", "metrics.jsonl"])
-def test_a_folder_that_something_else_has_filled_is_refused(tmp_path, name):
-    """A run drops the events and lines of later steps, and replaces a SavedModel."""
+def test_a_folder_of_another_program_is_refused(tmp_path, name):
+    """Protects files of others: a run drops later events and lines, and replaces a SavedModel."""
     (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=rf"--workdir=.*no run has made {name} there"):
         workdirs.create_or_open(tmp_path, CONFIG)
     assert not (tmp_path / "config.json").exists()
 
 
-def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path):
+def test_a_link_in_place_of_a_temporary_file_is_not_followed(tmp_path):
     (tmp_path / "mine").write_text("keep")
     files.temporary(tmp_path / "file").symlink_to(tmp_path / "mine")
     files.write_atomically(tmp_path / "file", "new")
@@ -172,7 +172,7 @@ def test_a_link_in_the_place_of_a_temporary_file_is_not_followed(tmp_path):
         [{"data": {"mnist, split sobolev": {"train": 3}}}],
     ],
 )
-def test_a_strangers_provenance_is_one_line(tmp_path, provenance):
+def test_damaged_provenance_is_refused(tmp_path, provenance):
     stored = json.loads(CONFIG.to_json()) | {"provenance": provenance}
     (tmp_path / "config.json").write_text(json.dumps(stored))
     with pytest.raises(UserError, match="cannot read provenance"):
@@ -181,7 +181,7 @@ def test_a_strangers_provenance_is_one_line(tmp_path, provenance):
         origins.check_same_data(tmp_path, CONFIG)
 
 
-def test_names_are_readable():
+def test_the_name_of_a_new_workdir_is_readable():
     name = str(workdirs.new_path(config_lib.make(bound="diwhvi", K=7, M=3)))
     assert name.startswith("runs/mnist-diwhvi-K7-M3-seed0-")
     assert "-K" not in str(workdirs.new_path(config_lib.make(bound="vae")))

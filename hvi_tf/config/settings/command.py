@@ -1,4 +1,4 @@
-"""Settings of one command, which are no part of a run and never stored in config.json."""
+"""Settings of one command, which are not part of a run and never stored in config.json."""
 
 import dataclasses
 import functools

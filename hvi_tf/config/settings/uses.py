@@ -96,7 +96,7 @@ EVALUATION_DRAWS = Use(
 )
 EVALUATION_PILOT = Use(
     lambda config: estimators.takes_draws(config) and not estimators.refines(config),
-    "a bound like diwhvi or iwae without --eval_steps, the draws of z of which it chooses",
+    "a bound like diwhvi or iwae without --eval_steps, whose draws of z it chooses",
 )
 EVALUATION_PSI = Use(estimators.draws_psi, "a bound that draws psi, such as --estimator=diwhvi")
 EVALUATION_MIXTURE = Use(estimators.mixes, "--estimator=diwhvi-mixture")

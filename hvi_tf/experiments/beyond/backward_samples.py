@@ -9,6 +9,7 @@ from hvi_tf import randomness
 from hvi_tf.benchmark import cells as steps
 from hvi_tf.benchmark import rounds
 from hvi_tf.benchmark.training import Step
+from hvi_tf.experiments.beyond import gradient_cells
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -25,7 +26,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model, signal_to_noise
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
 from hvi_tf.runtime.progress import counted
 
 GROUPS = {"phi": "q", "eta": "tau"}
@@ -67,15 +68,6 @@ def _below(counts: list[int], K: int) -> list[int]:
     return [S for S in counts if S < K]
 
 
-def measure(cell: Cell, context: Context) -> list[Row]:
-    """Returns times, moments or a training, by the kind of the cell."""
-    if "rounds" in cell.settings:
-        return _times(cell.settings)
-    if "draws" in cell.settings:
-        return _moments(cell.settings, context)
-    return _training(cell.settings, context)
-
-
 def _times(s: Settings) -> list[Row]:
     """Returns the seconds of a training step of batch 256, of all K and S in turn."""
     contestants = {
@@ -103,7 +95,7 @@ def _moments(s: Settings, context: Context) -> list[Row]:
     counts, rows = (0, *s["S"]), []
     for group in GROUPS:
         moments_of = signal_to_noise.make_moments(
-            run.model.callables, METHODS["diwhvi"], run.model.parameter_groups, group,
+            run.model.callables, methods.look_up("diwhvi"), run.model.parameter_groups, group,
             list(ESTIMATORS.values()), K=s["K"], draws=s["draws"], backward_samples=counts,
         )  # fmt: skip
         for i in range(s["minibatches"]):
@@ -287,7 +279,7 @@ EXPERIMENT = Experiment(
     ),
     presets=PRESETS,
     cells=cells,
-    measure=measure,
+    measure=gradient_cells.make_measure(_times, _moments, _training),
     figures=figures,
     tables=tables,
     claims=claims,

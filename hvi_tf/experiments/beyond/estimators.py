@@ -9,9 +9,8 @@ from hvi_tf.evaluation import annealing, scorers
 from hvi_tf.evaluation.annealing import Annealing
 from hvi_tf.experiments.harness.experiment import Context, Settings
 from hvi_tf.experiments.iwhvi import explicit_encoder
-from hvi_tf.inference import image_scores, plans, refined_scores
+from hvi_tf.inference import image_scores, methods, plans, refined_scores
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.svi import SVI
 from hvi_tf.models.vae import VAE
 from hvi_tf.training.runs import Run
@@ -27,8 +26,9 @@ def make_scorer(run: Run, context: Context, s: Settings) -> Score:
 
     def by_method(model: VAE, name: str, K: int) -> Score:
         rows = max(1, plans.ROWS // images)
-        plan = plans.make(METHODS[name], Counts(K=K, M=budget), rows=rows, max_images=1)
-        score = image_scores.make_scorer(model.callables, METHODS[name], plan)
+        method = methods.look_up(name)
+        plan = plans.make(method, Counts(K=K, M=budget), rows=rows, max_images=1)
+        score = image_scores.make_scorer(model.callables, method, plan)
         return lambda x, seed: score(x, seed).log_likelihood
 
     def diwhvi() -> Score:
@@ -41,7 +41,7 @@ def make_scorer(run: Run, context: Context, s: Settings) -> Score:
         model = explicit_encoder.fit(run, context, s["encoder_steps"])
         rate = EvaluationConfig().eval_svi_learning_rate
         settings = SVI(budget, rate, scorers.MOMENTUM, scorers.CLIP_NORM)
-        score = refined_scores.make_scorer(model.localize, METHODS["bsvi"], settings)
+        score = refined_scores.make_scorer(model.localize, methods.look_up("bsvi"), settings)
         return lambda x, seed: score(x, seed).log_likelihood
 
     def ais() -> Score:

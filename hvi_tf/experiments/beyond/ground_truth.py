@@ -266,7 +266,7 @@ EXPERIMENT = Experiment(
     caveats=dict(
         quick=(
             "32 images; milliseconds per image are those of a batch of 32 on 2 cores. Those of AIS "
-            "include the tuning of its step sizes, some 0.2 s."
+            "include the tuning of its step sizes, about 0.2 s."
         )
     ),
 )

@@ -8,6 +8,7 @@ from hvi_tf import randomness
 from hvi_tf.benchmark import cells as steps
 from hvi_tf.benchmark import rounds
 from hvi_tf.benchmark.training import Step
+from hvi_tf.experiments.beyond import gradient_cells
 from hvi_tf.experiments.harness import plots, recipes, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
 from hvi_tf.experiments.harness.rows import (
@@ -25,7 +26,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model, signal_to_noise
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
 
 OWN, MIXTURE = "DIWHVI", "mixture"
 BOUNDS = {OWN: "diwhvi", MIXTURE: "diwhvi-mixture"}
@@ -73,15 +74,6 @@ def cells(settings: Settings) -> list[Cell]:
     return result
 
 
-def measure(cell: Cell, context: Context) -> list[Row]:
-    """Returns times, moments or a training, by the kind of the cell."""
-    if "rounds" in cell.settings:
-        return _times(cell.settings)
-    if "draws" in cell.settings:
-        return _moments(cell.settings, context)
-    return _training(cell.settings, context)
-
-
 def _times(s: Settings) -> list[Row]:
     """Returns the milliseconds of a training step, of all contestants in turn."""
     by_name = {
@@ -115,8 +107,8 @@ def _moments(s: Settings, context: Context) -> list[Row]:
         own: dict[int, float] = {}
         for label, K in _contestants(M, s["K"]):
             moments_of = signal_to_noise.make_moments(
-                run.model.callables, METHODS[BOUNDS[label]], run.model.parameter_groups, group,
-                [GRADIENT], K=K, M=M, draws=s["draws"],
+                run.model.callables, methods.look_up(BOUNDS[label]),
+                run.model.parameter_groups, group, [GRADIENT], K=K, M=M, draws=s["draws"],
             )  # fmt: skip
             for i in range(s["minibatches"]):
                 x = reference_model.minibatch(run, s["batch_size"], i)
@@ -222,7 +214,7 @@ EXPERIMENT = Experiment(
     ),
     presets=PRESETS,
     cells=cells,
-    measure=measure,
+    measure=gradient_cells.make_measure(_times, _moments, _training),
     figures=figures,
     tables=tables,
     claims=claims,

@@ -25,7 +25,7 @@ from hvi_tf.runtime.progress import counted
 from hvi_tf.storage import files
 
 BASE, BEFORE = "base", "before"  # recipes.BEST and recipes.BEFORE
-METHODS = {"IWHVI": "iwhvi", "VAE": "vae", "HVM": "hvm"}
+BOUND_OF_LABEL = {"IWHVI": "iwhvi", "VAE": "vae", "HVM": "hvm"}
 # Each lever is one change of the base recipe.
 LEVERS: dict[str, Settings] = {
     "batch 64": dict(batch_size=64),
@@ -60,7 +60,7 @@ PRESETS: dict[str, Settings] = {
         eval_M=100, eval_K=20, eval_images=200,
     ),
     "full": dict(
-        methods=list(METHODS), levers=list(LEVERS), rounds=9,
+        methods=list(BOUND_OF_LABEL), levers=list(LEVERS), rounds=9,
         minutes=[5, 10, 30, 60], seeds=[1, 3, 1, 1], finalists=["K=0", "K=5", "half the rate"],
         rival_budgets=2, eval_M=100, eval_K=20, eval_images=1_000,
     ),
@@ -72,7 +72,7 @@ def flags(method: str, lever: str) -> Settings:
     """Returns the settings of a method's training, without its length and seed."""
     recipe = recipes.BEFORE if lever == BEFORE else recipes.BEST | LEVERS.get(lever, {})
     shared = dict(dataset="mnist", checkpoint_every=1, eval_every=1, steps_per_call=10)
-    return recipes.fitting({**shared, "bound": METHODS[method], **recipe})
+    return recipes.fitting({**shared, "bound": BOUND_OF_LABEL[method], **recipe})
 
 
 def _contestants(s: Settings, budget: int) -> list[tuple[str, str]]:

@@ -9,12 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import randomness
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import jobs
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness.experiment import Cell, Context
-from hvi_tf.inference import image_scores, plans
+from hvi_tf.inference import image_scores, methods, plans
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
 
@@ -57,12 +56,13 @@ def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[
     """Yields scores by every contestant at each of its K; an interrupted cell resumes."""
     s = cell.settings
     for label, (name, counts, changes) in CONTESTANTS.items():
-        method = METHODS[name]._replace(**changes)
-        if changes.get("mixture_size") == 0 and s["M"] <= METHODS[name].mixture_size:
+        method = methods.look_up(name)
+        if changes.get("mixture_size") == 0 and s["M"] <= method.mixture_size:
             continue  # it equals the mixture then
+        changed = method._replace(**changes)
         for K in s[counts]:
-            plan = plans.make(method, Counts(K=K, M=s["M"]))
-            score = image_scores.make_scorer(run.model.callables, method, plan)
+            plan = plans.make(changed, Counts(K=K, M=s["M"]))
+            score = image_scores.make_scorer(run.model.callables, changed, plan)
             job = Job(
                 title=f"{label} M={s['M']} K={K}",
                 path=context.cell / f"{label} K{K}.npz",
@@ -74,7 +74,7 @@ def score_all(run: Run, x: tf.Tensor, cell: Cell, context: Context) -> Iterator[
                 available=len(x),
                 score=_timed(score, x),
             )
-            values, _ = resumable.score_all(job, s["images"], s["repetition"])
+            values, _ = jobs.score_all(job, s["images"], s["repetition"])
             yield Score(label, K, values, float(np.median(values["seconds"])))
 
 

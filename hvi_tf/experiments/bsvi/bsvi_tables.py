@@ -21,7 +21,7 @@ from hvi_tf.experiments.harness.rows import (
 )
 
 # The paper's label -> the name of its flagfile after the data set; k=9 and k'=10.
-METHODS = {
+RECIPES = {
     "VAE": "vae",
     "IWAE-k'": "iwae",
     "SVI-k'": "svi",
@@ -59,7 +59,7 @@ GAIN = "_over_vae"  # suffix of a column: its gain over the VAE, paired by image
 
 def flags(dataset: str, method: str, seed: int, s: Settings) -> Settings:
     """Returns the recipe of a method; networks=mlp has two layers of 200 units instead."""
-    flagfile = f"bsvi_{dataset}_{METHODS[method]}"
+    flagfile = f"bsvi_{dataset}_{RECIPES[method]}"
     mlp: Settings = dict(encoder="mlp", decoder="mlp", hidden=[200, 200])
     changes: Settings = dict(seed=seed, **(mlp if s["networks"] == "mlp" else {}))
     if "recipe" in s:
@@ -82,7 +82,7 @@ def cells(settings: Settings) -> list[Cell]:
         )
         for seed in range(settings["seeds"])
         for dataset in settings["datasets"]
-        for method in METHODS
+        for method in RECIPES
     ]
 
 
@@ -124,13 +124,13 @@ def figures(rows: list[Row]) -> dict[str, Any]:
         theirs = published.load("bsvi")["scores"]["test"][dataset]
         for axes, column in zip(panels[2 * i :], ("log_likelihood", "kl"), strict=False):
             where = dict(dataset=dataset, split="test", quantity=column)
-            samples = {method: values(rows, method=method, **where) for method in METHODS}
+            samples = {method: values(rows, method=method, **where) for method in RECIPES}
             index = list(COLUMNS).index(column)
             paper = {method: scores[index][0] for method, scores in theirs.items()}
             plots.next_to_paper(
                 axes, samples, paper, f"{COLUMNS[column]}, nats", f"{dataset}, test"
             )
-        bounds = {method: curve(rows, method=method, dataset=dataset) for method in METHODS}
+        bounds = {method: curve(rows, method=method, dataset=dataset) for method in RECIPES}
         plots.learning_curves(curve_panels[i], bounds, f"{dataset}, each row its own bound")
     return {"bsvi_tables": figure, "learning_curves": curves}
 
@@ -144,7 +144,7 @@ def _table(rows: list[Row], dataset: str, split: str) -> Table:
     theirs = published.load("bsvi")["scores"][split][dataset]
     mine = select(rows, dataset=dataset, split=split)
     body = []
-    for method in METHODS:
+    for method in RECIPES:
         line = [method]
         for column, (level, deviation) in zip(COLUMNS, theirs[method], strict=True):
             mean, error = mean_and_error(select(mine, method=method, quantity=column))
@@ -171,7 +171,7 @@ def claims(rows: list[Row]) -> list[Claim]:
         for column in ("log_likelihood", "kl"):
             gains = {
                 method: _gain(rows, dataset, method, column)
-                for method in METHODS
+                for method in RECIPES
                 if method.startswith("BSVI")
             }
             least = min(gains, key=lambda method: in_errors(*gains[method]))
@@ -206,18 +206,18 @@ EXPERIMENT = Experiment(
         quick=(
             "Multilayer perceptrons of two times 200 units stand for the residual encoder and "
             "the 12-layer PixelCNN, 1,000 steps for 200,000, on another OMNIGLOT file where "
-            "the original cannot be had; the first 200 images of each split are scored, of "
+            "the original is not available; the first 200 images of each split are scored, of "
             "the test split those of the first alphabets. So the level differs, and a decoder "
             "without autoregression cannot ignore z: KL* is far larger. Only the order of the "
             "rows compares."
         ),
         long=(
             "Multilayer perceptrons of two times 200 units stand for the residual encoder and the "
-            "12-layer PixelCNN, on another OMNIGLOT file where the original cannot be had. The "
+            "12-layer PixelCNN, on another OMNIGLOT file where the original is not available. The "
             "recipe is that of likelihood-table's preset long, over 500 epochs. The first 1,000 "
             "images of each split are scored, of the test split those of the first alphabets. A "
             "decoder without autoregression cannot ignore z: KL* is far larger than the paper's. "
-            "What can compare is the order of the rows."
+            "Only the order of the rows compares."
         ),
     ),
 )

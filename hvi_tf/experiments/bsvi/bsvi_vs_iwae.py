@@ -20,7 +20,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 
-METHODS = bsvi_tables.METHODS
+RECIPES = bsvi_tables.RECIPES
 PRESETS = bsvi_tables.PRESETS
 
 
@@ -65,7 +65,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     bsvi, *iwae = _estimators(rows)
     figure, panels = plots.panels(len(datasets), width=5.6, height=3.8)
     for axes, dataset in zip(panels, datasets, strict=True):
-        for j, method in enumerate(METHODS):
+        for j, method in enumerate(RECIPES):
             where = dict(method=method, dataset=dataset, quantity="bsvi_minus_it")
             samples = [-np.array(values(rows, estimator=e, **where)) for e in iwae]
             draws = [int(e.split("-")[1]) for e in iwae]
@@ -87,7 +87,7 @@ def tables(rows: list[Row]) -> list[Table]:
     for dataset in distinct(rows, "dataset"):
         theirs = published.load("bsvi")["bsvi_vs_iwae"][dataset]
         body, differences = [], []
-        for method in METHODS:
+        for method in RECIPES:
             means = [_mean(rows, method, dataset, e) for e in (bsvi, *iwae)]
             body.append([method, *(f"{m:.2f}" for m in means)])
             ours = (m - means[0] for m in means[1:])
@@ -117,7 +117,7 @@ def claims(rows: list[Row]) -> list[Claim]:
                         quantity="bsvi_minus_it",
                     )
                 )
-                for method in METHODS
+                for method in RECIPES
                 if "SVI" in method
             }
             least = min(gaps, key=lambda method: in_errors(*gaps[method]))

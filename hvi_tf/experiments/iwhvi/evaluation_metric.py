@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from hvi_tf import randomness
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import jobs
 from hvi_tf.evaluation.jobs import Job
 from hvi_tf.experiments.harness import plots, trained
 from hvi_tf.experiments.harness.experiment import Cell, Claim, Context, Experiment, Settings, Table
@@ -22,9 +22,8 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model
-from hvi_tf.inference import image_scores, plans
+from hvi_tf.inference import image_scores, methods, plans
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
 from hvi_tf.training.runs import Run
 
 # Label -> name in the table of methods.
@@ -79,7 +78,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
         if label == "SIVI equisample" and not s["equisample"]:
             continue
         job = _job(run, x, name, cell, context)
-        scores, seconds = resumable.score_all(job, s["images"], s["repetition"])
+        scores, seconds = jobs.score_all(job, s["images"], s["repetition"])
         by_image[label] = scores["log_likelihood"]
         timed = where | {"seconds": seconds}
         rows.append(row_of_mean(label, "log_likelihood", by_image[label], **timed))
@@ -93,7 +92,7 @@ def measure(cell: Cell, context: Context) -> list[Row]:
 
 def _job(run: Run, x: tf.Tensor, name: str, cell: Cell, context: Context) -> Job:
     """Returns the resumable scoring of images by a method of the table."""
-    M, K, method = cell.settings["M"], cell.settings["K"], METHODS[name]
+    M, K, method = cell.settings["M"], cell.settings["K"], methods.look_up(name)
     plan = plans.make(method, Counts(K=K, M=M))
     score = image_scores.make_scorer(run.model.callables, method, plan)
     return Job(

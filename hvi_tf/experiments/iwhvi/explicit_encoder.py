@@ -11,7 +11,7 @@ from hvi_tf.config import config as config_lib
 from hvi_tf.data import pipeline
 from hvi_tf.experiments.harness import trained
 from hvi_tf.experiments.harness.experiment import Context
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
 from hvi_tf.models.vae import VAE, make_vae
 from hvi_tf.storage import npz
 from hvi_tf.training.runs import Run
@@ -44,13 +44,14 @@ def _ascend(model: VAE, batches: Any, steps: int) -> None:
     optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(2e-3, steps))
     variables = hvi.ParameterGroups(phi=model.encoder.trainable_variables)
     optimizer.build(list(variables.phi))
+    iwae = methods.look_up("iwae")
 
     @tf.function
     def train() -> None:
         for step in tf.range(steps):
             _, ascent = hvi.value_and_gradients(
                 model.callables,
-                METHODS["iwae"],
+                iwae,
                 next(batches),
                 variables,
                 K=0,

@@ -18,7 +18,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import reference_model, signal_to_noise
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
 
 ESTIMATORS = {
     "autodiff": "reparameterized",
@@ -49,7 +49,7 @@ def measure_group(
     s = cell.settings
     run = trained.train(context, reference_model.settings(s["model"], young=True))
     ratios_of = signal_to_noise.make_ratios(
-        run.model.callables, METHODS["diwhvi"], run.model.parameter_groups, group,
+        run.model.callables, methods.look_up("diwhvi"), run.model.parameter_groups, group,
         list(estimators.values()), K=s["K"], M=s["M"], draws=s["draws"],
     )  # fmt: skip
     rows = []

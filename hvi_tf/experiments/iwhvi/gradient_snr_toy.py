@@ -23,7 +23,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import signal_to_noise
-from hvi_tf.inference.methods import METHODS
+from hvi_tf.inference import methods
 from hvi_tf.inference.model import Model, ParameterGroups
 
 # Label in the figure -> (the bound of log q(z), the estimator).
@@ -34,7 +34,7 @@ ESTIMATORS = {
     "IWAE, autodiff": ("lower", "reparameterized"),
     "IWAE, DReG": ("lower", "iwae-dreg"),
 }
-METHOD_OF_BOUND = {"upper": METHODS["iwhvi"], "lower": METHODS["iwae"]}
+METHOD_OF_BOUND = {"upper": methods.look_up("iwhvi"), "lower": methods.look_up("iwae")}
 
 _COMMON = dict(dim=10, steps=1_000, learning_rate=1e-2, batch_size=100, draws=1_000)
 PRESETS: dict[str, Settings] = {

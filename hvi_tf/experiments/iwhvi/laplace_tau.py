@@ -12,9 +12,8 @@ from hvi_tf import bounds, randomness
 from hvi_tf.examples.laplace import entropy_model
 from hvi_tf.experiments.harness.experiment import Settings
 from hvi_tf.inference import densities as densities_lib
-from hvi_tf.inference import gradients, sampling
+from hvi_tf.inference import gradients, methods, sampling
 from hvi_tf.inference.counts import Counts
-from hvi_tf.inference.methods import METHODS
 from hvi_tf.storage import npz
 
 # The K and estimator of tau's training; the paper names neither.
@@ -34,6 +33,7 @@ class Trainer:
         self._model, self._variables = entropy_model(dim, hidden)
         self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
         self._optimizer.build(list(self._variables.eta))
+        self._iwhvi = methods.look_up("iwhvi")
 
     @property
     def weights(self) -> list[np.ndarray]:
@@ -59,7 +59,7 @@ class Trainer:
         for step in tf.range(first, last):
             _, ascent = gradients.value_and_gradients(
                 self._model,
-                METHODS["iwhvi"],
+                self._iwhvi,
                 tf.zeros([BATCH_SIZE, 1]),
                 self._variables,
                 Counts(K=TRAINING_K),
@@ -70,12 +70,12 @@ class Trainer:
 
     @tf.function
     def log_ratios(
-        self, method: str, K: int, draws: int, seed: tf.Tensor
+        self, name: str, K: int, draws: int, seed: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns beta `[K+1, draws]` and the exact log q(z) `[draws]` for new draws of z."""
-        x = tf.zeros([draws, 1])
-        sample = sampling.draw(self._model, METHODS[method], x, Counts(K=K), seed)
-        densities = densities_lib.log_densities(self._model, METHODS[method], x, sample)
+        x, method = tf.zeros([draws, 1]), methods.look_up(name)
+        sample = sampling.draw(self._model, method, x, Counts(K=K), seed)
+        densities = densities_lib.log_densities(self._model, method, x, sample)
         log_q = -tf.reduce_sum(tf.abs(sample.z[0]), axis=-1) - self._dim * math.log(2.0)
         return bounds.inner_log_ratios(densities)[:, 0], log_q
 

@@ -13,7 +13,7 @@ from hvi_tf.experiments.harness.rows import Row, row
 from hvi_tf.training.runs import Run
 
 # Label -> the name of its flagfile after the data set.
-METHODS = {
+RECIPES = {
     "VAE": "vae",
     "IWAE+DReG": "vae",
     "VAE+IAF": "vae_iaf",
@@ -86,7 +86,7 @@ def grid(method: str, s: Settings) -> list[Settings]:
 
 def flags(dataset: str, method: str, epochs: int, s: Settings) -> Settings:
     """Returns a method's recipe at this length, at the authors' best point of the grid on MNIST."""
-    flagfile = f"{dataset}_{METHODS[method]}"
+    flagfile = f"{dataset}_{RECIPES[method]}"
     changes: Settings = dict(
         epochs=epochs,
         outer_warmup_epochs=s["outer_warmup_epochs"],
@@ -134,7 +134,7 @@ def final_cell(dataset: str, method: str, seed: int, settings: Settings) -> Cell
         names += _OF_GRID
     own = _own(dataset, method, settings) | {"seed": seed}
     own["epochs"] = settings[f"{dataset}_epochs"]
-    alike = not settings["train_at_best"] or set(METHODS) <= set(settings["grid_methods"])
+    alike = not settings["train_at_best"] or set(RECIPES) <= set(settings["grid_methods"])
     if method != "IWHVI" and "IWHVI" in settings["methods"] and alike:
         own["beside"] = "IWHVI"  # its own cell has the same settings then
     return Cell(f"{dataset}-{method}-seed{seed}", own | {name: settings[name] for name in names})

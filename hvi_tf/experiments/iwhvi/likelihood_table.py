@@ -20,7 +20,7 @@ from hvi_tf.experiments.harness.rows import (
     values,
 )
 from hvi_tf.experiments.iwhvi import likelihood_runs
-from hvi_tf.experiments.iwhvi.likelihood_runs import GAIN, METHODS, SCORES
+from hvi_tf.experiments.iwhvi.likelihood_runs import GAIN, RECIPES, SCORES
 from hvi_tf.runtime.progress import counted
 
 
@@ -46,7 +46,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
 def _methods(rows: list[Row], dataset: str) -> list[str]:
     """Returns the scored methods, in the order of the paper's figure."""
     scored = distinct(select(rows, dataset=dataset, quantity="log_likelihood"), "method")
-    return [method for method in METHODS if method in scored]
+    return [method for method in RECIPES if method in scored]
 
 
 def tables(rows: list[Row]) -> list[Table]:
@@ -79,7 +79,7 @@ def _table(rows: list[Row], dataset: str) -> Table:
             line[3] = from_paper(mean, error, level, spread)
         body.append(line)
     for method in theirs:
-        if method in METHODS:
+        if method in RECIPES:
             continue
         # AVB+AC, which has other networks.
         level, spread = theirs[method]
@@ -138,7 +138,7 @@ EXPERIMENT = Experiment(
             "scored, so that all methods are tuned alike. The methods are still learning, and the "
             "paper's distances of about 1 nat between converged models are smaller than those "
             "between stages of training. The paper's figure has no SIVI. Where the original "
-            "OMNIGLOT file cannot be had, another one with the same drawings stands for it; its "
+            "OMNIGLOT file is not available, another one with the same drawings stands for it; its "
             "name says so. The first test images are scored: of OMNIGLOT those of the first "
             "alphabets."
         ),
@@ -147,7 +147,7 @@ EXPERIMENT = Experiment(
             "another recipe than the paper's, the same for every method: K rises, and the "
             "rate decays to 0 at the end. Only the learning rates of the grid are searched, "
             "the same ones for every method and data set. The paper's figure has no SIVI and "
-            "no IWAE. Where the original OMNIGLOT file cannot be had, another one with the "
+            "no IWAE. Where the original OMNIGLOT file is not available, another one with the "
             "same drawings stands for it; its name says so. The first test images are scored: "
             "of OMNIGLOT those of the first alphabets."
         ),

@@ -19,7 +19,7 @@ from hvi_tf.experiments.harness.rows import (
 )
 from hvi_tf.experiments.iwhvi import likelihood_runs
 
-METHODS = ("HVM", "IWHVI")
+LABELS = ("HVM", "IWHVI")
 KLS = {
     "kl_tau_mixing": "KL(tau || q(psi|x))",
     "kl_tau_posterior": "KL(tau || q(psi|x,z)), at least",
@@ -34,7 +34,7 @@ def cells(settings: Settings) -> list[Cell]:
     return [
         cell
         for cell in likelihood_runs.cells(settings)
-        if cell.settings["method"] in METHODS and "seed" in cell.settings
+        if cell.settings["method"] in LABELS and "seed" in cell.settings
     ]
 
 
@@ -52,7 +52,7 @@ def figures(rows: list[Row]) -> dict[str, Any]:
     figure, panels = plots.panels(len(datasets), height=3.2)
     for axes, dataset in zip(panels, datasets, strict=True):
         paper = published.load("iwhvi")["kl_tau_mixing"][dataset]
-        for i, method in enumerate(METHODS):
+        for i, method in enumerate(LABELS):
             for j, kl in enumerate(KLS):
                 sample = values(rows, method=method, dataset=dataset, quantity=kl)
                 error = 2.0 * standard_error(sample)
@@ -77,7 +77,7 @@ def tables(rows: list[Row]) -> list[Table]:
     result, paper = [], published.load("iwhvi")
     for dataset in distinct(rows, "dataset"):
         body = []
-        for method in METHODS:
+        for method in LABELS:
             for kl, text in KLS.items():
                 mine = select(rows, method=method, dataset=dataset, quantity=kl)
                 mean, error = mean_and_error(mine)
@@ -106,7 +106,7 @@ def claims(rows: list[Row]) -> list[Claim]:
     for dataset in distinct(rows, "dataset"):
         hvm, iwhvi = (
             mean_and_error(select(rows, method=method, dataset=dataset, quantity="kl_tau_mixing"))
-            for method in METHODS
+            for method in LABELS
         )
         text = f"{dataset}: KL(tau||q(psi)) of HVM is below IWHVI's"
         evidence = f"{plus_minus(*hvm)} nats of HVM, {plus_minus(*iwhvi)} of IWHVI"
@@ -131,12 +131,12 @@ EXPERIMENT = Experiment(
         quick=(
             "The KLs grow over the whole training: after a few epochs they are far below the 6.2 "
             "(MNIST) and 9.97 nats (OMNIGLOT) that the paper has after 10,000. Where the original "
-            "OMNIGLOT file cannot be had, another one with the same drawings stands for it."
+            "OMNIGLOT file is not available, another one with the same drawings stands for it."
         ),
         long=(
             "The KLs grow over the whole training, which is 500 epochs on MNIST and 1,500 on "
-            "OMNIGLOT in place of 10,000. Where the original OMNIGLOT file cannot be had, another "
-            "one with the same drawings stands for it."
+            "OMNIGLOT in place of 10,000. Where the original OMNIGLOT file is not available, "
+            "another one with the same drawings stands for it."
         ),
     ),
 )

@@ -3,9 +3,9 @@
 #
 #   tests/runtime/slurm/one_machine.sh FOLDER COMMAND [ARGUMENT...]
 #
-# Installs Debian's slurm-wlm and munge if they are missing. All that the daemons write goes to
-# FOLDER, and they listen on ports of their own, so a Slurm of the machine's own is left alone.
-# Status 77, with the reason as the last line, where no such cluster can be had.
+# Installs Debian's slurm-wlm and munge if they are missing. The daemons write only to FOLDER and
+# listen on separate ports, so they do not disturb a Slurm cluster that already runs here.
+# Exits with status 77 if the cluster cannot start, and prints the reason as the last line.
 set -uo pipefail
 umask 077
 
@@ -22,7 +22,7 @@ install() {
   exec 9> /run/lock/hvi_tf-slurm-install.lock
   flock 9 # two tests at once install it once
   has_slurm && return
-  # Debian would start its own daemons, unless a policy says no.
+  # Debian starts its own daemons unless a policy forbids it.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"
