@@ -19,7 +19,7 @@ def count(name: str, value: Any, lowest: int, highest: int = MAX_COUNT) -> int:
     """Returns a whole number of any integer type as an int.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         value: an int, a NumPy integer, or an integer scalar tensor with a static value.
         lowest: smallest value allowed.
         highest: largest value allowed.
@@ -55,7 +55,7 @@ def number(name: str, value: Any, rule: str, holds: Callable[[float], bool]) -> 
     """Returns a real number of any type as a float.
 
     Args:
-        name: of the argument, for the message.
+        name: name of the argument, for the message.
         value: a number, or a scalar tensor with a static value.
         rule: condition on the number, in words.
         holds: returns whether a number meets the condition.

@@ -2,9 +2,9 @@
 
     python tools/fingerprint.py --out=FOLDER [--against=FOLDER]
 
-For each configuration below: train ten steps of MNIST from seed 0, score the first 20 test
-images with the last weights, and store a SHA-256 digest of every weight and of every score of
-an image in FOLDER/digests.json. `--checkpoints=FOLDER2` also scores the runs that an earlier
+Trains ten steps of MNIST from seed 0 for each configuration below, and scores the first 20 test
+images with the last weights. FOLDER/digests.json then contains a SHA-256 digest of every weight
+and of every score of an image. `--checkpoints=FOLDER2` also scores the runs that an earlier
 version of the code stored in FOLDER2. With `--against` the digests are compared with those of
 another folder, and the exit status is 1 if one differs.
 

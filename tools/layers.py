@@ -1,7 +1,7 @@
 """The layers of the package, and the imports between its folders.
 
-A module belongs to the folder of `hvi_tf` that it is in, or to `base` if it lies beside the
-folders. A command is a module that runs as `python -m MODULE`, and the body of such a module.
+A module belongs to the folder of `hvi_tf` that it is in, or to `base` if it is in none of
+them. A command is a module that runs as `python -m MODULE`, and the body of such a module.
 Commands are above all folders.
 """
 
@@ -140,14 +140,14 @@ def folder_imports(folder: str) -> dict[str, set[tuple[str, str]]]:
 
     Commands are left out.
     """
-    found: dict[str, set[tuple[str, str]]] = {}
+    imported: dict[str, set[tuple[str, str]]] = {}
     for module in modules():
         if folder_of(module) != folder or module in COMMAND_MODULES or module == PACKAGE:
             continue
         for name in imports(module):
             for target in folders_of({name}) - {folder}:
-                found.setdefault(target, set()).add((module, name))
-    return found
+                imported.setdefault(target, set()).add((module, name))
+    return imported
 
 
 def upward_imports(folder: str) -> list[str]:

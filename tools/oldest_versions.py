@@ -28,7 +28,7 @@ def oldest_versions(requirements: Iterable[str]) -> list[str]:
     """Returns `name==version` for the lower bound of each requirement, sorted by name.
 
     Args:
-        requirements: in the notation of pyproject.toml, such as "numpy>=2.0,<3".
+        requirements: requirements in the notation of pyproject.toml, such as "numpy>=2.0,<3".
 
     Raises:
         ValueError: if a requirement has no single lower bound `>=`.

@@ -89,7 +89,7 @@ def flags_parser(doc: str | None, module: str) -> Callable[[list[str]], list[str
 
 
 def _print_help(argv: list[str], doc: str | None, module: str) -> None:
-    """Prints the help text and exits with 0, if a flag asks for it."""
+    """Prints the help text and exits with 0, if a flag requests it."""
     kind = help_page.requested(argv[1:])
     if not kind:
         return

@@ -58,8 +58,8 @@ def place(message: str) -> str:
     Args:
         message: an error message that begins with an argument or a flag name.
     """
-    found = re.match(r"(?:flag )?--?(\w+)|Unknown command line flag '([^']*)'", message)
-    name = (found[1] or found[2]) if found else None
+    flag = re.match(r"(?:flag )?--?(\w+)|Unknown command line flag '([^']*)'", message)
+    name = (flag[1] or flag[2]) if flag else None
     own = [a for a in _arguments if a.name in (name, f"no{name}")]
     stray = [a for a in _arguments if message.startswith(f"{a.text}: ")]
     quoted = [a for a in own if a.text in message]

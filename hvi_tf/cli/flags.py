@@ -64,14 +64,14 @@ def values(only_given: bool = False) -> dict[str, Any]:
     Args:
         only_given: whether to leave out the flags that the command line does not name.
     """
-    found = {}
+    settings = {}
     for field in setting_fields():
         flag = FLAGS[field.name]
         if flag.present or not only_given:
-            found[field.name] = flag.value
+            settings[field.name] = flag.value
             if isinstance(flag.value, list):
-                found[field.name] = _whole_numbers(field.name, flag.value)
-    return found
+                settings[field.name] = _whole_numbers(field.name, flag.value)
+    return settings
 
 
 def _whole_numbers(name: str, texts: list[str]) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ def _task(mode: str, writes: bool) -> Task:
     """Returns the task that the flags describe.
 
     Args:
-        mode: of the command line.
+        mode: the command's mode.
         writes: whether this process writes into the workdir.
 
     Raises:
@@ -103,7 +103,7 @@ def _task(mode: str, writes: bool) -> Task:
 
 
 class _Command:
-    """One command, which remembers the workdir that it has chosen for a new run."""
+    """One command, with the workdir that it has chosen for a new run."""
 
     def __init__(self, arguments: list[str], began: float) -> None:
         self._arguments, self._began = arguments, began

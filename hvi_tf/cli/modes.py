@@ -12,8 +12,7 @@ from hvi_tf.evaluation import evaluate, table
 from hvi_tf.models import pictures
 from hvi_tf.models.export import export
 from hvi_tf.models.vae import make_vae
-from hvi_tf.runtime import devices
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import devices, replicas
 from hvi_tf.runtime.progress import counted
 from hvi_tf.runtime.startup import StartUp
 from hvi_tf.storage import origins
@@ -44,7 +43,7 @@ def _run(task: Task, start_up: StartUp) -> None:
     config = task.config
     if task.mode == "fit_tau":
         config = fit_tau.fit_config(config, task.given)
-    with distribution.chief_first():  # the chief may have to prepare the data
+    with replicas.chief_first():  # the chief may have to prepare the data
         config, data = runs.with_data(config)
     described = datasets.describe(config.data.dataset, data.digest)
     if described != config.data.dataset:
@@ -53,7 +52,7 @@ def _run(task: Task, start_up: StartUp) -> None:
     if task.run is not None:
         origins.check_same_data(task.run.path, config)
     if task.device_report:
-        print(devices.report(config, distribution.current()), flush=True)
+        print(devices.report(config, replicas.current()), flush=True)
     task = task._replace(config=config)
     if task.check_determinism:
         print(determinism.check(config, data))
@@ -79,8 +78,8 @@ def _train(task: Task, data: Dataset, start_up: StartUp) -> None:
         fit_tau.adopt(model, trained)
     if config.training.minutes and not (path / "config.json").exists():
         config = planning.plan(config, model, data)
-    with distribution.chief_first():  # the workdir is first written here
-        workdir = workdirs.create_or_open(path, config, writes=distribution.is_chief())
+    with replicas.chief_first():  # the workdir is first written here
+        workdir = workdirs.create_or_open(path, config, writes=replicas.is_chief())
     print(f"Workdir: {path}", flush=True)
     try:
         run = runs.train_to_best(workdir.config, model, data, workdir, start_up)
@@ -99,7 +98,7 @@ def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None
     elif task.mode == "export":
         _export(run)
         print(f"SavedModel of step {run.step}: {workdir.saved_model}")
-    elif distribution.is_chief():
+    elif replicas.is_chief():
         count = config.evaluation.num_samples
         image = workdir.path / f"samples_step{run.step}_N{count}.png"
         pictures.sample(model, count, data.image_shape, image)
@@ -108,7 +107,7 @@ def _use(task: Task, workdir: Workdir, data: Dataset, start_up: StartUp) -> None
 
 def _export(run: Run) -> None:
     """Exports the model into the workdir, in the chief alone."""
-    if distribution.is_chief():
+    if replicas.is_chief():
         run.workdir.check()
         export(run.model, run.workdir.saved_model)
         run.workdir.check()  # the folder may have been removed during the export

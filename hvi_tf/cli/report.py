@@ -2,9 +2,9 @@
 
     python -m hvi_tf.report runs/reproduce-quick
 
-Reads the results of `python -m hvi_tf.reproduce` in DIR/*/ and writes DIR/report.html, which
+Reads the results of `python -m hvi_tf.reproduce` in DIR/*/ and writes DIR/report.html. The page
 contains figures, tables with the numbers of the papers, claims, pictures and the CSV files.
-The page opens from disk, without network and scripts. `--copy_to=FOLDER` also copies the page
+It opens from disk, without network and scripts. `--copy_to=FOLDER` also copies the page
 and the results, but not the trained models, to another folder.
 """
 

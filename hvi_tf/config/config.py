@@ -43,7 +43,7 @@ class Config:
 
     @property
     def chosen_method(self) -> Method:
-        """The method, a row of the METHODS table."""
+        """The method, an entry of the METHODS table."""
         m = self.method
         return methods.look_up(m.bound, m.posterior, m.defensive)
 

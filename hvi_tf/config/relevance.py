@@ -34,7 +34,7 @@ def check_mode(mode: str, given: Mapping[str, Any], otherwise: Mapping[str, Any]
     """Raises `UserError` if a given setting changes nothing in this mode of the command line.
 
     Args:
-        mode: of the command line.
+        mode: the command's mode.
         given: the settings on the command line, by name.
         otherwise: the values of the settings without the command line: those of the run, or the
             defaults.

@@ -28,8 +28,8 @@ def check(config: "Config", fields: list[dataclasses.Field], values: dict[str, A
     """Raises `UserError` at the first setting that is wrong, or that others contradict.
 
     Args:
-        config: with the defaults of its method filled in.
-        fields: of all its sections, with their metadata.
+        config: a configuration with the defaults of its method filled in.
+        fields: the fields of all its sections, with their metadata.
         values: values of these fields.
     """
     for field in fields:
@@ -126,8 +126,8 @@ def check_saved_model(
 
     Args:
         asked: the flags of a SavedModel.
-        mode: of the command.
-        strategy: of the command.
+        mode: the command's mode.
+        strategy: the command's strategy.
         given: names of the settings on the command line.
     """
     flag = f"--saved_model={asked.saved_model}"

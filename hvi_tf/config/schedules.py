@@ -26,7 +26,8 @@ def parse_steps(text: str, epochs: int) -> tuple[tuple[int, int], ...]:
 
     Args:
         text: the pairs, all with epochs or all with percents of the run.
-        epochs: of the run. A percent means the first epoch that begins at it or later.
+        epochs: number of epochs of the run. A percent means the first epoch that
+            begins at it or later.
 
     Returns:
         Pairs of epoch and value. In a short run two percents may mean the same epoch; then the

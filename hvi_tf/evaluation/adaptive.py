@@ -1,10 +1,10 @@
 """A number of draws for each image, chosen by a pilot run to reach a tolerance.
 
-The log of a mean of M importance weights has a standard error of about CV / sqrt(M), where CV is
-the weights' coefficient of variation, and is below log p(x) by about CV^2 / (2 M). The pilot's
+Let CV be the coefficient of variation of the importance weights. The log of a mean of M weights has
+a standard error of about CV / sqrt(M). It is below log p(x) by about CV^2 / (2 M). The pilot's
 draws choose M and are never scored. Given M, a score is therefore an ordinary M-sample bound.
-A rule that stops when the scored draws look good would choose M by the weights that it averages,
-and such an average need not bound anything.
+A rule that stops when the scored draws look good would choose M by the weights that it averages.
+Such an average need not bound anything.
 
 Weights of z that share psi depend on each other, so their error may exceed the pilot's estimate.
 """
@@ -55,10 +55,10 @@ def make_job(
     """Runs the pilot; returns the job with the chosen draws, and its entries in the summary.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         x: all observations of the split `[N, D]`.
-        workdir: of the run; the scores are stored in its evaluation folder.
+        workdir: the run's workdir; the scores are stored in its evaluation folder.
         step: the checkpoint's training step.
 
     Raises:

@@ -24,10 +24,10 @@ def evaluate(
     """Bounds log p(x) of real images from below, and of simulated images from both sides.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         x: all observations of the split `[N, D]`.
-        workdir: of the run; the scores are stored in its evaluation folder.
+        workdir: the run's workdir; the scores are stored in its evaluation folder.
         step: the checkpoint's training step.
 
     Returns:

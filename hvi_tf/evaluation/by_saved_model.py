@@ -27,10 +27,10 @@ def evaluate(
     """Scores images with the log-weights of a SavedModel.
 
     Args:
-        config: of the run that the data belong to, with the evaluation's settings.
-        path: of the SavedModel, as returned by `saved_models.find`.
+        config: configuration of the run that the data belong to, with the evaluation's settings.
+        path: folder of the SavedModel, as returned by `saved_models.find`.
         x: all observations of the split `[N, D]`.
-        workdir: of the run; the scores are stored in its evaluation folder.
+        workdir: the run's workdir; the scores are stored in its evaluation folder.
 
     Returns:
         The job and its summary.
@@ -40,7 +40,7 @@ def evaluate(
         UserError: if the SavedModel has no such log-weights, or a score is not finite.
     """
     log_weights, draws_psi = saved_models.load(path, int(x.shape[1]))
-    if draws_psi is None:
+    if draws_psi is None:  # a foreign SavedModel, without this function
         draws_psi = config.chosen_method.draws_psi or path != workdir.saved_model.resolve()
     M, K = config.evaluation.eval_M, _draws_of_psi(config, workdir, draws_psi)
     plan = _plan(config, M, K)

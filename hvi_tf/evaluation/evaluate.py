@@ -23,10 +23,10 @@ def evaluate(
     Resumes an interrupted evaluation of the same checkpoint.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         data: `eval_split` names the images to score.
-        workdir: of the run; scores and summary are stored in its evaluation folder.
+        workdir: the run's workdir; scores and summary are stored in its evaluation folder.
         step: the checkpoint's training step, part of the scores' identity.
 
     Returns:
@@ -59,10 +59,10 @@ def evaluate_saved_model(
     run's own estimator, with other draws of psi.
 
     Args:
-        config: of the run that the data belong to, with the evaluation's settings.
-        path: of the SavedModel, as returned by `saved_model.find`.
+        config: configuration of the run that the data belong to, with the evaluation's settings.
+        path: folder of the SavedModel, as returned by `saved_model.find`.
         data: `eval_split` names the images to score.
-        workdir: of the run; scores and summary are stored in its evaluation folder.
+        workdir: the run's workdir; scores and summary are stored in its evaluation folder.
 
     Returns:
         The summary, as stored in JSON next to the scores.

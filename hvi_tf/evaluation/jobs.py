@@ -14,7 +14,7 @@ from hvi_tf.config import strict_json
 from hvi_tf.config.config import Config
 from hvi_tf.config.settings import MAX_EVAL_COUNT
 from hvi_tf.errors import UserError
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 from hvi_tf.runtime.progress import Progress
 from hvi_tf.storage import files, npz
@@ -32,7 +32,7 @@ class Scorer(NamedTuple):
 
     Attributes:
         score: maps (rows int32 `[images]`, seed) to the scores `[images]` of these images.
-        names: of the scores.
+        names: names of the scores.
         images: images per call.
         available: number of images that can be scored.
         identity: everything that the scores depend on.
@@ -51,13 +51,13 @@ class Job(NamedTuple):
     """A scorer with the file that its scores are stored in.
 
     Attributes:
-        title: of the progress line.
-        path: of the scores, an npz file.
+        title: title of the progress line.
+        path: path of the npz file of the scores.
         check: called before each write; raises `UserError` if the folder was moved or deleted.
         identity: everything that the scores depend on. Stored scores of another identity are
             replaced.
-        names: of the scores. The progress line shows the first, which must be finite.
-        purpose: of the seeds; no other job draws with it.
+        names: names of the scores. The progress line shows the first, which must be finite.
+        purpose: purpose of the seeds; no other job draws with it.
         images: images per call.
         available: number of images that can be scored.
         score: maps (rows int32 `[images]`, seed) to the scores `[images]` of these images.
@@ -107,7 +107,7 @@ def count(job: Job, config: Config) -> int:
 
 
 def run(job: Job, config: Config) -> tuple[Scores, float]:
-    """Scores as many images as the configuration asks for; see `score_all`."""
+    """Scores as many images as the configuration requests; see `score_all`."""
     return score_all(job, count(job, config), config.training.seed)
 
 
@@ -115,8 +115,8 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
     """Scores the first `num_images` images, except those with stored scores.
 
     Args:
-        job: what to score.
-        num_images: how many, at most `job.available`.
+        job: the job to run.
+        num_images: number of images, at most `job.available`.
         seed: the run's; each batch's seed is folded from it and the batch's first image.
 
     Returns:
@@ -129,7 +129,7 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
     scores, seconds = _load(job)
     headline = job.names[0]
     done = len(scores[headline])
-    distribution.check_same("scores of an earlier evaluation, of images", done)
+    replicas.check_same("scores of an earlier evaluation, of images", done)
     if done >= num_images:
         return {name: values[:num_images] for name, values in scores.items()}, seconds
     progress = Progress(job.title, "images", num_images, done)
@@ -143,14 +143,14 @@ def score_all(job: Job, num_images: int, seed: int) -> tuple[Scores, float]:
                 done = len(scores[headline])
             mean: dict[str, Any] = {headline: float(np.mean(scores[headline][:num_images]))}
             progress.update(min(done, num_images) - before, **mean)
-            stopping = distribution.any_worker(stop.requested)
+            stopping = replicas.any_worker(stop.requested)
             last = stopping or done >= num_images
             if last or time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 saved = time.monotonic()
                 _save(job, scores, seconds + saved - started)
             if stopping:  # also after the last batch, because another job may follow
                 progress.close(**mean)
-                distribution.barrier()  # the chief has saved before any worker exits
+                replicas.barrier()  # the chief has saved before any worker exits
                 raise Interrupted(stop.signal)
     progress.close(**mean)
     seconds += saved - started  # as saved, so that a repeated command prints the same time
@@ -168,12 +168,10 @@ def _next_batches(job: Job, num_images: int, seed: int, done: int) -> list[Score
         rows = tf.range(first, first + job.images) % job.available
         return job.score(rows, randomness.fold(seed, job.purpose, first))
 
-    starts = range(done, num_images, job.images)[: distribution.replicas()]
+    starts = range(done, num_images, job.images)[: replicas.replicas()]
     return [
         dict(zip(job.names, (v[: job.available - start] for v in values), strict=True))
-        for start, values in zip(
-            starts, distribution.scores(score, starts, job.images), strict=True
-        )
+        for start, values in zip(starts, replicas.scores(score, starts, job.images), strict=True)
     ]
 
 
@@ -202,7 +200,7 @@ def _load(job: Job) -> tuple[Scores, float]:
 
 
 def _save(job: Job, scores: Scores, seconds: float) -> None:
-    if not distribution.is_chief():
+    if not replicas.is_chief():
         return
     identity = json.dumps(job.identity | {"names": list(job.names)})
     arrays: dict[str, Any] = {"identity": identity, "seconds": seconds, **scores}

@@ -1,10 +1,10 @@
 """Log-weights from a SavedModel: the only module that can run code from a file.
 
 Configurations, checkpoints and scores are text and numbers, so reading a stranger's files runs no
-code. A SavedModel is a graph of TensorFlow operations, some of which read and write files, and
-loading it runs a part of them: it is a program. This package loads a SavedModel only if the
-command line names it. A SavedModel outside the run's folder, or a link that leads out of it, also
-needs `--trust_saved_model`.
+code. A SavedModel is a graph of TensorFlow operations. Some operations read and write files, and
+loading runs a part of them, so a SavedModel is a program. This package loads a SavedModel only if
+the command line names it. A SavedModel outside the run's folder, or a link that leads out of it,
+also needs `--trust_saved_model`.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         log_weights: maps (x `[B, Dx]`, M, K, seed int32 `[2]`) to `[M, B]`, nats.
-        draws_psi: whether they depend on K; None in an export of an earlier version.
+        draws_psi: whether they depend on K; None for a foreign SavedModel without this function.
     """
 
     log_weights: LogWeights
@@ -46,7 +46,7 @@ def find(given: SavedModelConfig, workdir: pathlib.Path) -> pathlib.Path:
 
     Args:
         given: the flags; a relative path starts at the workdir.
-        workdir: of the run.
+        workdir: the run's workdir.
 
     Raises:
         UserError: if there is no SavedModel, or it is outside the workdir and not trusted.
@@ -92,7 +92,7 @@ def load(path: pathlib.Path, x_dim: int) -> Loaded:
     """Loads a SavedModel, which runs code in it; only for a path that `find` returned.
 
     Args:
-        path: of its folder.
+        path: path of its folder.
         x_dim: pixels of the images to score.
 
     Raises:
@@ -171,7 +171,7 @@ def make_scorer(
     If the method shares psi among z, those of one chunk share them.
 
     Args:
-        log_weights: as returned by `load`.
+        log_weights: the function that `load` returned.
         plan: the chunks over m; seeds are folded as in `image_scores.score_images`.
         K: number of psi for each z, without psi_0.
     """

@@ -36,10 +36,10 @@ def make_job(
     """Returns the job of the configured estimator, and its entries in the summary.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         x: all observations of the split `[N, D]`.
-        workdir: of the run; the scores are stored in its evaluation folder.
+        workdir: the run's workdir; the scores are stored in its evaluation folder.
         step: the checkpoint's training step.
     """
     name = estimator(config)
@@ -61,8 +61,8 @@ def scores_path(workdir: Workdir, config: Config, step: int) -> pathlib.Path:
     """Returns the path of the per-image scores; evaluations with other settings have other paths.
 
     Args:
-        workdir: of the run.
-        config: of the run, with the evaluation's settings.
+        workdir: the run's workdir.
+        config: the run's configuration, with the evaluation's settings.
         step: the checkpoint's training step.
     """
     e = config.evaluation
@@ -84,8 +84,8 @@ def by_sampling(config: Config, model: VAE, x: tf.Tensor, **limits: int) -> Scor
     With `eval_steps`, the scores are the bounds of M, 2 M, ..., 5 M draws.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         x: all observations of the split `[N, D]`.
         **limits: passed to `plans.make`.
     """
@@ -107,8 +107,8 @@ def by_refinement(config: Config, model: VAE, x: tf.Tensor) -> Scorer:
     """Returns the scorer that refines q(z|x) by SVI for each image, with or without a buffer.
 
     Args:
-        config: of the run, with the evaluation's settings.
-        model: with the weights to score.
+        config: the run's configuration, with the evaluation's settings.
+        model: the model with the weights to score.
         x: all observations of the split `[N, D]`.
     """
     settings, draws = refinement(config), config.evaluation.eval_M

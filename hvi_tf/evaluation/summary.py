@@ -7,7 +7,7 @@ import numpy as np
 from hvi_tf.config.config import Config
 from hvi_tf.data import datasets
 from hvi_tf.evaluation.jobs import Job, Scores
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.storage import files
 
 
@@ -22,10 +22,10 @@ def make(
     """Returns the summary of the scores of a job.
 
     Args:
-        config: of the run, with the evaluation's settings.
+        config: the run's configuration, with the evaluation's settings.
         job: the one that was run.
-        scores: of the job, `[N]` each.
-        seconds: that the scores took in all commands together.
+        scores: the job's scores, `[N]` each.
+        seconds: time that the scores took in all commands together.
         step: the checkpoint's training step; None for a SavedModel.
         metadata: the estimator and its settings.
     """
@@ -61,6 +61,6 @@ def means(scores: Scores) -> dict[str, dict[str, float | None]]:
 
 def write(job: Job, summary: dict[str, Any]) -> None:
     """Writes a summary next to the scores of its job; its file name ends in the image count."""
-    if distribution.is_chief():
+    if replicas.is_chief():
         path = job.path.with_name(f"{job.path.stem}_N{summary['images']}.json")
         files.write_json(path, summary)

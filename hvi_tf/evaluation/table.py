@@ -29,8 +29,8 @@ def render(
     """Returns the scores, the paths of a run's files, warnings and the next commands as text.
 
     Args:
-        config: of the run.
-        workdir: of the run.
+        config: the run's configuration.
+        workdir: the run's workdir.
         scores: the summary that `evaluate.evaluate` returned.
         training: None if this command only evaluated.
         seconds: wall time of this command.

@@ -3,8 +3,8 @@
     python -m hvi_tf.examples.laplace
 
 Sobolev & Vetrov 2019, section 6.1: z_d ~ N(0, variance psi_d), psi_d ~ Exponential(1/2) is
-Laplace(0, 1). So E log q(z) = -D (1 + log 2) is known, and U_K bounds it from above. tau is a
-Gamma whose network starts near the prior because of a gate, and is as good as SIVI there.
+Laplace(0, 1). So E log q(z) = -D (1 + log 2) is known, and U_K bounds it from above. The
+proposal tau is a Gamma. A gate starts its network near the prior, where it is as good as SIVI.
 """
 
 from collections.abc import Callable, Sequence

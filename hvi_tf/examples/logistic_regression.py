@@ -2,9 +2,10 @@
 
     python -m hvi_tf.examples.logistic_regression
 
-x is the vector of all labels, so B = 1. The fit repeats it, for B draws of w a step. q(w) is a
-mixture of Gaussians N(mean(psi), scale(psi)^2) over psi ~ N(0, I), and tau(psi|w) is fitted with
-it. The columns of the design are correlated, so a factorized Gaussian is far from the posterior.
+x is the vector of all labels, so B = 1. The fit repeats it, for B draws of w a step. The
+posterior q(w) is a mixture of Gaussians N(mean(psi), scale(psi)^2) over psi ~ N(0, I). The
+proposal tau(psi|w) is fitted with it. The columns of the design are correlated, so a factorized
+Gaussian is far from the posterior.
 """
 
 from typing import NamedTuple

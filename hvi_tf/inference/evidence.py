@@ -1,9 +1,11 @@
 """Bounds on the evidence of any model, with standard errors.
 
-import hvi_tf as hvi
+For example:
 
-model = hvi.Model(prior, likelihood, conditional, mixing, tau)
-print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
+    import hvi_tf as hvi
+
+    model = hvi.Model(prior, likelihood, conditional, mixing, tau)
+    print(hvi.evidence(model, x, bound="diwhvi", K=20, M=1000))
 """
 
 from collections.abc import Sequence

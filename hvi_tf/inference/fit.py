@@ -1,9 +1,11 @@
 """Fits of any model, or of its proposal alone, by ascent on a bound.
 
-import hvi_tf as hvi
+For example:
 
-model = hvi.Model(prior, likelihood, conditional, mixing, tau)
-hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10)
+    import hvi_tf as hvi
+
+    model = hvi.Model(prior, likelihood, conditional, mixing, tau)
+    hvi.fit(model, x, hvi.ParameterGroups(phi=[...], eta=[...]), bound="iwhvi", K=10)
 """
 
 from collections.abc import Callable

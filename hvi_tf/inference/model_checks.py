@@ -31,9 +31,7 @@ _EVENT_HINT = "is the batch axis of x there, and the last axis part of the event
 
 _TERMINAL_CODE = re.compile(r"\x1b\[\d+m")
 # Matches TensorFlow's messages about different dtypes, but not `dtype=float32` in a repr.
-_DTYPE_MESSAGE = re.compile(
-    r"incompatible dtypes|(type|be an?|is an?) '?(float|double|half|bfloat|int)"
-)
+_DTYPE_MESSAGE = re.compile(r"incompatible dtypes|(type|be an?|is an?) '?(b?float|double|half|int)")
 
 
 def call(name: str, function: Callable[..., Result], *arguments: tf.Tensor | None) -> Result:

@@ -15,8 +15,8 @@ class Adam(keras.optimizers.Adam):
     """Keras's Adam with two changes.
 
     * `learning_rate` is the largest rate, and a schedule over the steps of a run may lower it. A
-      Keras schedule would replace the variable of the rate. But checkpoints of earlier versions
-      contain that variable, and `VAE.set_schedule` sets it.
+      Keras schedule would replace the variable of the rate, but `VAE.set_schedule` sets that
+      variable.
     * Gradients are already means over the replicas. Keras would clip the gradient of each replica
       and then add them up, which does not clip the gradient of the batch.
 

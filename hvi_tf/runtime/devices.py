@@ -42,13 +42,13 @@ def _chosen_gpus(text: str) -> list[Any]:
         return [device for device in present.values() if device.device_type == "GPU"]
     chosen = []
     for name in text.lower().split(","):
-        found = [n for n in present if n == name or re.fullmatch(rf"{re.escape(name)}:\d+", n)]
-        if not found:
+        matches = [n for n in present if n == name or re.fullmatch(rf"{re.escape(name)}:\d+", n)]
+        if not matches:
             raise UserError(
                 f"--devices={text}: this machine has no {name or 'device without a name'}; choose "
                 f"from {', '.join(present)}"
             )
-        chosen += found
+        chosen += matches
     return [present[name] for name in dict.fromkeys(chosen) if present[name].device_type == "GPU"]
 
 
@@ -67,7 +67,7 @@ def report(config: Config, strategy: tf.distribute.Strategy | None = None) -> st
 
     Args:
         config: configuration of the run, for this machine.
-        strategy: of the run; None for one device.
+        strategy: the run's strategy; None for one device.
     """
     build = tf.sysconfig.get_build_info()
     cuda = "no CUDA"

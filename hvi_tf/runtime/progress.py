@@ -58,7 +58,7 @@ class Progress:
         Args:
             count: number of units.
             left_after: number of units in later stages, for the time left.
-            **values: to print next to the progress, by name.
+            **values: values to print next to the progress, by name.
         """
         self._done += count
         if self._bar is not None:

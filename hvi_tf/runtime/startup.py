@@ -94,7 +94,7 @@ def _is_routine(line: bytes) -> bool:
 def _filtered_stderr() -> Iterator[None]:
     """Drops routine lines from file descriptor 2.
 
-    A child process filters them, so that the last words of a process that aborts are not lost.
+    A child process filters them, so that the last lines of a process that aborts are not lost.
     """
     sys.stderr.flush()
     sys.stdout.flush()

@@ -163,8 +163,8 @@ def replace_folder(new: pathlib.Path, path: pathlib.Path) -> None:
     old folder back.
 
     Raises:
-        OSError: if a rename fails, after moving the old folder back; or if the names cannot be
-            put on the disk, with the new folder in place.
+        OSError: if a rename fails, after moving the old folder back. The same error, with the new
+            folder in place, means that the names cannot be put on the disk.
     """
     old = _aside(path)
     remove(old)

@@ -136,8 +136,8 @@ def create_or_open(path: pathlib.Path, config: Config, writes: bool = True) -> W
 
     Raises:
         UserError: if the workdir holds another run, a run on other data, or files of another
-            program; if it is in use, damaged, or cannot be written; or if a folder in it is a
-            link.
+            program. The error also means that it is in use, is damaged or cannot be written, or
+            that a folder in it is a link.
     """
     if not writes:
         origins.check_same_data(path, config)

@@ -67,9 +67,9 @@ def verify(prefix: pathlib.Path, step: int, run: str, weights: int) -> None:
 
     Args:
         prefix: path of the checkpoint, without suffix.
-        step: that its name has.
+        step: the step in its name.
         run: digest of the run's identity.
-        weights: how many the model has; limits the size of the files.
+        weights: number of the model's weights; limits the size of the files.
 
     Raises:
         ValueError: if a file is missing, too large, damaged or belongs to another checkpoint.

@@ -9,7 +9,7 @@ import tensorflow as tf
 from hvi_tf.config import identity
 from hvi_tf.errors import UserError, first_line
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.storage import files
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import checkpoint_files
@@ -23,8 +23,8 @@ class Checkpoints:
     damaged checkpoint is skipped with a warning, and the one before it is restored.
 
     Args:
-        model: compiled.
-        workdir: of the run.
+        model: the compiled model.
+        workdir: the run's workdir.
         warn: called with one line for each damaged checkpoint.
         keep: returns whether the checkpoint of a step is kept when newer ones are saved.
         regular: returns whether an uninterrupted run also saves a checkpoint at a step. Only
@@ -89,7 +89,7 @@ class Checkpoints:
         """
         self._restored = self._restore(self._workdir.checkpoints)
         step = self._restored or 0
-        distribution.check_same("checkpoints, of steps", step)
+        replicas.check_same("checkpoints, of steps", step)
         return step
 
     def roll_back(self) -> int:
@@ -106,7 +106,7 @@ class Checkpoints:
         restored = self._restore(self._workdir.checkpoints, self._regular)
         if restored is None:
             raise UserError(f"{self._workdir.checkpoints}: no checkpoint there to roll back to")
-        distribution.check_same("checkpoints, of steps", restored)
+        replicas.check_same("checkpoints, of steps", restored)
         self._step.assign(step)
         self.best_bound.assign(best_bound)
         self.state.deserialize(state)
@@ -153,7 +153,7 @@ class Checkpoints:
 
     def _save(self, folder: pathlib.Path, kept: Callable[[list[int]], set[int]]) -> None:
         """Writes the current step; `kept` chooses the steps to keep among those up to it."""
-        if not distribution.is_chief():
+        if not replicas.is_chief():
             return
         self._workdir.check()
         step = self._current_step

@@ -16,7 +16,7 @@ def check(config: Config, data: Dataset) -> str:
     """Trains ten steps twice from scratch and compares the results bit for bit.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         data: the images to train on.
 
     Returns:

@@ -22,7 +22,7 @@ def rewind(folder: pathlib.Path, step: int) -> None:
     repeated, because it skips duplicates.
 
     Args:
-        folder: of the event files of one run.
+        folder: folder of the event files of one run.
         step: the last one to keep.
 
     Raises:

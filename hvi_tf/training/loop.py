@@ -16,7 +16,7 @@ from hvi_tf.errors import UserError
 from hvi_tf.inference.image_scores import ImageScores
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.runtime.interrupts import Interrupted, StopRequest
 from hvi_tf.runtime.progress import Progress, counted
 from hvi_tf.runtime.startup import StartUp
@@ -49,10 +49,10 @@ def train(
     """Trains to the last epoch, from the latest checkpoint if there is one.
 
     Args:
-        config: of the run.
-        model: compiled.
+        config: the run's configuration.
+        model: the compiled model.
         data: the images to train on.
-        workdir: of the run.
+        workdir: the run's workdir.
         start_up: prints the durations of the start at the first step.
 
     Raises:
@@ -155,7 +155,7 @@ class Trainer:
         if printed:
             self._write_scalars(summaries, step, schedule, rate, scores)
         self._write_images(summaries, step)
-        stopping = distribution.any_worker(stop.requested)
+        stopping = replicas.any_worker(stop.requested)
         if stopping or self._saves_checkpoint(step):
             self._checkpoints.save()
         bound = {} if scores is None else {"validation": scores.log_likelihood}
@@ -173,7 +173,7 @@ class Trainer:
         stop: StopRequest,
     ) -> int:
         """Takes the steps to the end of an epoch or to a stop request; returns the last one."""
-        while step < end and not distribution.any_worker(stop.requested):
+        while step < end and not replicas.any_worker(stop.requested):
             if self._start_up:
                 metrics = self._first_step(batches, progress, self._start_up)
             else:

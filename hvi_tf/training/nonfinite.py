@@ -17,7 +17,7 @@ from hvi_tf.bounds import LogDensities
 from hvi_tf.config.schedules import ScheduleValues
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.storage import files, npz
 from hvi_tf.storage.workdir import Workdir
 
@@ -74,9 +74,10 @@ def examine(model: VAE, step: Step, metrics: dict[str, float]) -> Finding:
     """Returns the cause of metrics that are not all finite.
 
     Args:
-        model: with the weights before the step, or after it if the update was at fault.
-        step: to examine.
-        metrics: of the step.
+        model: the model with the weights before the step, or after it if the update was at
+            fault.
+        step: the step to examine.
+        metrics: the step's metrics.
     """
     bad = [name for name, value in metrics.items() if not np.isfinite(value)]
     if bad == [_NORM]:
@@ -115,7 +116,7 @@ def dump(model: VAE, step: Step, finding: Finding, workdir: Workdir) -> str:
     others = {p.name for p in folder.glob("step_*.npz")} - {path.name}
     if len(others) >= MAX_DUMPS:
         return f"not dumped: {folder} has {MAX_DUMPS}"
-    if distribution.is_chief():
+    if replicas.is_chief():
         try:
             folder.mkdir(exist_ok=True)
             _write(path, model, step, finding)

@@ -15,7 +15,7 @@ from hvi_tf.data import pipeline
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.runtime.progress import counted
 from hvi_tf.training.steps import StepRunner
 from hvi_tf.training.validation import validate
@@ -40,8 +40,8 @@ def plan(config: Config, model: VAE, data: Dataset) -> Config:
     this number of `--epochs` and the same `--jit_compile`.
 
     Args:
-        config: of a run that has not begun.
-        model: of the run, compiled.
+        config: configuration of a run that has not begun.
+        model: the run's compiled model.
         data: the images to train on.
 
     Raises:
@@ -52,7 +52,7 @@ def plan(config: Config, model: VAE, data: Dataset) -> Config:
     per_epoch = pipeline.steps_per_epoch(len(data.train), config.training.batch_size)
     minutes = config.training.minutes
     left = minutes * 60.0 - (time.monotonic() - began)
-    epochs = distribution.least(_fitting_epochs(config, costs, per_epoch, left))
+    epochs = replicas.least(_fitting_epochs(config, costs, per_epoch, left))
     if not epochs:
         needed = (_seconds(config, costs, per_epoch, 1) + minutes * 60.0 - left) / 60.0
         raise UserError(
@@ -80,7 +80,7 @@ def _measure(config: Config, model: VAE, data: Dataset) -> Costs:
         model.set_schedule(*config.schedule(0)._replace(K=K))
         run_steps(batches, 1)  # compiles
         first = _seconds_of(lambda: run_steps(batches, t.steps_per_call))
-        calls = distribution.least(max(_MIN_CALLS, round(SECONDS / first)))
+        calls = replicas.least(max(_MIN_CALLS, round(SECONDS / first)))
         times = [_seconds_of(lambda: run_steps(batches, t.steps_per_call)) for _ in range(calls)]
         steps[K] = float(np.median(times)) / t.steps_per_call
         model.set_run_length(1)

@@ -31,11 +31,11 @@ class Recovery:
     have diverged.
 
     Args:
-        config: of the run.
-        model: in training.
+        config: the run's configuration.
+        model: the model in training.
         data: the images that it is trained on.
-        workdir: of the run; a dump of the step is stored in it.
-        checkpoints: of the run, to roll back to.
+        workdir: the run's workdir; a dump of the step is stored in it.
+        checkpoints: the run's checkpoints, to roll back to.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Recovery:
         """Dumps a step and prepares the next one; returns a warning with the step and its cause.
 
         Args:
-            metrics: of the step, not all finite.
-            number: of the step, from 1.
+            metrics: the step's metrics, not all finite.
+            number: number of the step, from 1.
 
         Raises:
             UserError: if the policy is `stop`, or cannot help.

@@ -29,7 +29,7 @@ def replay(path: pathlib.Path) -> "tuple[Config, Step, Finding | None]":
     """Repeats the draws of a dumped step.
 
     Args:
-        path: of the npz file, in its run's workdir.
+        path: path of the npz file, in its run's workdir.
 
     Returns:
         The run's configuration, the step, and its first term that is not finite, or None.

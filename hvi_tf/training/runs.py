@@ -14,8 +14,7 @@ from hvi_tf.data import datasets, pipeline, pixels
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import devices
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import devices, replicas
 from hvi_tf.runtime.progress import counted
 from hvi_tf.runtime.startup import StartUp
 from hvi_tf.storage import provenance
@@ -66,8 +65,8 @@ def check_data(config: Config, data: Dataset) -> None:
     pixels.check(data, name)
     pixels.check_networks(config.model, data.image_shape, name)
     pipeline.check_likelihood(data.train.dtype, name, config.model.likelihood)
-    _check_batch_size(config.training.batch_size, distribution.replicas())
-    _check_free_bits(config, distribution.replicas())
+    _check_batch_size(config.training.batch_size, replicas.replicas())
+    _check_free_bits(config, replicas.replicas())
     if config.training.batch_size > len(data.train):
         raise UserError(
             f"--batch_size={config.training.batch_size}: {name} has only "
@@ -75,19 +74,19 @@ def check_data(config: Config, data: Dataset) -> None:
         )
 
 
-def _check_batch_size(size: int, replicas: int) -> None:
-    if size % replicas:
-        lower = size // replicas * replicas
-        fitting = f"{lower} or {lower + replicas}" if lower else f"{replicas}"
+def _check_batch_size(size: int, count: int) -> None:
+    if size % count:
+        lower = size // count * count
+        fitting = f"{lower} or {lower + count}" if lower else f"{count}"
         raise UserError(
-            f"--batch_size={size}: {replicas} replicas cannot share it evenly; give {fitting}"
+            f"--batch_size={size}: {count} replicas cannot share it evenly; give {fitting}"
         )
 
 
-def _check_free_bits(config: Config, replicas: int) -> None:
+def _check_free_bits(config: Config, count: int) -> None:
     for name in ("inner_free_bits", "outer_free_bits"):
         value = getattr(config.training, name)
-        if value and replicas > 1:
+        if value and count > 1:
             raise UserError(
                 f"--{name}={value}: compares the mean of a whole batch, which no replica sees; "
                 "leave out --strategy"
@@ -100,10 +99,10 @@ def train_to_best(
     """Trains as `loop.train` does, then restores the best checkpoint.
 
     Args:
-        config: of the run.
-        model: with its initial weights.
+        config: the run's configuration.
+        model: the model with its initial weights.
         data: the images to train on.
-        workdir: of the run.
+        workdir: the run's workdir.
         start_up: prints the durations of the start at the first step.
 
     Raises:
@@ -116,7 +115,7 @@ def train_to_best(
 
 def at_best(config: Config, model: VAE, data: Dataset, workdir: Workdir) -> Run:
     """Restores the best checkpoint of a run."""
-    distribution.barrier()  # until the chief has written it
+    replicas.barrier()  # until the chief has written it
     step = Checkpoints(model, workdir).restore_best()
-    distribution.check_same("best checkpoints, of steps", step)
+    replicas.check_same("best checkpoints, of steps", step)
     return Run(config, model, data, workdir, step, None)

@@ -20,7 +20,7 @@ from hvi_tf.inference.image_scores import ImageScores
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models.pictures import image_grid
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 from hvi_tf.storage import files
 from hvi_tf.storage.workdir import Workdir
 from hvi_tf.training import event_files
@@ -37,9 +37,9 @@ class Summaries:
     """Writes event files keyed by the training step, and the scalars as JSON lines.
 
     Args:
-        workdir: of the run.
+        workdir: the run's workdir.
         config: the run's configuration, written once as text.
-        image_shape: of one observation.
+        image_shape: shape of one observation.
         step: the step to resume from; removes what was written of later steps.
     """
 
@@ -51,7 +51,7 @@ class Summaries:
         self._trains_tau = config.chosen_method.has_tau
         t = config.training
         self._free_bits = t.inner_free_bits > 0 or t.outer_free_bits > 0
-        if not distribution.is_chief():
+        if not replicas.is_chief():
             self._writer = tf.summary.create_noop_writer()
             return
         with self._writing():
@@ -99,12 +99,12 @@ class Summaries:
         with self._events(step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, np.float32(value))
-        if distribution.is_chief():
+        if replicas.is_chief():
             self._append({"step": step, **scalars})
 
     def images(self, step: int, model: VAE, x: tf.Tensor) -> None:
         """Writes reconstructions of `x` `[N, D]`, interleaved with it, and prior samples."""
-        if not distribution.is_chief():
+        if not replicas.is_chief():
             return
         largest = AUTOREGRESSIVE_GRID if model.autoregressive else GRID
         side = min(largest, 2 * max(1, math.isqrt(len(x) // 2)))  # even, for pairs
@@ -130,7 +130,7 @@ class Summaries:
         """Sets the step of the summaries in its block, and syncs them to the disk at its end."""
         self._workdir.check()
         with self._writing():
-            # TensorFlow keeps a tensor of every Python number for ever, but not of NumPy's.
+            # TensorFlow never frees the tensor of a Python number, but frees that of a NumPy one.
             with self._writer.as_default(step=np.int64(step)):
                 yield
             self._writer.flush()

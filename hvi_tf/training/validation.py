@@ -6,7 +6,7 @@ from hvi_tf import randomness
 from hvi_tf.inference.image_scores import ImageScores
 from hvi_tf.inference.refined_scores import RefinedScores
 from hvi_tf.models.vae import VAE
-from hvi_tf.runtime import replicas as distribution
+from hvi_tf.runtime import replicas
 
 
 def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedScores:
@@ -16,11 +16,11 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedS
     comparable. Each device of each worker scores its own batches; all workers return the same.
 
     Args:
-        model: compiled.
+        model: the compiled model.
         images: observations `[N, D]`.
         seed: the run's.
     """
-    batch, replicas = model.validation_images, distribution.replicas()
+    batch, count = model.validation_images, replicas.replicas()
     kind = RefinedScores if model.method.refines else ImageScores
 
     def score(i: int) -> ImageScores | RefinedScores:
@@ -30,8 +30,8 @@ def validate(model: VAE, images: tf.Tensor, seed: int) -> ImageScores | RefinedS
     starts = range(0, len(images), batch)
     scores = [
         batch_scores
-        for i in range(0, len(starts), replicas)
-        for batch_scores in distribution.scores(score, starts[i : i + replicas], batch)
+        for i in range(0, len(starts), count)
+        for batch_scores in replicas.scores(score, starts[i : i + count], batch)
     ]
     return kind(
         *(float(tf.reduce_mean(tf.concat(s, 0)[: len(images)])) for s in zip(*scores, strict=True))

@@ -16,8 +16,7 @@ from hvi_tf.config import relevance
 from hvi_tf.config.settings import EvaluationConfig, field_names
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import evaluate
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import evaluate, jobs
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.models import architecture
 from hvi_tf.models.vae import make_vae
@@ -156,7 +155,7 @@ def scored(monkeypatch):
     def record(job, num_images, seed):
         raise Recorded(job.identity, job.path.name, num_images)
 
-    monkeypatch.setattr(resumable, "score_all", record)
+    monkeypatch.setattr(jobs, "score_all", record)
     workdir = types.SimpleNamespace(evaluation=pathlib.Path(), check=None)
 
     def run(config, model):

@@ -10,12 +10,12 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import randomness
-from hvi_tf.cli import modes as commands
+from hvi_tf.cli import modes
 from hvi_tf.config import config as config_lib
 from hvi_tf.data.datasets import Dataset
 from hvi_tf.errors import UserError
 from hvi_tf.evaluation import adaptive, annealing, evaluate, table
-from hvi_tf.inference import image_scores as log_likelihood
+from hvi_tf.inference import image_scores
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.plans import Plan
 from hvi_tf.models.vae import make_vae
@@ -115,6 +115,7 @@ def test_any_model_can_be_refined_and_scored(run, tmp_path):
     assert len(table.score_rows(multiples)) == 5
 
 
+@pytest.mark.long
 def test_an_interrupted_refinement_resumes(run, interrupted):
     few = dict(estimator="bsvi", eval_images=250, eval_steps=3)
     unbroken = run(**few)
@@ -142,6 +143,7 @@ def test_a_trained_model_can_be_scored_by_other_estimators(run):
     assert np.ptp(means) < 0.5
 
 
+@pytest.mark.long
 def test_a_mixture_of_any_size_agrees_with_diwhvi(run):
     """Each mixture size and each defensive share has its own file."""
     counts = dict(eval_M=40, eval_K=10, eval_images=100)
@@ -203,7 +205,7 @@ def test_a_pilot_is_never_scored(seed):
 
     def score(M, seed):
         plan = Plan(M, 0, 1, len(x), M, 0, 1)
-        return log_likelihood.make_scorer(lg.model, row, plan)(x, seed)
+        return image_scores.make_scorer(lg.model, row, plan)(x, seed)
 
     pilot = score(4, randomness.fold(seed, randomness.Purpose.PILOT))
     # As `adaptive.choose`, with a pilot so short that its estimate is mostly noise.
@@ -274,7 +276,7 @@ def test_an_interrupted_and_resumed_evaluation_equals_an_unbroken_one(run, inter
 
 
 def test_an_interruption_in_the_last_batch_also_exits(run, interrupted):
-    """Because another job or command may follow."""
+    """The interruption exits because another job or command may follow."""
     with interrupted():
         run(eval_images=1)
     assert run(eval_images=1)["images"] == 1
@@ -293,7 +295,7 @@ def test_an_export_after_the_workdir_was_moved_is_an_error(run, when, monkeypatc
     if when == "before":
         path.rename(path.with_name("elsewhere"))
     with pytest.raises(UserError, match=r"was removed|was replaced"):
-        commands._export(Run(settings(), run.model, DATA, run.workdir, 1, None))
+        modes._export(Run(settings(), run.model, DATA, run.workdir, 1, None))
     assert run.workdir.saved_model.exists() == (when == "while")
 
 

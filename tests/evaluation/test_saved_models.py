@@ -64,7 +64,7 @@ def scores(summary, name="log_likelihood"):
 
 @pytest.mark.parametrize("bound", ["vae", "iwae", "hvm"])
 def test_without_psi_it_scores_as_its_checkpoint(bound, tmp_path):
-    """With many images per call, and with several chunks per image."""
+    """The scores agree with many images per call, and with several chunks per image."""
     run = Exported(tmp_path / bound, bound=bound)
     K = dict(eval_K=0) if bound == "hvm" else {}
     for few in (dict(eval_M=3), dict(eval_M=20_001, eval_images=2)):
@@ -77,12 +77,12 @@ def test_without_psi_it_scores_as_its_checkpoint(bound, tmp_path):
     run.workdir.close()
 
 
-@pytest.mark.parametrize("earlier", [False, True])
-def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, earlier):
-    """An export of an earlier version does not store whether it draws psi."""
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_saved_model_of_another_run_draws_its_own_psi(hierarchical, tmp_path, foreign):
+    """A foreign SavedModel may lack the function that returns whether it draws psi."""
     run = Exported(tmp_path / "vae", bound="vae")
     module = ExportedModel(hierarchical.model)
-    if earlier:
+    if foreign:
         module.draws_psi = None
     save(run.workdir.path / "other", module)
     config = config_lib.for_saved_model(config_lib.flatten(run.workdir.config), eval_K=7)

@@ -57,6 +57,7 @@ def test_a_semi_implicit_posterior_closes_the_gap_of_a_factorized_one():
     assert gaps["semi_implicit"] < 0.5 * gaps["factorized"], gaps
 
 
+@pytest.mark.long
 def test_a_gamma_tau_tightens_the_bound_of_sivi_on_a_laplace_entropy():
     model, variables = laplace.entropy_model(dim=10, hidden=(50, 50))
     exact = -10 * (1 + np.log(2))

@@ -47,6 +47,7 @@ def test_every_bound_scores_the_same_images(tmp_path):
     assert labels == set(scores) - {"SIVI equisample"}
 
 
+@pytest.mark.long
 def test_an_interrupted_score_resumes_to_the_same_rows(tmp_path, interrupted):
     unbroken = measure(tmp_path / "unbroken")
     with interrupted():

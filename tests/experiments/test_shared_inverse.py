@@ -51,6 +51,7 @@ def test_gains_are_differences_of_the_scores_of_the_same_images(tmp_path):
             assert gain["value"] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.long
 def test_an_interrupted_cell_resumes_to_the_same_rows(tmp_path, interrupted):
     unbroken = measure(tmp_path / "unbroken")
     with interrupted():

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from hvi_tf import randomness
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import jobs
 from tests.faults import count
 
 # More than 100,000, because some tests run out of distinct cases before their share ends.
@@ -87,7 +87,7 @@ def peak_memory():
 
 def scoring_job(path):
     """Returns a job of scoring 5 of 20 images, whose scores are stored in `path`."""
-    return resumable.Job(
+    return jobs.Job(
         title="",
         path=path,
         check=lambda: None,

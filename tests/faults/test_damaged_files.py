@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from hvi_tf.data import originals
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import jobs
 from hvi_tf.storage import npz
 from tests.faults import cases
 from tests.faults.cases import folder, outcome, peak_memory, scoring_job
@@ -175,7 +175,7 @@ def test_any_file_of_earlier_scores_is_used_or_dropped(content):
         (here / "scores.npz").write_bytes(content)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            found, seconds = resumable._load(scoring_job(here / "scores.npz"))
+            found, seconds = jobs._load(scoring_job(here / "scores.npz"))
     assert out.getvalue().count("\n") <= 1
     assert isinstance(seconds, float)
     assert len({len(values) for values in found.values()}) == 1

@@ -21,9 +21,8 @@ from hypothesis import strategies as st
 
 import hvi_tf as hvi
 from hvi_tf import randomness
-from hvi_tf.cli import flagfiles, main
+from hvi_tf.cli import flagfiles, main, modes
 from hvi_tf.cli import flags as setting_flags
-from hvi_tf.cli import modes as commands
 from hvi_tf.config import config as config_lib
 from hvi_tf.config import schedules
 from hvi_tf.data import pipeline, pixels
@@ -53,7 +52,7 @@ def up_to_tensorflow(task, start_up):
 @pytest.fixture(scope="module", autouse=True)
 def _small_and_without_tensorflow():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "run", up_to_tensorflow)
+        patch.setattr(modes, "run", up_to_tensorflow)
         patch.setattr(os, "fsync", lambda descriptor: None)  # no case depends on the disk
         patch.setattr(pixels, "_CHUNK", 160)  # so that arrays of a test have several chunks
         yield

@@ -200,6 +200,7 @@ def test_an_interrupted_epoch_has_the_means_of_all_its_steps(tmp_path):
     assert traces.metrics(broken.folder) == traces.metrics(unbroken.folder)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("eager")
 def test_metrics_since_the_last_checkpoint_are_stored_once(tmp_path):
     class Killed(BaseException):

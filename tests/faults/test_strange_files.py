@@ -11,7 +11,7 @@ from hvi_tf.config.settings import DataConfig
 from hvi_tf.data import datasets
 from hvi_tf.data.omniglot import chardata
 from hvi_tf.errors import UserError
-from hvi_tf.evaluation import jobs as resumable
+from hvi_tf.evaluation import jobs
 from hvi_tf.experiments.harness import measuring
 from hvi_tf.experiments.harness.experiment import Cell
 from hvi_tf.storage import files, npz
@@ -110,7 +110,7 @@ def test_a_command_ends_with_one_line(put, name, read, tmp_path):
 @pytest.mark.parametrize("put", KINDS)
 def test_earlier_scores_are_dropped(put, tmp_path, capsys):
     put(tmp_path / "scores.npz")
-    scores, seconds = resumable._load(scoring_job(tmp_path / "scores.npz"))
+    scores, seconds = jobs._load(scoring_job(tmp_path / "scores.npz"))
     assert all(len(values) == 0 for values in scores.values())
     assert seconds == 0.0
     assert "warning: " in capsys.readouterr().out

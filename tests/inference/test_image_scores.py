@@ -197,20 +197,21 @@ def test_streamed_sums_of_extreme_weights_equal_one_reduction():
 )
 def test_the_score_approaches_the_exact_evidence_from_below(method, seed):
     lg = LinearGaussian(tau_shift=0.3)
-    x = tf.constant(lg.observations(30))
+    x = tf.constant(lg.observations(10))
     gaps = []
-    for M, K in ((1, 2), (30, 10), (2000, 20)):
+    for M, K in ((1, 2), (20, 10), (500, 20)):
         K = K if METHODS[method].hierarchical else 0
         if METHODS[method].shared == "K":
             K *= min(M, 10)  # shared by all M z
-        plan = plans.make(METHODS[method], Counts(K=K, M=M), rows=40000)
+        plan = plans.make(METHODS[method], Counts(K=K, M=M), rows=200_000)
         score = image_scores.make_scorer(lg.model, METHODS[method], plan)
-        values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(8)])
+        values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(4)])
         gaps.append(np.mean(lg.log_evidence(x) - values))
     assert gaps[0] > gaps[1] > gaps[2] > -0.02
     assert gaps[2] < 0.05
 
 
+@pytest.mark.long
 def test_scores_of_a_mixture_agree_with_and_without_xla(seed):
     """XLA draws other float64 numbers, so the scores differ by their sampling errors."""
     lg = LinearGaussian(tau_shift=0.5)

@@ -56,7 +56,6 @@ def test_the_defensive_share_is_drawn_from_the_mixing(seed):
 LG = LinearGaussian(tau_shift=0.4, tau_stretch=1.2)
 X = tf.constant(LG.observations(4))
 
-
 METHOD = METHODS["diwhvi-mixture"]
 
 

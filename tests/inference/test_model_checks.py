@@ -13,7 +13,6 @@ LG = LinearGaussian()
 X = tf.constant(LG.observations(4))
 ONES2, ONES3 = tf.ones(2, tf.float64), tf.ones(3, tf.float64)
 
-
 # Changed parts of a model, and the message.
 BAD_MODELS = {
     "tau's event": (

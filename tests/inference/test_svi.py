@@ -287,7 +287,6 @@ def test_the_kl_objective_has_the_gradient_of_the_kl_to_the_refined_proposal():
     np.testing.assert_allclose(ascent.phi[0], expected, rtol=1e-9)
 
 
-@pytest.mark.usefixtures("eager")
 def test_learned_weights_improve_the_bound_of_uniform_weights(seed):
     gains, pi = learned_gains(seed)
     assert z_of_mean(gains) > 5

@@ -53,6 +53,7 @@ def test_the_bound_equals_that_of_float32_up_to_rounding(name):
     assert rounded == pytest.approx(exact, rel=2.0**-8)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["iwhvi", "iaf"])
 def test_training_raises_the_bound_as_in_float32(name):
     gains = []
@@ -72,6 +73,7 @@ def operations(graph):
         yield from inner.get_operations()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "mnist"])
 def test_all_products_are_rounded_and_nothing_else(name):
     """The graph is that of a training step, with its gradients."""

@@ -30,7 +30,6 @@ PROPOSED_BY = {
     "diwhvi-mixture": ("tau mixture", "rho mixture"),
 }
 
-
 OFF = dict(tau_shift=0.4, tau_stretch=1.2)
 EXPLICIT = LinearGaussian(**OFF)
 HIERARCHICAL = HierarchicalPrior(rho_shift=0.4, rho_stretch=1.2, **OFF)

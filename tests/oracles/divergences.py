@@ -36,21 +36,35 @@ def explicit_log_density(z):
 
 
 def pairs():
+    """Returns the pairs of q and p by name."""
     gaussian, prior, scale_mixture = CASES.values()
     cross_entropy = 0.5 * np.log(2.0 * np.pi * SCALE**2)
     return {
         "linear-Gaussian, hierarchical prior": Pair(
-            *(gaussian.q, prior.q, gaussian.exact, prior.exact, gaussian.oracle, prior.oracle),
+            gaussian.q,
+            prior.q,
+            gaussian.exact,
+            prior.exact,
+            gaussian.oracle,
+            prior.oracle,
             gaussian_kl(LG.A @ X, LG.q_cov, np.zeros(DIM), LG.prior_cov),
         ),
         "Laplace, explicit": Pair(
-            *(scale_mixture.q, explicit_normal(), scale_mixture.exact, explicit_normal()),
-            *(scale_mixture.oracle, None),
+            scale_mixture.q,
+            explicit_normal(),
+            scale_mixture.exact,
+            explicit_normal(),
+            scale_mixture.oracle,
+            None,
             DIM * (-1.0 - np.log(2.0) + cross_entropy + 1.0 / SCALE**2),
         ),
         "explicit, Laplace": Pair(
-            *(explicit_normal(), scale_mixture.q, explicit_normal(), scale_mixture.exact),
-            *(None, scale_mixture.oracle),
+            explicit_normal(),
+            scale_mixture.q,
+            explicit_normal(),
+            scale_mixture.exact,
+            None,
+            scale_mixture.oracle,
             DIM * (-cross_entropy - 0.5 + SCALE * np.sqrt(2.0 / np.pi) + np.log(2.0)),
         ),
     }

@@ -17,14 +17,12 @@ from tests.oracles.discrete import Discrete
 
 TOYS = {False: Discrete(), True: Discrete(hierarchical_prior=True)}
 
-
 # The fixed counts and the steps along each axis.
 DISCRETE_STEPS = {
     "K": (dict(M=2, L=1), (0, 1, 2)),
     "L": (dict(K=1, M=1), (1, 2, 3, 4)),
     "M": (dict(K=1, L=1), (1, 2)),
 }
-
 
 NO_X = tf.zeros([1, 1])  # the toy ignores it
 

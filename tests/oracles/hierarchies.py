@@ -47,6 +47,7 @@ class Oracle(NamedTuple):
 
 
 def gaussian_oracle(mean, C, d, inverse):
+    """Returns the oracle of psi ~ N(0, I), z ~ N(mean + C psi, diag(d^2))."""
     unit = np.eye(DIM)
     scale = inverse.stretch * np.sqrt(np.diag(inverse.cov))
     cholesky = np.linalg.cholesky(inverse.cov)
@@ -69,6 +70,8 @@ def gaussian_oracle(mean, C, d, inverse):
 
 
 def laplace_oracle(rate):
+    """Returns the oracle of `analytic.laplace(DIM, "gamma", rate)`."""
+
     def gamma(z):
         mean, variance = 1.0 + np.abs(z), rate * (2.0 + np.abs(z))
         return scipy.stats.gamma(mean**2 / variance, scale=variance / mean)
@@ -113,6 +116,7 @@ LAPLACE_INFORMATION = DIM * (
 
 
 def log_det_information(cov, noise):
+    """Returns I(z; psi) of Gaussians."""
     return 0.5 * (np.linalg.slogdet(cov)[1] - np.log(noise**2).sum())
 
 
@@ -139,7 +143,6 @@ CASES = {
         LAPLACE_INFORMATION,
     ),
 }
-
 
 RUNGS = ("L_1", "L_4", "L_16", "log q(z)", "U_16", "U_4", "U_1", "U_0")
 

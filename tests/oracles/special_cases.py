@@ -12,14 +12,7 @@ from hvi_tf.inference.methods import METHODS
 from tests.oracles.analytic import HierarchicalPrior, LinearGaussian
 
 SAME = dict(tau_shift=0.4)
-
-
 EXPLICIT, HIERARCHICAL = LinearGaussian(**SAME), HierarchicalPrior(rho_shift=0.4, **SAME)
-
-
-EXPLICIT, HIERARCHICAL = LinearGaussian(**SAME), HierarchicalPrior(rho_shift=0.4, **SAME)
-
-
 X = EXPLICIT.observations(4)
 
 
@@ -97,8 +90,14 @@ SPECIAL_CASES = {
         "sivi", "diwhvi", 5, 3, tau=mixing_as_tau
     ),
     "dsivi is iwhvi with tau := q(psi|x), rho := p(zeta)": lambda: rescored(
-        *("dsivi", "iwhvi", 5, 1, 4, HIERARCHICAL),
-        **dict(tau=mixing_as_tau, prior=HIERARCHICAL.prior._replace(inverse=mixing_as_rho)),
+        "dsivi",
+        "iwhvi",
+        5,
+        1,
+        4,
+        HIERARCHICAL,
+        tau=mixing_as_tau,
+        prior=HIERARCHICAL.prior._replace(inverse=mixing_as_rho),
     ),
     "joint is log p(x,z,psi_0) - log q(z,psi_0|x)": joint_by_hand,
     "equicomp is sivi at M=1": lambda: rescored("sivi-equicomp", "sivi", 5, 1),

@@ -161,7 +161,6 @@ TAU_CASES = [
     dict(M=2),
 ]
 
-
 DREG_CASES = [
     *((method, case) for method in ("diwhvi", "diwhvi-mixture") for case in TAU_CASES),
     # Each z has its own factor. With one factor for all z, only a large M shows the bias.
@@ -169,7 +168,6 @@ DREG_CASES = [
     ("diwhvi-mixture", dict(K=3, M=3, L=2, prior=True)),
     ("diwhvi-mixture", dict(K=3, M=3, defensive=0.3)),
 ]
-
 
 GDREG_CASES = [
     *(("diwhvi", case) for case in TAU_CASES),

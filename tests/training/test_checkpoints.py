@@ -52,7 +52,7 @@ def test_a_restored_run_continues_bit_identically(workdir):
 
 @pytest.mark.parametrize("bound", ["iwhvi", "vae", "dsivi"])
 def test_every_weight_is_in_the_checkpoint_trained_or_not(bound, tmp_path):
-    """Also weights that the optimizer does not hold, in lists that TensorFlow does not track."""
+    """The optimizer does not hold all weights, and TensorFlow does not track all lists of them."""
     flow = dict(posterior="iaf", flow_hidden=(8,)) if bound == "vae" else {}
     sizes = dict(hidden=(8, 8, 8), latent_dim=3, aux_dim=2, prior_dim=2)
     config = config_lib.derive(sizes, bound=bound, jit_compile="off", **flow)
@@ -194,7 +194,7 @@ def test_before_the_first_validation_the_latest_checkpoint_is_the_best(workdir):
 
 
 def test_a_checkpoint_without_its_digests_is_damaged(workdir):
-    """Or a foreign checkpoint could replace it unnoticed."""
+    """Without the digests a foreign checkpoint could replace it unnoticed."""
     trained(workdir, saves=2)
     (workdir.checkpoints / "ckpt-2.json").unlink()
     warnings = []

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from hvi_tf import bounds, randomness
-from hvi_tf.cli import modes as commands
+from hvi_tf.cli import modes
 from hvi_tf.cli.task import Task
 from hvi_tf.config import config as config_lib
 from hvi_tf.data import pipeline
@@ -165,7 +165,7 @@ def test_a_method_without_tau_refuses_steps_of_tau():
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", ["inner", "outer"])
 def test_a_term_has_no_gradient_below_its_free_bits_and_a_full_one_above(kind):
-    """With thresholds just below and just above the batch's mean divergence."""
+    """The thresholds are just below and just above the batch's mean divergence."""
     config = config_lib.make(**SIZES, bound="iwhvi", K=2)
     model = make_vae(config, 16)
 
@@ -222,6 +222,7 @@ def test_a_plan_is_the_longest_run_that_fits(monkeypatch):
     assert planning._seconds(rare, started, 20, 4) == pytest.approx(5 + 4 * 2 + 2)
 
 
+@pytest.mark.long
 def test_a_plan_leaves_the_model_as_it_was(monkeypatch, capsys):
     monkeypatch.setattr(planning, "SECONDS", 0.0)
     config = config_of(
@@ -269,11 +270,11 @@ def test_a_planned_fit_of_tau_is_planned_once(tmp_path, monkeypatch):
         trainings.append(config.training.epochs)
         raise Trained
 
-    monkeypatch.setattr(commands.planning, "plan", plan)
-    monkeypatch.setattr(commands.runs, "train_to_best", record)
+    monkeypatch.setattr(modes.planning, "plan", plan)
+    monkeypatch.setattr(modes.runs, "train_to_best", record)
     for _ in range(2):
         with pytest.raises(Trained):
-            commands._train(Task("fit_tau", config, tmp_path, trained, {}), DATA, StartUp(0.0))
+            modes._train(Task("fit_tau", config, tmp_path, trained, {}), DATA, StartUp(0.0))
     assert planned == [7_000]
     assert trainings == [7, 7]
 

@@ -84,7 +84,7 @@ def test_memory_and_handles_are_flat(victims, tmp_path):
 
 
 def test_no_python_number_is_passed_to_tensorflow(tmp_path):
-    """TensorFlow keeps every Python number, with a tensor of it, for ever."""
+    """TensorFlow never frees a Python number that it was given, nor its tensor."""
     config = config_lib.make(K=1, hidden=(8, 8), latent_dim=3, aux_dim=2)
     model = make_vae(config, 16)
     summaries = Summaries(workdirs.Workdir(tmp_path, config, None), config, (4, 4, 1), 0)
@@ -97,6 +97,7 @@ def test_no_python_number_is_passed_to_tensorflow(tmp_path):
     assert (sys.getrefcount(step), sys.getrefcount(number)) == before
 
 
+@pytest.mark.long
 def test_the_number_of_printed_epochs_is_limited(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(loop, "MAX_EPOCHS_PRINTED", 3)
     Run(tmp_path).train(epochs=8)
@@ -105,6 +106,7 @@ def test_the_number_of_printed_epochs_is_limited(tmp_path, monkeypatch, capsys):
     assert len(re.findall(r"^epoch ", capsys.readouterr().out, re.M)) == 3
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("eager")
 def test_keep_every_saves_the_checkpoints_that_it_keeps(tmp_path):
     Run(tmp_path).train(epochs=7, checkpoint_every=2, keep_every=3, keep_checkpoints=1)
@@ -156,7 +158,7 @@ def test_a_clock_that_is_set_back_does_no_harm(victims, tmp_path):
 
 
 def test_a_new_workdir_never_has_the_name_of_another(tmp_path, monkeypatch):
-    """Even if the clock is set back, or two runs begin in one second."""
+    """The name is new even if the clock is set back or two runs begin in one second."""
     monkeypatch.setattr(workdirs.time, "strftime", lambda form: "20261122-091500")
     config = config_lib.make(K=1)
     first = workdirs.new_path(config, tmp_path)

@@ -64,7 +64,7 @@ def test_training_ends_after_patience_epochs_without_a_better_bound(train, capsy
 
 @pytest.mark.parametrize(("bound", "status"), [("vae", "DISABLED"), ("svi", "ENABLED")])
 def test_only_steps_with_an_inner_loop_are_traced_with_autograph(bound, status, monkeypatch):
-    """Because autograph takes most of the time of a start."""
+    """Autograph takes most of the time of a start, so other steps do without it."""
     module = step_gradients.svi_gradients if bound == "svi" else step_gradients.gradients
     compute, seen = module.value_and_gradients, []
 

@@ -109,7 +109,7 @@ def test_skip_keeps_the_weights_and_continues_with_the_next_step(tmp_path, capsy
 def test_rollback_restores_the_state_of_the_last_checkpoint(
     spoiled, back_to, tmp_path, capsys, monkeypatch
 ):
-    """Or of the start, with the optimizer's moments but without the number of the step."""
+    """Without a checkpoint it restores the start, with the moments but not the step number."""
     run, taken = Run(tmp_path / "run", lambda model: spoil_steps(model, [spoiled])), []
     roll_back = Checkpoints.roll_back
 

@@ -80,6 +80,6 @@ class SavedModelConfig:
     )
     trust_saved_model: bool = _program(
         False,
-        "Loads a --saved_model that lies outside --workdir. A SavedModel is a program, which may "
+        "Loads a --saved_model that is outside --workdir. A SavedModel is a program, which may "
         "read and write files: give this flag only for a source that you trust.",
     )

@@ -52,17 +52,17 @@ def setting(
 
     Args:
         default: None if the default depends on the method.
-        help_text: of the flag; a field without a help text has no flag, and the program sets it.
+        help_text: help of the flag. A field without a help text has no flag; the program sets it.
         low: smallest value of a number, inclusive; None for a setting that is no number.
         high: largest value of a number, inclusive.
         section: heading of --help under which the flag is listed.
-        unit: of the value, such as steps, epochs or nats.
+        unit: unit of the value, such as steps, epochs or nats.
         choices: allowed values; empty if other rules hold.
         identity: whether another value makes another run.
         neutral: value at which the digest leaves the setting out, because the setting then
             changes nothing.
         use: the configurations in which the setting changes something; None for all.
-        modes: of the command line in which the setting changes something.
+        modes: modes of the command in which the setting changes something.
         main: whether --help lists the flag first.
         saved_model: whether the setting has an effect on the score of a SavedModel.
     """

@@ -17,7 +17,7 @@ _buffer = functools.partial(setting, section="Inner SVI loop (svi, bsvi)", use=u
 
 @dataclasses.dataclass(frozen=True)
 class MethodConfig:
-    """A row of the method table, its counts and its gradient estimator.
+    """A method of the METHODS table, its counts and its gradient estimator.
 
     Counts and estimator are None until `make` fills in the defaults of the method.
     """
