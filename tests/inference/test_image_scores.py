@@ -201,7 +201,7 @@ def test_the_score_approaches_the_exact_evidence_from_below(method, seed):
     gaps = []
     for M, K in ((1, 2), (20, 10), (500, 20)):
         K = K if METHODS[method].hierarchical else 0
-        if METHODS[method].shared == "K":
+        if METHODS[method].shares_psi:
             K *= min(M, 10)  # shared by all M z
         plan = plans.make(METHODS[method], Counts(K=K, M=M), rows=200_000)
         score = image_scores.make_scorer(lg.model, METHODS[method], plan)

@@ -83,6 +83,9 @@ def main(argv: list[str]) -> None:
 
     def command() -> None:
         startup.quiet_tensorflow(flags.FLAGS.debug)
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")  # it warns of retracing, once for each rate
         model, x = trained(validation.local_path("--workdir", _WORKDIR.value))
         print(table(model, x[: _IMAGES.value]))
         print(f"\nMean over {_IMAGES.value} validation images, nats; with the momentum of the run.")
