@@ -35,7 +35,6 @@ def test_autodiff_of_a_mixture_equals_the_finite_difference_of_the_bound(defensi
     """With fixed noise, each psi keeps its component and moves with the z and the tau of it."""
     method = METHODS["diwhvi-mixture"]._replace(defensive=defensive)
     model, step = PerReplicateModel(3, hierarchical_prior=True), 1e-5
-
     counts, draw_seed = Counts(K=4, M=3, L=2), tf.constant([seed, 1])
 
     def value():

@@ -15,9 +15,10 @@ from hvi_tf.inference.counts import Counts
 from hvi_tf.inference.methods import METHODS
 from hvi_tf.inference.mixtures import mixture
 from hvi_tf.inference.model import Model
-from tests.oracles.analytic import LinearGaussian, normal, standard_normal
+from tests.oracles.analytic import LinearGaussian, normal
 
 Z = tf.constant([[[-3.0]], [[0.0]], [[4.0]]], tf.float64)  # [M, B, 1]
+MIXING = normal(tf.zeros([1, 1], tf.float64), tf.ones([1, 1], tf.float64))  # batch shape [B]
 
 
 def narrow(z):
@@ -39,7 +40,7 @@ def test_draws_are_independent_and_of_random_components(seed):
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_the_density_is_the_mean_of_the_components(share):
-    mixed = mixture(narrow, Z, standard_normal(1), share)
+    mixed = mixture(narrow, Z, MIXING, share)
     psi = np.linspace(-4.0, 5.0, 50)
     components = np.mean([scipy.stats.norm.pdf(psi, z, 0.1) for z in (-3.0, 0.0, 4.0)], axis=0)
     exact = np.log((1 - share) * components + share * scipy.stats.norm.pdf(psi))
@@ -48,8 +49,9 @@ def test_the_density_is_the_mean_of_the_components(share):
 
 
 def test_the_defensive_share_is_drawn_from_the_mixing(seed):
-    mixed = mixture(narrow, Z + 100.0, standard_normal(1), 0.3)
+    mixed = mixture(narrow, Z + 100.0, MIXING, 0.3)
     psi = mixed.sample(20_000, seed=tf.constant([seed, 1])).numpy()
+    assert psi.shape == (20_000, 1, 1, 1)
     assert np.mean(psi < 50.0) == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / 20_000))
 
 
