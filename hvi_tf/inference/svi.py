@@ -41,14 +41,22 @@ class Refined(NamedTuple):
         points: the buffer, `[k+1, ...]`.
         local: lambda_k, `[B, P]`.
         first_ascent: the gradients of the first step for the variables of `refine`.
-        encoded: the local model, from the single call of the encoder.
-        tape: a persistent tape that recorded this call.
     """
 
     points: Point
     local: tf.Tensor
     first_ascent: ParameterGroups
-    encoded: LocalModel
+
+
+class Encoding(NamedTuple):
+    """The single call of the encoder.
+
+    Attributes:
+        local_model: `localize(x)`.
+        tape: a persistent tape that recorded the call.
+    """
+
+    local_model: LocalModel
     tape: tf.GradientTape
 
 
@@ -83,6 +91,23 @@ def refine(
     Raises:
         ValueError: if a setting is out of range or no gradient reaches lambda.
     """
+    refined, _ = refine_with_encoding(
+        localize, method, x, settings, seed, kl_weight, variables, estimator
+    )
+    return refined
+
+
+def refine_with_encoding(
+    localize: Localize,
+    method: Method,
+    x: tf.Tensor,
+    settings: SVI,
+    seed: tf.Tensor,
+    kl_weight: float | tf.Tensor,
+    variables: ParameterGroups | None,
+    estimator: str,
+) -> tuple[Refined, Encoding]:
+    """Returns `refine`, and the call of the encoder for further gradients."""
     settings = settings.checked()
     first_seed = tf.random.fold_in(seed, 0)
     with tf.GradientTape(persistent=True) as tape:
@@ -109,7 +134,8 @@ def refine(
     stacked = [array.stack() for array in arrays]
     if first.point.zeta is None:
         stacked.insert(1, None)
-    return Refined(Point(*stacked), lam, ascent.of_variables, encoded, tape)
+    refined = Refined(Point(*stacked), lam, ascent.of_variables)
+    return refined, Encoding(encoded, tape)
 
 
 def follow(

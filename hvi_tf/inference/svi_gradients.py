@@ -10,7 +10,7 @@ from hvi_tf.inference import priors, svi
 from hvi_tf.inference.methods import Method
 from hvi_tf.inference.model import Localize, Model, Parameter, ParameterGroups
 from hvi_tf.inference.subsampling import systematic_resampling
-from hvi_tf.inference.svi import SVI, Point, Refined
+from hvi_tf.inference.svi import SVI, Encoding, Point, Refined
 
 
 def value_and_gradients(
@@ -59,10 +59,12 @@ def value_and_gradients(
         ValueError: if a setting is out of range or no gradient reaches lambda.
     """
     inference = variables._replace(theta=(), pi=())
-    refined = svi.refine(localize, method, x, settings, seed, kl_weight, inference, estimator)
+    refined, encoding = svi.refine_with_encoding(
+        localize, method, x, settings, seed, kl_weight, inference, estimator
+    )
     ascent = refined.first_ascent
     if encoder_objective == "kl":
-        ascent = ascent._replace(phi=_kl_gradient(refined, x, variables.phi))
+        ascent = ascent._replace(phi=_kl_gradient(encoding, refined.local, x, variables.phi))
     r = bounds.buffer_responsibilities(refined.points.log_weight(kl_weight), log_pi)
     points = refined.points
     if sir:
@@ -70,7 +72,7 @@ def value_and_gradients(
             r, 1, randomness.substream(seed, randomness.RefinementStream.RESAMPLE_POINT)
         )[0]
         points, r = _take(points, index), tf.ones_like(r[:1])
-    model = refined.encoded.at(refined.local)  # Only its p(x,z) is used.
+    model = encoding.local_model.at(refined.local)  # Only its p(x,z) is used.
     theta = _joint_gradient(model, method, x, points, r, kl_weight, variables.theta)
     pi = _pi_gradient(refined.points.log_weight(kl_weight), variables.pi)
     return refined, ascent._replace(theta=theta, pi=pi)
@@ -128,10 +130,12 @@ def _pi_gradient(log_weights: tf.Tensor, variables: Sequence[Parameter]) -> list
     return [tape.gradient(value, logits)]
 
 
-def _kl_gradient(refined: Refined, x: tf.Tensor, phi: Sequence[Parameter]) -> list[tf.Tensor]:
+def _kl_gradient(
+    encoding: Encoding, lam: tf.Tensor, x: tf.Tensor, phi: Sequence[Parameter]
+) -> list[tf.Tensor]:
     """Returns the gradient of -KL(q_lambda_0 || q_lambda_k) for phi, with lambda_k fixed."""
-    local, tape = refined.encoded, refined.tape
-    last = local.at(refined.local).conditional(None, x)  # It is not on the tape.
+    local, tape = encoding
+    last = local.at(lam).conditional(None, x)  # It is not on the tape.
     with tape:
         start = local.at(local.start).conditional(None, x)
         value = -tf.reduce_mean(tfd.kl_divergence(start, last))

@@ -301,3 +301,16 @@ def test_svi_equals_bsvi_with_all_of_pi_on_the_last_proposal():
     np.testing.assert_allclose(ascent.theta[0], drawn.theta[0], rtol=1e-12)
     bound = bounds.generalized_iwae(refined.points.log_weight(), last)
     np.testing.assert_array_equal(bound, refined.points.log_weight()[-1])
+
+
+def test_refine_runs_inside_a_function():
+    """Its result holds tensors only."""
+    lg = Refinable()
+    x = tf.constant(lg.observations(2))
+    settings = SVI(3, 0.1)
+    refine = tf.function(
+        lambda: svi.refine(lg.localize, EXPLICIT, x, settings, tf.constant([0, 1]))
+    )
+    refined = refine()
+    assert refined.points.z.shape[0] == 4
+    assert refined.local.shape == lg.localize(x).start.shape
