@@ -22,8 +22,7 @@ ALLOWED = {
     ("hvi_tf/__init__.py", "importlib.import_module"): "modules of the package, by name",
     ("hvi_tf/experiments/harness/", "importlib.import_module"): "experiments of the package",
     ("hvi_tf/storage/", "zipfile"): "reads members into memory and extracts none",
-    # Pickles pass between a process and its children, over a pipe that nobody else writes to.
-    # They are not stored.
+    # Only a process and its children exchange pickles, over their own pipe. None is stored.
     ("hvi_tf/benchmark/memory.py", "multiprocessing"): "children of this process",
     ("hvi_tf/benchmark/peers/compare.py", "multiprocessing"): "children of this process",
     ("tests/benchmark/", "importlib.import_module"): "modules of this repository",

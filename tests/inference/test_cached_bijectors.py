@@ -45,16 +45,19 @@ FAMILIES = {
 
 
 class Case:
-    """A hierarchical model and prior of one family of distributions."""
+    """A hierarchical model of one family of distributions, with either kind of prior."""
 
-    def __init__(self, family):
+    def __init__(self, family, hierarchical_prior):
+        self.hierarchical_prior = hierarchical_prior
         self.v = {n: tf.Variable(0.3 * ONES) for n in ("theta", "phi", "eta", "rho")}
         v, make = self.v, FAMILIES.get(family, reference)
-        prior = hvi.Hierarchy(
-            make(v["theta"], ONES),
-            lambda zeta: make(zeta, 0.8 * ONES),
-            lambda z: make(tf.zeros_like(z) + v["rho"], ONES),
-        )
+        prior = make(v["theta"], ONES)
+        if hierarchical_prior:
+            prior = hvi.Hierarchy(
+                prior,
+                lambda zeta: make(zeta, 0.8 * ONES),
+                lambda z: make(tf.zeros_like(z) + v["rho"], ONES),
+            )
         self.model = hvi.Model(
             prior=prior,
             likelihood=lambda z: make(z, ONES),
@@ -63,9 +66,10 @@ class Case:
             tau=lambda z, x: make(tf.zeros_like(z) + v["eta"], 0.7 * ONES),
         )
 
-    def gradients(self):
-        """Returns the gradients of all variables by the estimator with the most paths."""
-        groups = hvi.ParameterGroups(**{name: [variable] for name, variable in self.v.items()})
+    def gradients(self, estimator):
+        """Returns the gradients of all variables that the model has."""
+        names = [name for name in self.v if self.hierarchical_prior or name != "rho"]
+        groups = hvi.ParameterGroups(**{name: [self.v[name]] for name in names})
 
         @tf.function  # the caches keep tensors of the graph, as in `fit`
         def run():
@@ -74,18 +78,34 @@ class Case:
                 METHODS["diwhvi"],
                 X,
                 groups,
-                Counts(K=4, M=2, L=3),
+                Counts(K=4, M=2, L=3 if self.hierarchical_prior else 1),
                 tf.constant([1, 2]),
-                estimator="gdreg",
+                estimator=estimator,
                 backward_samples=2,
             )[1]
 
         return np.concatenate([g for group in run() for g in group])
 
 
-def test_gradients_do_not_depend_on_the_family():
+@pytest.mark.parametrize(
+    ("hierarchical_prior", "estimator"),
+    [
+        (True, "gdreg"),  # the case with the most paths
+        *(
+            pytest.param(prior, estimator, marks=[pytest.mark.long])
+            for prior, estimator in (
+                (True, "reparameterized"),
+                (False, "gdreg"),
+                (False, "reparameterized"),
+            )
+        ),
+    ],
+)
+def test_gradients_do_not_depend_on_the_family(hierarchical_prior, estimator):
     families = ("reference", "MultivariateNormalDiag", "TransformedDistribution")
-    expected, *others = (Case(family).gradients() for family in families)
+    expected, *others = (
+        Case(family, hierarchical_prior).gradients(estimator) for family in families
+    )
     for ascent in others:
         np.testing.assert_allclose(ascent, expected, rtol=1e-9, atol=1e-12)
 

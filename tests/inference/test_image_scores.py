@@ -106,6 +106,13 @@ CHUNKS = [
     ((3, 4, 3), (1, 1, 1), 1),  # small, because `unchunked` makes one call per chunk
 ]
 MIXED = CHUNKS[3]
+OTHER_MODELS = [
+    ("diwhvi", "normal"),
+    ("sivi", "normal"),
+    ("sivi-equicomp", "normal"),
+    ("diwhvi-mixture", "normal"),
+    ("dsivi", "hierarchical"),
+]
 
 
 @pytest.mark.parametrize(
@@ -113,11 +120,11 @@ MIXED = CHUNKS[3]
     [
         *(("diwhvi", "hierarchical", *chunks) for chunks in CHUNKS),
         *(("diwhvi-mixture", "hierarchical", *chunks) for chunks in CHUNKS),
-        ("diwhvi", "normal", *MIXED),
-        ("sivi", "normal", *MIXED),
-        ("sivi-equicomp", "normal", *MIXED),
-        ("diwhvi-mixture", "normal", *MIXED),
-        ("dsivi", "hierarchical", *MIXED),
+        *(
+            pytest.param(*model, *chunks, marks=[] if chunks is MIXED else [pytest.mark.long])
+            for model in OTHER_MODELS
+            for chunks in CHUNKS
+        ),
     ],
 )
 def test_scores_in_chunks_equal_one_reduction(method, prior, counts, chunks, group):
@@ -184,33 +191,47 @@ def test_streamed_sums_of_extreme_weights_equal_one_reduction():
     )
 
 
+def gaps_to_the_evidence(method, seed, counts):
+    """Returns log p(x) minus the scores, `[8, 30]` for each pair of M and K."""
+    lg, method = LinearGaussian(tau_shift=0.3), METHODS[method]
+    x = tf.constant(lg.observations(30))
+    gaps = []
+    for M, K in counts:
+        K = K if method.hierarchical else 0
+        if method.shares_psi:
+            K *= min(M, 10)  # shared by all M z
+        plan = plans.make(method, Counts(K=K, M=M), rows=200_000)
+        score = image_scores.make_scorer(lg.model, method, plan)
+        scores = [score(x, tf.constant([seed, i])).log_likelihood for i in range(8)]
+        gaps.append(lg.log_evidence(x) - np.array(scores))
+    return gaps
+
+
+METHODS_OF_SCORES = ["iwae", "diwhvi", "diwhvi-mixture", "sivi", "hvm"]
+
+
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize(
     "method",
     [
-        "iwae",
-        "diwhvi",
-        "diwhvi-mixture",
-        pytest.param("sivi", marks=[pytest.mark.long]),
-        pytest.param("hvm", marks=[pytest.mark.long]),
+        pytest.param(name, marks=[pytest.mark.long] if name in ("sivi", "hvm") else [])
+        for name in METHODS_OF_SCORES
     ],
 )
 def test_the_score_approaches_the_exact_evidence_from_below(method, seed):
-    lg = LinearGaussian(tau_shift=0.3)
-    x = tf.constant(lg.observations(30))
-    gaps = []
-    for M, K in ((1, 2), (20, 10), (500, 20)):
-        K = K if METHODS[method].hierarchical else 0
-        if METHODS[method].shares_psi:
-            K *= min(M, 10)  # shared by all M z
-        plan = plans.make(METHODS[method], Counts(K=K, M=M), rows=200_000)
-        score = image_scores.make_scorer(lg.model, METHODS[method], plan)
-        values = np.array([score(x, tf.constant([seed, i])).log_likelihood for i in range(8)])
-        gap = lg.log_evidence(x) - values  # [8, 30]
-        gaps.append(gap.mean())
-    error = gap.std() / np.sqrt(gap.size)
-    assert gaps[0] > gaps[1] > gaps[2]
-    assert abs(gaps[2]) < 5.0 * error + 0.02
+    gaps = gaps_to_the_evidence(method, seed, [(1, 2), (20, 10), (500, 20)])
+    means = [gap.mean() for gap in gaps]
+    error = gaps[2].std() / np.sqrt(gaps[2].size)
+    assert means[0] > means[1] > means[2]
+    assert abs(means[2]) < 5.0 * error + 0.02
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("method", METHODS_OF_SCORES)
+def test_the_score_of_many_draws_is_close_to_the_evidence(method, seed):
+    means = [g.mean() for g in gaps_to_the_evidence(method, seed, [(1, 2), (30, 10), (2_000, 20)])]
+    assert means[0] > means[1] > means[2] > -0.02
+    assert means[2] < 0.05
 
 
 @pytest.mark.long

@@ -54,7 +54,7 @@ def test_the_bound_equals_that_of_float32_up_to_rounding(name):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["iwhvi", "iaf"])
+@pytest.mark.parametrize("name", ["iwhvi", "iaf", "mnist"])
 def test_training_raises_the_bound_as_in_float32(name):
     gains = []
     for precision in ("float32", "bfloat16"):
@@ -74,7 +74,7 @@ def operations(graph):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "mnist"])
+@pytest.mark.parametrize("name", MODELS)
 def test_all_products_are_rounded_and_nothing_else(name):
     """The graph is that of a training step, with its gradients."""
     model, batch = make(name, "bfloat16")
